@@ -1,0 +1,318 @@
+package jwk
+
+import (
+	"bytes"
+	"crypto"
+	"encoding/base64"
+	"encoding/binary"
+	"fmt"
+	"slices"
+
+	jwxjwk "github.com/lestrrat-go/jwx/v2/jwk"
+
+	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
+)
+
+// element holds the members of one JWK that are looked at, undecoded, so that
+// an absent member, null and a value of the wrong type can be told apart.
+// Every other member is ignored (RFC 7517 section 4).
+type element struct {
+	Kty    jsontext.Value `json:"kty"`
+	Crv    jsontext.Value `json:"crv"`
+	X      jsontext.Value `json:"x"`
+	Y      jsontext.Value `json:"y"`
+	N      jsontext.Value `json:"n"`
+	E      jsontext.Value `json:"e"`
+	Kid    jsontext.Value `json:"kid"`
+	Use    jsontext.Value `json:"use"`
+	KeyOps jsontext.Value `json:"key_ops"`
+	Alg    jsontext.Value `json:"alg"`
+
+	// Members of private and symmetric keys (RFC 7518 sections 6.2.2, 6.3.2
+	// and 6.4.1, RFC 8037 section 2). Their presence is all that matters.
+	D   jsontext.Value `json:"d"`
+	P   jsontext.Value `json:"p"`
+	Q   jsontext.Value `json:"q"`
+	DP  jsontext.Value `json:"dp"`
+	DQ  jsontext.Value `json:"dq"`
+	QI  jsontext.Value `json:"qi"`
+	Oth jsontext.Value `json:"oth"`
+	K   jsontext.Value `json:"k"`
+}
+
+// Parse reads one JWK object (RFC 7517 section 4) by the same rules as
+// [ParseSet]. It returns [ErrMalformed], [ErrPrivate], or an error that
+// matches [ErrUnusable] where ParseSet would skip the key.
+func Parse(data []byte) (Key, error) {
+	if err := checkDocument(data); err != nil {
+		return Key{}, err
+	}
+	el, err := readElement(data)
+	if err != nil {
+		return Key{}, err
+	}
+	if el.private() {
+		return Key{}, ErrPrivate
+	}
+	return el.key()
+}
+
+// ParseSet reads a JWK Set (RFC 7517 section 5) and returns its usable keys
+// in the order of the document.
+//
+// The whole set is refused with [ErrMalformed] if it is not strict JSON of
+// at most 16 levels, an object with an array member "keys" of objects; with
+// [ErrTooManyKeys] above MaxKeys elements; with [ErrPrivate] if any element
+// is symmetric or has a private member, whatever its value; with
+// [ErrDuplicateKeyID] if two elements, usable or not, have one kid; with
+// [ErrEmpty] if no key is usable.
+//
+// A key is skipped if its kty, crv, use, key_ops or alg is not one for
+// verifying ES256, EdDSA (Ed25519), PS256 or RS256; if it has no kid of 1 to
+// 128 bytes; if it is RSA without alg, which could mean either padding; if a
+// value is not canonical base64url of the exact length; or if CheckPublic
+// refuses it. An EC or OKP key without alg gets the one algorithm of its
+// curve. Members that are not known are ignored.
+//
+// The length of data is the caller's to limit.
+func ParseSet(data []byte) ([]Key, error) {
+	if err := checkDocument(data); err != nil {
+		return nil, err
+	}
+	var doc struct {
+		Keys jsontext.Value `json:"keys"`
+	}
+	if err := json.Unmarshal(data, &doc); err != nil || doc.Keys.Kind() != '[' {
+		return nil, ErrMalformed
+	}
+	var values []jsontext.Value
+	if err := json.Unmarshal(doc.Keys, &values); err != nil {
+		return nil, ErrMalformed
+	}
+	if len(values) > MaxKeys {
+		return nil, ErrTooManyKeys
+	}
+	elements := make([]element, len(values))
+	for i, v := range values {
+		var err error
+		if elements[i], err = readElement(v); err != nil {
+			return nil, err
+		}
+	}
+	if slices.ContainsFunc(elements, element.private) {
+		return nil, ErrPrivate
+	}
+	seen := make(map[string]struct{}, len(elements))
+	for _, el := range elements {
+		kid, ok := text(el.Kid)
+		if !ok {
+			continue
+		}
+		if _, dup := seen[kid]; dup {
+			return nil, ErrDuplicateKeyID
+		}
+		seen[kid] = struct{}{}
+	}
+	var keys []Key
+	for _, el := range elements {
+		if k, err := el.key(); err == nil {
+			keys = append(keys, k)
+		}
+	}
+	if len(keys) == 0 {
+		return nil, ErrEmpty
+	}
+	return keys, nil
+}
+
+// checkDocument says whether data is one JSON text with unique names and
+// valid UTF-8 everywhere, of bounded depth.
+func checkDocument(data []byte) error {
+	if tooDeep(data) || !jsontext.Value(data).IsValid() {
+		return ErrMalformed
+	}
+	return nil
+}
+
+// tooDeep counts brackets outside strings. What it says of text that is not
+// JSON does not matter: that is refused next.
+func tooDeep(data []byte) bool {
+	depth, quoted := 0, false
+	for i := 0; i < len(data); i++ {
+		switch c := data[i]; {
+		case quoted && c == '\\':
+			i++
+		case c == '"':
+			quoted = !quoted
+		case quoted:
+		case c == '{' || c == '[':
+			if depth++; depth > maxDepth {
+				return true
+			}
+		case c == '}' || c == ']':
+			depth--
+		}
+	}
+	return false
+}
+
+func readElement(v jsontext.Value) (element, error) {
+	var el element
+	if v.Kind() != '{' {
+		return element{}, ErrMalformed
+	}
+	if err := json.Unmarshal(v, &el); err != nil {
+		return element{}, ErrMalformed
+	}
+	return el, nil
+}
+
+// private says whether el has a private member or is symmetric.
+func (el element) private() bool {
+	for _, v := range []jsontext.Value{el.D, el.P, el.Q, el.DP, el.DQ, el.QI, el.Oth, el.K} {
+		if v != nil {
+			return true
+		}
+	}
+	kty, _ := text(el.Kty)
+	return kty == "oct"
+}
+
+// key builds the key of el, which is not private.
+func (el element) key() (Key, error) {
+	kid, ok := text(el.Kid)
+	if !ok {
+		return Key{}, fmt.Errorf("%w: no key id", ErrUnusable)
+	}
+	if err := checkKeyID(kid); err != nil {
+		return Key{}, err
+	}
+	if !el.verifies() {
+		return Key{}, fmt.Errorf("%w: not for verifying signatures", ErrUnusable)
+	}
+	minimal, alg, err := el.material()
+	if err != nil {
+		return Key{}, err
+	}
+	pub, err := build(minimal)
+	if err != nil {
+		return Key{}, err
+	}
+	if err := CheckPublic(alg, pub); err != nil {
+		return Key{}, err
+	}
+	return Key{KeyID: kid, Algorithm: alg, Public: pub}, nil
+}
+
+// verifies looks at use and key_ops (RFC 7517 sections 4.2 and 4.3).
+func (el element) verifies() bool {
+	if el.Use != nil {
+		if use, ok := text(el.Use); !ok || use != "sig" {
+			return false
+		}
+	}
+	if el.KeyOps == nil {
+		return true
+	}
+	var values []jsontext.Value
+	if el.KeyOps.Kind() != '[' || json.Unmarshal(el.KeyOps, &values) != nil {
+		return false
+	}
+	verify := false
+	for _, v := range values {
+		op, ok := text(v)
+		if !ok {
+			return false
+		}
+		verify = verify || op == "verify"
+	}
+	return verify
+}
+
+// material returns the validated public members of el, and nothing else of
+// it, with the algorithm that the key is for.
+func (el element) material() (publicJWK, string, error) {
+	alg, ok := text(el.Alg)
+	if el.Alg != nil && (!ok || alg == "") {
+		return publicJWK{}, "", fmt.Errorf("%w: alg", ErrUnusable)
+	}
+	kty, _ := text(el.Kty)
+	crv, _ := text(el.Crv)
+	switch {
+	case kty == "EC" && crv == "P-256" && (alg == "" || alg == algES256):
+		x, okX := octets(el.X, 32, 32)
+		y, okY := octets(el.Y, 32, 32)
+		if !okX || !okY {
+			return publicJWK{}, "", fmt.Errorf("%w: coordinate", ErrUnusable)
+		}
+		return publicJWK{Kty: kty, Crv: crv, X: encode(x), Y: encode(y)}, algES256, nil
+
+	case kty == "OKP" && crv == "Ed25519" && (alg == "" || alg == algEdDSA || alg == "Ed25519"):
+		x, okX := octets(el.X, 32, 32)
+		if !okX {
+			return publicJWK{}, "", fmt.Errorf("%w: coordinate", ErrUnusable)
+		}
+		return publicJWK{Kty: kty, Crv: crv, X: encode(x)}, algEdDSA, nil
+
+	case kty == "RSA" && (alg == algPS256 || alg == algRS256):
+		n, okN := octets(el.N, minRSABits/8, maxRSABits/8)
+		e, okE := octets(el.E, 1, 4)
+		if !okN || !okE || n[0] == 0 || e[0] == 0 {
+			return publicJWK{}, "", fmt.Errorf("%w: modulus or exponent", ErrUnusable)
+		}
+		var wide [4]byte
+		copy(wide[4-len(e):], e)
+		if binary.BigEndian.Uint32(wide[:]) > maxRSAExponent {
+			return publicJWK{}, "", fmt.Errorf("%w: exponent", ErrUnusable)
+		}
+		return publicJWK{Kty: kty, N: encode(n), E: encode(e)}, alg, nil
+	}
+	return publicJWK{}, "", fmt.Errorf("%w: key type, curve or algorithm", ErrUnusable)
+}
+
+// build turns members that were validated into a public key.
+func build(minimal publicJWK) (crypto.PublicKey, error) {
+	data, err := json.Marshal(minimal)
+	if err != nil {
+		return nil, fmt.Errorf("%w: cannot be rebuilt", ErrUnusable)
+	}
+	parsed, err := jwxjwk.ParseKey(data)
+	if err != nil {
+		return nil, fmt.Errorf("%w: cannot be parsed", ErrUnusable)
+	}
+	var pub any
+	if err := parsed.Raw(&pub); err != nil {
+		return nil, fmt.Errorf("%w: cannot be built", ErrUnusable)
+	}
+	return pub, nil
+}
+
+// text returns the value of a JSON string, and false for anything else.
+func text(v jsontext.Value) (string, bool) {
+	if v.Kind() != '"' {
+		return "", false
+	}
+	var s string
+	if err := json.Unmarshal(v, &s); err != nil {
+		return "", false
+	}
+	return s, true
+}
+
+// octets decodes a JSON string of canonical base64url without padding to
+// between lo and hi octets. The comparison with the one canonical spelling
+// refuses spare bits and the line breaks that the decoder would skip.
+func octets(v jsontext.Value, lo, hi int) ([]byte, bool) {
+	s, ok := text(v)
+	if !ok || len(s) > base64.RawURLEncoding.EncodedLen(hi) {
+		return nil, false
+	}
+	b, err := base64.RawURLEncoding.Strict().DecodeString(s)
+	if err != nil || len(b) < lo || len(b) > hi || !bytes.Equal([]byte(encode(b)), []byte(s)) {
+		return nil, false
+	}
+	return b, true
+}
+
+func encode(b []byte) string { return base64.RawURLEncoding.EncodeToString(b) }

@@ -1,0 +1,322 @@
+package sessiontoken
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"reflect"
+	"slices"
+	"time"
+	"unicode/utf8"
+
+	"github.com/go-json-experiment/json"
+
+	"github.com/sessiontoken/sessiontoken/internal/jws"
+	"github.com/sessiontoken/sessiontoken/internal/strictjson"
+	"github.com/sessiontoken/sessiontoken/keys"
+)
+
+const (
+	defaultTTL         = 5 * time.Minute
+	defaultIdleTimeout = time.Hour
+	defaultMaxSession  = 24 * time.Hour
+	defaultIssueBytes  = 3584
+)
+
+// SigningKeySource is a [KeySource] that also signs: a [keys.Ring], or a
+// [keys.Static] for a key held by a KMS or an HSM.
+//
+// SigningKey returns the key that signs now, whose public half is in the set
+// that KeySet returns. It is called concurrently, and once for each token.
+//
+// A source that drops keys should have a method RetainFor() time.Duration, as
+// a ring does: how long after its last signature a key still verifies.
+// [NewIssuer] then checks that no token can outlive its key.
+type SigningKeySource interface {
+	KeySource
+	SigningKey(ctx context.Context) (*keys.SigningKey, error)
+}
+
+// IssuerConfig says what an [Issuer] writes. The defaults of its times keep to
+// NIST SP 800-63B-4 section 2.2.3 (AAL2): at most 24 h overall, at most 1 h
+// idle.
+type IssuerConfig struct {
+	// Issuer is the iss of every token, by custom the https URL of the issuer.
+	// Required.
+	Issuer string
+	// Audience is the aud of every token: the APIs that it is for. Required.
+	Audience []string
+	// Keys signs and, for Renew, verifies. Required.
+	Keys SigningKeySource
+	// TTL is how long a token is valid, and so how old its state can get. Whole
+	// seconds. 0 means 5 min, or IdleTimeout or MaxSession if that is set and
+	// shorter.
+	TTL time.Duration
+	// IdleTimeout is how long after its issue a token can still be renewed, and
+	// so how long a session may pause. At least TTL. 0 means 1 h, or MaxSession
+	// if that is shorter.
+	IdleTimeout time.Duration
+	// MaxSession is the absolute end of a session, counted from its beginning.
+	// Renewal never moves it, and no token is valid beyond it. At least
+	// IdleTimeout. 0 means 24 h.
+	MaxSession time.Duration
+	// MaxBytes is the largest token that is issued. A browser drops a cookie
+	// whose name and value exceed 4096 bytes, and all cookies of a site share
+	// one header. 0 means 3584. A verifier's own limit is 8192 unless it is
+	// told otherwise.
+	MaxBytes int
+	// Revocations is asked by Renew, before and after it loads the state. If
+	// nil, only the times end a session. If it cannot answer, Renew fails.
+	Revocations RevocationChecker
+}
+
+// Issuer writes tokens that carry a state of type T. T is anything that JSON
+// can hold; it is written by the rules of encoding/json/v2, so that names match
+// exactly and a nil slice or map is written as empty. It is immutable and safe
+// for concurrent use.
+type Issuer[T any] struct {
+	cfg     IssuerConfig
+	genuine genuine
+}
+
+// NewIssuer checks the configuration and returns the issuer for it. An error
+// names the field at fault. It does no I/O.
+func NewIssuer[T any](cfg IssuerConfig) (*Issuer[T], error) {
+	cfg.Audience = slices.Clone(cfg.Audience)
+	if err := cfg.setDefaults(); err != nil {
+		return nil, fmt.Errorf("sessiontoken: IssuerConfig.%w", err)
+	}
+	return &Issuer[T]{
+		cfg: cfg,
+		// Renew reads tokens that were issued under an earlier, larger limit.
+		genuine: genuine{issuer: cfg.Issuer, keys: cfg.Keys, maxBytes: max(cfg.MaxBytes, defaultVerifyBytes)},
+	}, nil
+}
+
+func (cfg *IssuerConfig) setDefaults() error {
+	switch {
+	case cfg.Issuer == "" || !utf8.ValidString(cfg.Issuer):
+		return errors.New("Issuer is required, in valid UTF-8")
+	case len(cfg.Audience) == 0:
+		return errors.New("Audience is required")
+	case slices.ContainsFunc(cfg.Audience, func(a string) bool { return a == "" || !utf8.ValidString(a) }):
+		return errors.New("Audience holds an empty name, or one that is not valid UTF-8")
+	case isNil(cfg.Keys):
+		return errors.New("Keys is required")
+	case cfg.Revocations != nil && isNil(cfg.Revocations):
+		return errors.New("Revocations holds a nil pointer")
+	case cfg.TTL < 0 || cfg.TTL%time.Second != 0:
+		return errors.New("TTL must be a whole number of seconds")
+	case cfg.IdleTimeout < 0 || cfg.IdleTimeout%time.Second != 0:
+		return errors.New("IdleTimeout must be a whole number of seconds")
+	case cfg.MaxSession < 0 || cfg.MaxSession%time.Second != 0:
+		return errors.New("MaxSession must be a whole number of seconds")
+	case cfg.MaxBytes < 0:
+		return errors.New("MaxBytes is negative")
+	}
+	if cfg.MaxSession == 0 {
+		cfg.MaxSession = defaultMaxSession
+	}
+	if cfg.IdleTimeout == 0 {
+		cfg.IdleTimeout = min(max(defaultIdleTimeout, cfg.TTL), cfg.MaxSession)
+	}
+	if cfg.TTL == 0 {
+		cfg.TTL = min(defaultTTL, cfg.IdleTimeout)
+	}
+	if cfg.MaxBytes == 0 {
+		cfg.MaxBytes = defaultIssueBytes
+	}
+	if cfg.IdleTimeout > cfg.MaxSession {
+		return fmt.Errorf("IdleTimeout is %v; it must not exceed MaxSession, which is %v", cfg.IdleTimeout, cfg.MaxSession)
+	}
+	if cfg.TTL > cfg.IdleTimeout {
+		return fmt.Errorf("TTL is %v; it must not exceed IdleTimeout, which is %v", cfg.TTL, cfg.IdleTimeout)
+	}
+	if r, ok := cfg.Keys.(interface{ RetainFor() time.Duration }); ok {
+		if kept := r.RetainFor(); kept < cfg.TTL+maxLeeway {
+			return fmt.Errorf("TTL is %v, and with a leeway of %v its keys must be retained as long: Keys retains them for %v", cfg.TTL, maxLeeway, kept)
+		} else if kept < cfg.IdleTimeout {
+			return fmt.Errorf("IdleTimeout is %v, but Keys retains a key only for %v after its last signature: its tokens could not be renewed", cfg.IdleTimeout, kept)
+		}
+	}
+	return nil
+}
+
+// Issue begins a session and returns its first token, with what it says. Call
+// it after the user has proven who they are, and at each new proof: it makes a
+// new session id, so that nothing planted before the sign-in becomes the
+// session. The session that it replaces goes on until it ends by itself or is
+// revoked.
+//
+// The token is signed, not encrypted: whoever holds it can read the state. A
+// token over the limit is a [*SizeError]; nothing is signed then.
+func (i *Issuer[T]) Issue(ctx context.Context, subject string, state T) (string, *Claims[T], error) {
+	if err := checkSubject(subject); err != nil {
+		return "", nil, err
+	}
+	now := time.Now()
+	return i.sign(ctx, i.newPayload(subject, now), state)
+}
+
+// Renew exchanges a token of a session for a new one, with a state that load
+// reads afresh from the authority (a database, say): there is no call that
+// signs again what a client sent. It verifies the token itself as
+// [Verifier.Verify] does, but accepts it past its exp for as long as it is
+// within IdleTimeout of its issue and the session within MaxSession; after
+// that it is [ErrExpired].
+//
+// The new token has the same subject, session id and auth_time, so that the end
+// of the session never moves; its audience is the old one's, less what
+// IssuerConfig.Audience no longer names. load is given the claims of the
+// verified token, whose state is the old one. If load fails, because the user
+// is blocked for instance, Renew returns its error, wrapped, and no token; load
+// is not called for a token that is invalid or revoked.
+//
+// The old token stays valid until its own exp, and can be renewed again.
+func (i *Issuer[T]) Renew(ctx context.Context, token string, load func(context.Context, *Claims[T]) (T, error)) (string, *Claims[T], error) {
+	if load == nil {
+		return "", nil, errors.New("sessiontoken: Renew: load is required")
+	}
+	old, kid, err := i.genuine.read(ctx, token)
+	if err != nil {
+		return "", nil, err
+	}
+	aud := slices.DeleteFunc(slices.Clone(i.cfg.Audience), func(a string) bool { return !slices.Contains(old.Audience, a) })
+	if len(aud) == 0 {
+		return "", nil, because(ErrClaims, "aud names none of this issuer's")
+	}
+	// The state is at least as fresh as this moment, which becomes the new iat.
+	now := time.Now()
+	if old.NotBefore != 0 && now.Before(old.NotBefore.time()) {
+		return "", nil, because(ErrClaims, "nbf is in the future")
+	}
+	if err := old.checkTimes(now); err != nil {
+		return "", nil, err
+	}
+	end := old.AuthTime.time().Add(i.cfg.MaxSession)
+	if !now.Before(old.IssuedAt.time().Add(i.cfg.IdleTimeout)) {
+		return "", nil, because(ErrExpired, "idle for too long to be renewed")
+	}
+	if !now.Before(end) {
+		return "", nil, because(ErrExpired, "the session has reached its end")
+	}
+	claims, err := decodeClaims[T](old)
+	if err != nil {
+		return "", nil, err
+	}
+	if err := checkRevoked(ctx, i.cfg.Revocations, old, kid); err != nil {
+		return "", nil, err
+	}
+	state, err := load(ctx, claims)
+	if err != nil {
+		return "", nil, fmt.Errorf("sessiontoken: Renew: load: %w", err)
+	}
+	// A session that was ended while load ran must not come back.
+	if err := checkRevoked(ctx, i.cfg.Revocations, old, kid); err != nil {
+		return "", nil, err
+	}
+	p := i.newPayload(old.Subject, now)
+	p.Audience = aud
+	p.SessionID = old.SessionID
+	p.AuthTime = old.AuthTime
+	p.IssuedAt = max(p.IssuedAt, p.AuthTime) // a clock that went back
+	p.Expires = min(p.Expires, numericDate(end.Unix()))
+	if !time.Now().Before(p.Expires.time()) {
+		return "", nil, because(ErrExpired, "the session ended while its state was loaded")
+	}
+	return i.sign(ctx, p, state)
+}
+
+// Size reports how large the token for this subject and state would be, and
+// which claims weigh most, without signing: a test of the application can hold
+// its state to a budget. Unlike Issue it also reports on a token over the limit.
+func (i *Issuer[T]) Size(ctx context.Context, subject string, state T) (SizeReport, error) {
+	if err := checkSubject(subject); err != nil {
+		return SizeReport{}, err
+	}
+	_, _, report, body, err := i.prepare(ctx, i.newPayload(subject, time.Now()), state)
+	if err != nil {
+		return SizeReport{}, err
+	}
+	report.weigh(body)
+	return report, nil
+}
+
+func (i *Issuer[T]) newPayload(subject string, now time.Time) *payload {
+	iat := numericDate(now.Unix())
+	return &payload{
+		Issuer:    i.cfg.Issuer,
+		Subject:   subject,
+		Audience:  i.cfg.Audience,
+		Expires:   iat + numericDate(i.cfg.TTL/time.Second),
+		IssuedAt:  iat,
+		TokenID:   newID(),
+		SessionID: newID(),
+		AuthTime:  iat,
+	}
+}
+
+// prepare returns all of a token but its signature.
+func (i *Issuer[T]) prepare(ctx context.Context, p *payload, state T) (*keys.SigningKey, string, SizeReport, []byte, error) {
+	fail := func(err error) (*keys.SigningKey, string, SizeReport, []byte, error) {
+		return nil, "", SizeReport{}, nil, err
+	}
+	key, err := i.cfg.Keys.SigningKey(ctx)
+	if err != nil {
+		return fail(fmt.Errorf("sessiontoken: no key to sign with: %w", err))
+	}
+	if p.State, err = json.Marshal(state, json.Deterministic(true)); err != nil {
+		return fail(fmt.Errorf("sessiontoken: state: %w", err))
+	}
+	body, err := p.marshal()
+	if err != nil {
+		return fail(err)
+	}
+	if strictjson.TooDeep(body) {
+		return fail(fmt.Errorf("sessiontoken: state is nested deeper than a verifier takes: %d levels in all", strictjson.MaxDepth))
+	}
+	header, err := headerOf(key.Public())
+	if err != nil {
+		return fail(err)
+	}
+	return key, header, newSizeReport(header, body, jws.SignatureSize(key.Public().Key()), i.cfg.MaxBytes), body, nil
+}
+
+func (i *Issuer[T]) sign(ctx context.Context, p *payload, state T) (string, *Claims[T], error) {
+	key, header, report, body, err := i.prepare(ctx, p, state)
+	if err != nil {
+		return "", nil, err
+	}
+	if report.Bytes > report.Limit {
+		report.weigh(body)
+		return "", nil, &SizeError{Report: report}
+	}
+	// What the caller is told is what a verifier will read.
+	claims, err := decodeClaims[T](p)
+	if err != nil {
+		return "", nil, errors.New("sessiontoken: state does not decode into its own type again")
+	}
+	signed := header + "." + jws.Encode(body)
+	sig, err := jws.Sign(string(key.Public().Algorithm()), key.Signer(), signed)
+	if err != nil {
+		return "", nil, fmt.Errorf("sessiontoken: %w", err)
+	}
+	return signed + "." + jws.Encode(sig), claims, nil
+}
+
+func checkSubject(subject string) error {
+	if subject == "" || !utf8.ValidString(subject) {
+		return errors.New("sessiontoken: subject is required, in valid UTF-8")
+	}
+	return nil
+}
+
+// isNil catches a typed nil in an interface, which would otherwise surface at
+// the first token.
+func isNil(v any) bool {
+	if v == nil {
+		return true
+	}
+	r := reflect.ValueOf(v)
+	return r.Kind() == reflect.Pointer && r.IsNil()
+}

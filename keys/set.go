@@ -1,0 +1,146 @@
+package keys
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+
+	"github.com/sessiontoken/sessiontoken/internal/jwk"
+)
+
+// Set is an immutable set of verification keys, looked up by id. A new pointer
+// is a new generation: whoever derived something from a set may keep it for as
+// long as it is handed the same pointer. It is safe for concurrent use.
+type Set struct {
+	keys []*PublicKey
+	byID map[string]*PublicKey
+	json func() ([]byte, error)
+}
+
+// NewSet returns the set of the given keys, in that order. No keys, two keys
+// with one id, and one key under two algorithms (RFC 8725 section 3.1) are
+// errors.
+func NewSet(keys ...*PublicKey) (*Set, error) {
+	if len(keys) == 0 {
+		return nil, errors.New("keys: a set needs at least one key")
+	}
+	if len(keys) > jwk.MaxKeys {
+		return nil, fmt.Errorf("keys: a set holds at most %d keys", jwk.MaxKeys)
+	}
+	s := &Set{keys: slices.Clone(keys), byID: make(map[string]*PublicKey, len(keys))}
+	for i, k := range s.keys {
+		if k == nil || k.key == nil {
+			return nil, errors.New("keys: a set cannot hold a nil key")
+		}
+		if s.byID[k.id] != nil {
+			return nil, errors.New("keys: two keys with one id")
+		}
+		for _, o := range s.keys[:i] {
+			if o.alg != k.alg && sameKey(o.key, k.key) {
+				return nil, errors.New("keys: one key under two algorithms")
+			}
+		}
+		s.byID[k.id] = k
+	}
+	s.json = sync.OnceValues(s.marshal)
+	return s, nil
+}
+
+// ParseSet reads a JWK set (RFC 7517 section 5), strictly: duplicate names,
+// invalid UTF-8 and trailing data are errors. Keys that cannot be used here (of
+// another type, curve, algorithm or use, malformed or weak) are skipped. An
+// empty result, a private or symmetric key anywhere, two keys with one id and
+// more than 100 keys are errors. What it returns says what the document holds,
+// not who wrote it.
+func ParseSet(data []byte) (*Set, error) {
+	parsed, err := jwk.ParseSet(data)
+	if err != nil {
+		return nil, fmt.Errorf("keys: %w", err)
+	}
+	pub := make([]*PublicKey, len(parsed))
+	for i, k := range parsed {
+		pub[i] = &PublicKey{id: k.KeyID, alg: Algorithm(k.Algorithm), key: k.Public}
+	}
+	return NewSet(pub...)
+}
+
+// Key returns the key with the given id, compared as bytes, and whether there
+// is one.
+func (s *Set) Key(kid string) (*PublicKey, bool) {
+	k, ok := s.byID[kid]
+	return k, ok
+}
+
+// Keys returns the keys in their order.
+func (s *Set) Keys() []*PublicKey { return slices.Clone(s.keys) }
+
+// Equal says whether both sets hold the same keys under the same ids and
+// algorithms, in any order.
+func (s *Set) Equal(o *Set) bool {
+	if s == nil || o == nil {
+		return s == o
+	}
+	if len(s.keys) != len(o.keys) {
+		return false
+	}
+	for _, k := range s.keys {
+		if p, ok := o.byID[k.id]; !ok || !k.equal(p) {
+			return false
+		}
+	}
+	return true
+}
+
+// MarshalJSON returns the set as a JWK set (RFC 7517 section 5). Each key has
+// kid, kty, alg, use "sig" and its public members; nothing else can appear.
+func (s *Set) MarshalJSON() ([]byte, error) {
+	b, err := s.json()
+	return slices.Clone(b), err
+}
+
+func (s *Set) marshal() ([]byte, error) {
+	out := make([]jwk.Key, len(s.keys))
+	for i, k := range s.keys {
+		out[i] = jwk.Key{KeyID: k.id, Algorithm: string(k.alg), Public: k.key}
+	}
+	b, err := jwk.MarshalSet(out)
+	if err != nil {
+		return nil, fmt.Errorf("keys: %w", err)
+	}
+	return b, nil
+}
+
+// KeySet returns the set itself, so that a fixed set is a source of keys. The
+// context and the id are not used.
+func (s *Set) KeySet(context.Context, string) (*Set, error) { return s, nil }
+
+// Static is a source of keys that never changes: one key that signs, and the
+// public keys to publish beside it. It is how a key held by a KMS or an HSM
+// signs, and how tests do. To rotate, publish the new key beside the current
+// one everywhere first, then make it current and keep the old one published
+// until its last token has ended; a [Ring] does that by itself.
+type Static struct {
+	current *SigningKey
+	set     *Set
+}
+
+// NewStatic returns the source whose tokens are signed by current. The keys of
+// also are published and verified as well.
+func NewStatic(current *SigningKey, also ...*PublicKey) (*Static, error) {
+	if current == nil || current.public == nil {
+		return nil, errors.New("keys: current is required")
+	}
+	set, err := NewSet(append([]*PublicKey{current.public}, also...)...)
+	if err != nil {
+		return nil, err
+	}
+	return &Static{current: current, set: set}, nil
+}
+
+// KeySet returns the published keys. It does no I/O.
+func (s *Static) KeySet(context.Context, string) (*Set, error) { return s.set, nil }
+
+// SigningKey returns the key that signs. It does no I/O.
+func (s *Static) SigningKey(context.Context) (*SigningKey, error) { return s.current, nil }

@@ -1,0 +1,73 @@
+package keys
+
+import (
+	"context"
+	"errors"
+	"fmt"
+)
+
+// Store keeps one opaque document, the state of a [Ring], and replaces it by
+// compare-and-swap. All rotation logic lives in the Ring; a Store only stores.
+//
+// What every implementation promises:
+//
+//   - Absence: a document that was never saved is (nil, "", nil) from Load,
+//     not an error. A store that cannot tell whether there is a document (no
+//     connection, no permission, a truncated or empty file) answers with an
+//     error and never with absence: absence makes a Ring create new keys.
+//   - Size: a document has 1 byte to 1 MiB. Save refuses any other and
+//     changes nothing.
+//   - Repetition: Save is not idempotent. A Save repeated with the same rev
+//     after it succeeded is a conflict, unless it saves the bytes that rev
+//     already stands for.
+//   - Revisions are opaque, never empty for a document that exists, and only
+//     compared for equality. The same bytes may have the same revision again,
+//     so a caller for whom that matters puts a counter into the document.
+//   - Concurrency: all methods may be called from any number of goroutines
+//     and, as far as the store is shared, processes. Of several Saves with the
+//     same rev and different documents, one at most succeeds. A Load that
+//     begins after a Save returned sees that Save's document or a later one,
+//     and always a whole document.
+//   - Aliasing: slices are copied. The caller may change what it passed to
+//     Save, and what Load returned, without changing the stored document.
+//   - Cancellation: a ctx that is done before the call ends it with ctx's
+//     error and without a change. One that ends during the call ends it soon.
+//
+// A store does not vouch for what it holds. Whoever can write to it decides
+// which keys are trusted, and unless the document is sealed whoever can read
+// it can sign.
+type Store interface {
+	// Load returns the document and its revision. An absent document is
+	// (nil, "", nil), not an error.
+	Load(ctx context.Context) (doc []byte, rev string, err error)
+
+	// Save replaces the document if its revision still is rev, where ""
+	// means that it does not exist yet, and returns the new revision.
+	// Otherwise the error matches [ErrConflict] and nothing has changed.
+	// After any other error the write may or may not have happened: the
+	// caller loads again.
+	Save(ctx context.Context, doc []byte, rev string) (newRev string, err error)
+}
+
+// ErrConflict says that a [Store] holds another revision than the one that
+// Save was told to replace, and that nothing was written. It is the normal
+// answer to whoever loses a race: load again and work from what is there.
+var ErrConflict = errors.New("keys: the stored document has changed")
+
+// localStore marks the stores whose document does not leave this host. A
+// Ring refuses to keep unsealed private keys in any other.
+type localStore interface{ local() }
+
+// maxDocument is the most bytes that a stored document can have.
+const maxDocument = 1 << 20
+
+// checkDocument refuses what no store accepts.
+func checkDocument(doc []byte) error {
+	if len(doc) == 0 {
+		return errors.New("keys: an empty document cannot be saved")
+	}
+	if len(doc) > maxDocument {
+		return fmt.Errorf("keys: a document of %d bytes is over the limit of %d", len(doc), maxDocument)
+	}
+	return nil
+}
