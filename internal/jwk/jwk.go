@@ -30,7 +30,6 @@ const MaxKeys = 100
 
 const (
 	maxKeyIDBytes = 128
-	maxDepth      = 16
 )
 
 // The errors of this package. Their texts never hold key material.

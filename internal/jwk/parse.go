@@ -12,6 +12,8 @@ import (
 
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
+
+	"github.com/sessiontoken/sessiontoken/internal/strictjson"
 )
 
 // element holds the members of one JWK that are looked at, undecoded, so that
@@ -129,32 +131,10 @@ func ParseSet(data []byte) ([]Key, error) {
 // checkDocument says whether data is one JSON text with unique names and
 // valid UTF-8 everywhere, of bounded depth.
 func checkDocument(data []byte) error {
-	if tooDeep(data) || !jsontext.Value(data).IsValid() {
+	if strictjson.TooDeep(data) || !jsontext.Value(data).IsValid() {
 		return ErrMalformed
 	}
 	return nil
-}
-
-// tooDeep counts brackets outside strings. What it says of text that is not
-// JSON does not matter: that is refused next.
-func tooDeep(data []byte) bool {
-	depth, quoted := 0, false
-	for i := 0; i < len(data); i++ {
-		switch c := data[i]; {
-		case quoted && c == '\\':
-			i++
-		case c == '"':
-			quoted = !quoted
-		case quoted:
-		case c == '{' || c == '[':
-			if depth++; depth > maxDepth {
-				return true
-			}
-		case c == '}' || c == ']':
-			depth--
-		}
-	}
-	return false
 }
 
 func readElement(v jsontext.Value) (element, error) {
