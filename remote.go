@@ -221,9 +221,10 @@ func newRemoteTransport() http.RoundTripper {
 // failed or did not end in time. It says nothing about the token and never
 // matches [ErrInvalid].
 func (r *RemoteKeys) KeySet(ctx context.Context, kid string) (*keys.Set, error) {
-	s := r.usable()
+	now := time.Now()
+	s := r.usable(now)
 	if s != nil {
-		if s.age(time.Now()) >= s.refresh {
+		if s.age(now) >= s.refresh {
 			r.fetches.Go()
 		}
 		if s.has(kid) {
@@ -234,13 +235,13 @@ func (r *RemoteKeys) KeySet(ctx context.Context, kid string) (*keys.Set, error) 
 	wait, cancel := context.WithTimeout(ctx, remoteTimeout)
 	defer cancel()
 	started, err := r.fetches.Try(wait)
-	if !started && err == nil && r.usable() == nil {
+	if !started && err == nil && r.usable(time.Now()) == nil {
 		// The last fetch was good, and yet its set is too old by now: the machine
 		// slept, or the clock was set. The cooldown has nothing to protect here,
 		// since this happens once for a good fetch.
 		err = r.fetches.Do(wait)
 	}
-	s = r.usable()
+	s = r.usable(time.Now())
 	switch {
 	case s != nil && (err == nil || s.has(kid)):
 		return s.keys, nil
@@ -262,10 +263,10 @@ func (s *remoteSet) has(kid string) bool {
 	return ok
 }
 
-// usable returns the last good set, or nil if there is none or it is too old.
-func (r *RemoteKeys) usable() *remoteSet {
+// usable returns the last good set, or nil if there is none or it is too old now.
+func (r *RemoteKeys) usable(now time.Time) *remoteSet {
 	s := r.good.Load()
-	if s == nil || s.age(time.Now()) > r.maxStale {
+	if s == nil || s.age(now) > r.maxStale {
 		return nil
 	}
 	return s
@@ -432,7 +433,6 @@ func (r *RemoteKeys) get(ctx context.Context) (*http.Response, error) {
 		if err != nil || !sameOrigin(r.url, next) {
 			return nil, errors.New("a redirect away from the configured origin")
 		}
-		next.Fragment, next.RawFragment = "", ""
 		u = next
 	}
 }

@@ -1,0 +1,404 @@
+package sessiontoken_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/sessiontoken/sessiontoken"
+	"github.com/sessiontoken/sessiontoken/keys"
+)
+
+func TestRemoteKeysUnknownKids(t *testing.T) {
+	pub := newRemoteKey(t)
+	good := remoteDocument(t, pub)
+	tests := []struct {
+		name   string
+		answer func(*http.Request) (*http.Response, error)
+		ok     bool
+	}{
+		{"good", answerWith(200, good), true},
+		{"down", answerDown, false},
+		{"hung", answerHung, false},
+		{"panic", answerPanic, false},
+		{"no response", func(*http.Request) (*http.Response, error) { return nil, nil }, false},
+		{"500", answerWith(500, remoteMarker), false},
+		{"empty", answerWith(200, `{"keys":[]}`), false},
+		{"garbage", answerWith(200, remoteMarker), false},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				server := &remoteServer{answer: answerWith(200, good)}
+				r := newRemote(t, server)
+				kept := requireKey(t, r, pub)
+				server.set(func(req *http.Request) (*http.Response, error) {
+					time.Sleep(100 * time.Millisecond) // so that the flood meets it under way
+					return tt.answer(req)
+				})
+
+				flood := func() {
+					var wg sync.WaitGroup
+					var wrong atomic.Int32
+					for i := range 1000 {
+						wg.Go(func() {
+							set, err := r.KeySet(t.Context(), fmt.Sprint("unknown ", i))
+							if (err == nil) != tt.ok || (set == kept) != tt.ok || errors.Is(err, sessiontoken.ErrInvalid) {
+								wrong.Add(1)
+							}
+						})
+						wg.Go(func() {
+							begin := time.Now()
+							set, err := r.KeySet(t.Context(), pub.KeyID())
+							if err != nil || set != kept || time.Since(begin) != 0 {
+								wrong.Add(1)
+							}
+						})
+					}
+					wg.Wait()
+					require.Zero(t, wrong.Load())
+				}
+
+				time.Sleep(30 * time.Second) // the first fetch began the cooldown
+				begin := time.Now()
+				flood()
+				require.Len(t, server.fetches(), 2)
+				flood() // within the cooldown
+				time.Sleep(time.Until(begin.Add(30*time.Second - 1)))
+				flood()
+				require.Len(t, server.fetches(), 2)
+				time.Sleep(1)
+				flood()
+				require.Len(t, server.fetches(), 3)
+			})
+		})
+	}
+}
+
+func TestRemoteKeysWaitIsBounded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		server := &remoteServer{answer: answerHung}
+		r := newRemote(t, server)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		begin := time.Now()
+		set, err := r.KeySet(ctx, "")
+		requireUnavailable(t, set, err)
+		require.ErrorIs(t, err, context.DeadlineExceeded)
+		require.Equal(t, time.Second, time.Since(begin))
+
+		set, err = r.KeySet(t.Context(), "") // joins the fetch under way
+		requireUnavailable(t, set, err)
+		require.Equal(t, 5*time.Second, time.Since(begin))
+		require.Len(t, server.fetches(), 1)
+	})
+}
+
+func TestRemoteKeysServerDownAtTheStart(t *testing.T) {
+	for _, withRun := range []bool{false, true} {
+		t.Run(fmt.Sprint("Run ", withRun), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				pub := newRemoteKey(t)
+				server := &remoteServer{answer: answerDown}
+				r := newRemote(t, server)
+				_, err := r.Status()
+				require.Error(t, err)
+				if withRun {
+					ctx, cancel := context.WithCancel(t.Context())
+					defer cancel()
+					go func() { _ = r.Run(ctx) }()
+					synctest.Wait()
+				}
+				for range 100 {
+					set, err := r.KeySet(t.Context(), pub.KeyID())
+					requireUnavailable(t, set, err)
+					require.ErrorIs(t, err, errRemoteDown)
+					time.Sleep(time.Second)
+				}
+				fetched, err := r.Status()
+				require.ErrorIs(t, err, errRemoteDown)
+				require.True(t, fetched.IsZero())
+				require.InDelta(t, 4, len(server.fetches()), 1) // 100 s
+
+				server.set(answerWith(200, remoteDocument(t, pub)))
+				time.Sleep(38 * time.Second) // the cooldown and what Run adds to it
+				requireKey(t, r, pub)
+				fetched, err = r.Status()
+				require.NoError(t, err)
+				require.False(t, fetched.IsZero())
+			})
+		})
+	}
+}
+
+func TestRemoteKeysOutage(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		pub := newRemoteKey(t)
+		good := answerWith(200, remoteDocument(t, pub))
+		server := &remoteServer{answer: good}
+		r := newRemote(t, server)
+		kept := requireKey(t, r, pub)
+		begin := time.Now()
+		server.set(answerDown)
+
+		time.Sleep(23 * time.Hour)
+		require.Same(t, kept, requireKey(t, r, pub))
+		set, err := r.KeySet(t.Context(), "")
+		require.NoError(t, err)
+		require.Same(t, kept, set)
+		_, err = r.Status()
+		require.NoError(t, err)
+
+		time.Sleep(time.Until(begin.Add(24 * time.Hour)))
+		require.Same(t, kept, requireKey(t, r, pub))
+
+		time.Sleep(1)
+		for _, kid := range []string{pub.KeyID(), "", "unknown"} {
+			set, err := r.KeySet(t.Context(), kid)
+			requireUnavailable(t, set, err)
+		}
+		time.Sleep(time.Hour)
+		set, err = r.KeySet(t.Context(), pub.KeyID())
+		requireUnavailable(t, set, err)
+		fetched, err := r.Status()
+		require.ErrorIs(t, err, errRemoteDown)
+		require.True(t, fetched.Equal(begin))
+
+		server.set(good)
+		time.Sleep(30 * time.Second)
+		require.Same(t, kept, requireKey(t, r, pub)) // the same keys are the same generation
+		_, err = r.Status()
+		require.NoError(t, err)
+	})
+}
+
+func TestRemoteKeysIdleForLongerThanMaxStale(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		old, next := newRemoteKey(t), newRemoteKey(t)
+		server := &remoteServer{answer: answerWith(200, remoteDocument(t, old))}
+		r := newRemote(t, server)
+		requireKey(t, r, old)
+		server.set(answerWith(200, remoteDocument(t, next)))
+		time.Sleep(25 * time.Hour)
+		set, err := r.KeySet(t.Context(), old.KeyID()) // waits: the old set must not answer
+		require.NoError(t, err)
+		_, ok := set.Key(old.KeyID())
+		require.False(t, ok)
+		require.Len(t, server.fetches(), 2)
+	})
+}
+
+func TestRemoteKeysRefetchReplacesTheSet(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a, b, c := newRemoteKey(t), newRemoteKey(t), newRemoteKey(t)
+		server := &remoteServer{answer: answerWith(200, remoteDocument(t, a, b))}
+		r := newRemote(t, server)
+		first := requireKey(t, r, a)
+
+		server.set(answerWith(200, remoteDocument(t, b, a))) // the same keys in another order
+		time.Sleep(time.Minute)
+		same, err := r.KeySet(t.Context(), c.KeyID())
+		require.NoError(t, err)
+		require.Same(t, first, same)
+
+		server.set(answerWith(200, remoteDocument(t, b, c)))
+		set, err := r.KeySet(t.Context(), c.KeyID()) // within the cooldown: a set without the key
+		require.NoError(t, err)
+		require.Same(t, first, set)
+
+		time.Sleep(30 * time.Second)
+		second := requireKey(t, r, c)
+		require.NotSame(t, first, second)
+		set, err = r.KeySet(t.Context(), a.KeyID())
+		require.NoError(t, err)
+		require.Same(t, second, set)
+		_, ok := set.Key(a.KeyID())
+		require.False(t, ok, "a removed key must stop working")
+		_, ok = first.Key(a.KeyID())
+		require.True(t, ok, "a set that was handed out must not change")
+	})
+}
+
+// TestRemoteKeysSwapIsAtomic has readers look for half a set: every set holds
+// both keys of its generation or none.
+func TestRemoteKeysSwapIsAtomic(t *testing.T) {
+	pairs := [2][2]*keys.PublicKey{}
+	docs := [2]string{}
+	for i := range pairs {
+		pairs[i] = [2]*keys.PublicKey{newRemoteKey(t), newRemoteKey(t)}
+		docs[i] = remoteDocument(t, pairs[i][0], pairs[i][1])
+	}
+	var n atomic.Int32
+	server := &remoteServer{answer: func(r *http.Request) (*http.Response, error) {
+		return answerWith(200, docs[n.Add(1)%2])(r)
+	}}
+	r := newRemote(t, server, func(c *sessiontoken.RemoteKeysConfig) { c.RefreshEvery = 1 })
+	var wg sync.WaitGroup
+	var wrong atomic.Int32
+	for i := range 8 {
+		wg.Go(func() {
+			for range 300 {
+				kid := pairs[i%2][0].KeyID()
+				set, err := r.KeySet(t.Context(), kid)
+				if err != nil {
+					wrong.Add(1)
+					continue
+				}
+				_, a0 := set.Key(pairs[0][0].KeyID())
+				_, a1 := set.Key(pairs[0][1].KeyID())
+				_, b0 := set.Key(pairs[1][0].KeyID())
+				_, b1 := set.Key(pairs[1][1].KeyID())
+				if a0 != a1 || b0 != b1 || a0 == b0 {
+					wrong.Add(1)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	require.Zero(t, wrong.Load())
+	require.Greater(t, n.Load(), int32(2))
+}
+
+// TestRemoteKeysRefreshTimes asks once a second, with known kids only, and looks
+// at when the second fetch came.
+func TestRemoteKeysRefreshTimes(t *testing.T) {
+	tests := []struct {
+		name     string
+		every    time.Duration
+		header   []string
+		lifetime time.Duration
+	}{
+		{"no header", 0, nil, 10 * time.Minute},
+		{"shorter max-age", 0, []string{"Cache-Control", "public, max-age=300"}, 5 * time.Minute},
+		{"longer max-age", 0, []string{"Cache-Control", "max-age=86400"}, 10 * time.Minute},
+		{"huge max-age", 0, []string{"Cache-Control", "max-age=99999999999999999999999"}, 10 * time.Minute},
+		{"max-age under the least", 0, []string{"Cache-Control", "max-age=1"}, time.Minute},
+		{"max-age of nothing", 0, []string{"Cache-Control", "max-age=0"}, time.Minute},
+		{"max-age that cannot be read", 0, []string{"Cache-Control", "max-age=-5"}, time.Minute},
+		{"case, quotes and spaces", 0, []string{"Cache-Control", "public ,  Max-Age=\"300\" "}, 5 * time.Minute},
+		{"two max-ages", 0, []string{"Cache-Control", "max-age=400", "Cache-Control", "max-age=300"}, 5 * time.Minute},
+		{"s-maxage is for others", 0, []string{"Cache-Control", "s-maxage=300"}, 10 * time.Minute},
+		{"age on the way", 0, []string{"Cache-Control", "max-age=540", "Age", "240"}, 5 * time.Minute},
+		{"more age than max-age", 0, []string{"Cache-Control", "max-age=300", "Age", "900"}, time.Minute},
+		{"RefreshEvery under the least", 20 * time.Second, []string{"Cache-Control", "max-age=1"}, 20 * time.Second},
+		{"long RefreshEvery", time.Hour, nil, time.Hour},
+	}
+	for _, tt := range tests {
+		for _, withRun := range []bool{false, true} {
+			t.Run(fmt.Sprint(tt.name, " Run ", withRun), func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					ctx, cancel := context.WithCancel(t.Context())
+					defer cancel()
+					pub := newRemoteKey(t)
+					server := &remoteServer{answer: answerWith(200, remoteDocument(t, pub), tt.header...)}
+					r := newRemote(t, server, func(c *sessiontoken.RemoteKeysConfig) { c.RefreshEvery = tt.every })
+					if withRun {
+						go func() { _ = r.Run(ctx) }()
+						time.Sleep(tt.lifetime)
+					} else {
+						for range int(tt.lifetime / time.Second) {
+							requireKey(t, r, pub)
+							time.Sleep(time.Second)
+						}
+					}
+					fetches := server.fetches()
+					require.Len(t, fetches, 2)
+					gap := fetches[1].Sub(fetches[0])
+					require.GreaterOrEqual(t, gap, tt.lifetime*3/4)
+					require.LessOrEqual(t, gap, tt.lifetime*9/10+time.Second)
+				})
+			})
+		}
+	}
+}
+
+func TestRemoteKeysClientsSpread(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		doc := remoteDocument(t, newRemoteKey(t))
+		servers := make([]*remoteServer, 100)
+		for i := range servers {
+			servers[i] = &remoteServer{answer: answerWith(200, doc)}
+			r := newRemote(t, servers[i])
+			go func() { _ = r.Run(ctx) }()
+		}
+		time.Sleep(10 * time.Minute)
+		perSecond := map[int64]int{}
+		first, last := time.Duration(1<<62), time.Duration(0)
+		for _, s := range servers {
+			fetches := s.fetches()
+			require.Len(t, fetches, 2)
+			gap := fetches[1].Sub(fetches[0])
+			first, last = min(first, gap), max(last, gap)
+			perSecond[int64(gap/time.Second)]++
+		}
+		require.Greater(t, last-first, time.Minute) // of the 90 s over which they may spread
+		for _, n := range perSecond {
+			require.Less(t, n, 15) // 1.1 on average
+		}
+	})
+}
+
+func TestRemoteKeysRunEndsWithItsContext(t *testing.T) {
+	for _, name := range []string{"before", "while it waits", "while it fetches"} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				server := &remoteServer{answer: answerWith(200, remoteDocument(t, newRemoteKey(t)))}
+				if name == "while it fetches" {
+					server.set(answerHung)
+				}
+				ctx, cancel := context.WithCancel(t.Context())
+				if name == "before" {
+					cancel()
+				}
+				done := make(chan error, 1)
+				go func() { done <- newRemote(t, server).Run(ctx) }()
+				synctest.Wait()
+				begin := time.Now()
+				cancel()
+				require.ErrorIs(t, <-done, context.Canceled)
+				require.Zero(t, time.Since(begin))
+				time.Sleep(5 * time.Second) // the fetch has its own end
+			})
+		})
+	}
+}
+
+func TestRemoteKeysLogsChangesOnly(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		var logged bytes.Buffer
+		good := answerWith(200, remoteDocument(t, newRemoteKey(t)))
+		server := &remoteServer{answer: good}
+		r := newRemote(t, server, func(c *sessiontoken.RemoteKeysConfig) {
+			c.Logger = slog.New(slog.NewTextHandler(&logged, nil))
+		})
+		go func() { _ = r.Run(ctx) }()
+		time.Sleep(time.Hour)
+		synctest.Wait()
+		require.Empty(t, logged.String())
+		for outage := 1; outage <= 2; outage++ {
+			server.set(answerDown)
+			time.Sleep(time.Hour)
+			server.set(good)
+			time.Sleep(time.Hour)
+			synctest.Wait()
+			require.Equal(t, outage, strings.Count(logged.String(), "level=WARN"))
+			require.Equal(t, outage, strings.Count(logged.String(), "level=INFO"))
+		}
+		require.NotContains(t, logged.String(), remoteMarker)
+	})
+}

@@ -1,0 +1,493 @@
+package sessiontoken_test
+
+import (
+	"bytes"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/http/cookiejar"
+	"net/http/httptest"
+	"net/url"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/sessiontoken/sessiontoken"
+	"github.com/sessiontoken/sessiontoken/keys"
+)
+
+// remoteMarker is in every hostile answer and must be in no error and no log.
+const remoteMarker = "hunter2"
+
+var _ sessiontoken.KeySource = (*sessiontoken.RemoteKeys)(nil)
+
+var errRemoteDown = errors.New("connection to hunter2 refused")
+
+func newRemoteKey(t testing.TB) *keys.PublicKey {
+	t.Helper()
+	k, err := keys.GenerateKey(keys.ES256)
+	require.NoError(t, err)
+	return k.Public()
+}
+
+func remoteDocument(t testing.TB, pub ...*keys.PublicKey) string {
+	t.Helper()
+	set, err := keys.NewSet(pub...)
+	require.NoError(t, err)
+	doc, err := set.MarshalJSON()
+	require.NoError(t, err)
+	return string(doc)
+}
+
+// remoteMember is the one key of a document, without the set around it.
+func remoteMember(t testing.TB, pub *keys.PublicKey) string {
+	t.Helper()
+	doc := remoteDocument(t, pub)
+	return doc[strings.Index(doc, "[")+1 : strings.LastIndex(doc, "]")]
+}
+
+// remoteServer is a server in memory, for the fake clock. Its answer can be
+// changed at any time.
+type remoteServer struct {
+	mu     sync.Mutex
+	answer func(*http.Request) (*http.Response, error)
+	times  []time.Time
+}
+
+func (s *remoteServer) RoundTrip(r *http.Request) (*http.Response, error) {
+	s.mu.Lock()
+	answer := s.answer
+	s.times = append(s.times, time.Now())
+	s.mu.Unlock()
+	return answer(r)
+}
+
+func (s *remoteServer) set(answer func(*http.Request) (*http.Response, error)) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.answer = answer
+}
+
+func (s *remoteServer) fetches() []time.Time {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Clone(s.times)
+}
+
+func answerWith(status int, body string, header ...string) func(*http.Request) (*http.Response, error) {
+	return func(*http.Request) (*http.Response, error) {
+		resp := &http.Response{StatusCode: status, Header: http.Header{}, Body: io.NopCloser(strings.NewReader(body))}
+		for i := 0; i+1 < len(header); i += 2 {
+			resp.Header.Add(header[i], header[i+1])
+		}
+		return resp, nil
+	}
+}
+
+func answerDown(*http.Request) (*http.Response, error) { return nil, errRemoteDown }
+
+func answerHung(r *http.Request) (*http.Response, error) {
+	<-r.Context().Done()
+	return nil, r.Context().Err()
+}
+
+func answerPanic(*http.Request) (*http.Response, error) { panic(remoteMarker) }
+
+// newRemote returns RemoteKeys over a server in memory.
+func newRemote(t testing.TB, s *remoteServer, change ...func(*sessiontoken.RemoteKeysConfig)) *sessiontoken.RemoteKeys {
+	t.Helper()
+	config := sessiontoken.RemoteKeysConfig{
+		URL:    "https://id.example/jwks?hunter2",
+		Client: &http.Client{Transport: s},
+		Logger: slog.New(slog.DiscardHandler),
+	}
+	for _, c := range change {
+		c(&config)
+	}
+	r, err := sessiontoken.NewRemoteKeys(config)
+	require.NoError(t, err)
+	return r
+}
+
+func requireUnavailable(t testing.TB, set *keys.Set, err error) {
+	t.Helper()
+	require.Nil(t, set)
+	require.Error(t, err)
+	require.NotErrorIs(t, err, sessiontoken.ErrInvalid)
+	require.NotContains(t, err.Error(), remoteMarker)
+}
+
+func requireKey(t testing.TB, r *sessiontoken.RemoteKeys, pub *keys.PublicKey) *keys.Set {
+	t.Helper()
+	set, err := r.KeySet(t.Context(), pub.KeyID())
+	require.NoError(t, err)
+	_, ok := set.Key(pub.KeyID())
+	require.True(t, ok)
+	return set
+}
+
+func TestNewRemoteKeys(t *testing.T) {
+	tests := []struct {
+		name   string
+		config sessiontoken.RemoteKeysConfig
+		field  string // named by the error; "" = no error
+	}{
+		{"https", sessiontoken.RemoteKeysConfig{URL: "https://id.example/jwks"}, ""},
+		{"https with port and query", sessiontoken.RemoteKeysConfig{URL: "https://id.example:8443/jwks?tenant=a"}, ""},
+		{"http on 127.0.0.1", sessiontoken.RemoteKeysConfig{URL: "http://127.0.0.1:8080/"}, ""},
+		{"http elsewhere in 127.0.0.0/8", sessiontoken.RemoteKeysConfig{URL: "http://127.8.9.1/"}, ""},
+		{"http on ::1", sessiontoken.RemoteKeysConfig{URL: "http://[::1]:8080/"}, ""},
+		{"http on localhost", sessiontoken.RemoteKeysConfig{URL: "http://localhost:8080/"}, ""},
+		{"stale as long as refresh", sessiontoken.RemoteKeysConfig{URL: "https://id.example", RefreshEvery: time.Hour, MaxStale: time.Hour}, ""},
+		{"empty", sessiontoken.RemoteKeysConfig{}, "URL"},
+		{"http", sessiontoken.RemoteKeysConfig{URL: "http://id.example/hunter2"}, "URL"},
+		{"http on a name that begins like loopback", sessiontoken.RemoteKeysConfig{URL: "http://127.0.0.1.example/"}, "URL"},
+		{"http under localhost", sessiontoken.RemoteKeysConfig{URL: "http://localhost.example/"}, "URL"},
+		{"http on a private address", sessiontoken.RemoteKeysConfig{URL: "http://10.0.0.1/"}, "URL"},
+		{"http on the unspecified address", sessiontoken.RemoteKeysConfig{URL: "http://0.0.0.0/"}, "URL"},
+		{"another scheme", sessiontoken.RemoteKeysConfig{URL: "file:///hunter2"}, "URL"},
+		{"another scheme with a host", sessiontoken.RemoteKeysConfig{URL: "ftp://id.example/hunter2"}, "URL"},
+		{"relative", sessiontoken.RemoteKeysConfig{URL: "/hunter2"}, "URL"},
+		{"without scheme", sessiontoken.RemoteKeysConfig{URL: "//id.example/hunter2"}, "URL"},
+		{"opaque", sessiontoken.RemoteKeysConfig{URL: "https:id.example"}, "URL"},
+		{"without host", sessiontoken.RemoteKeysConfig{URL: "https://:443/hunter2"}, "URL"},
+		{"unreadable", sessiontoken.RemoteKeysConfig{URL: "https://u:hunter2@id.example/%zz"}, "URL"},
+		{"user information", sessiontoken.RemoteKeysConfig{URL: "https://u:hunter2@id.example/"}, "URL"},
+		{"empty user information", sessiontoken.RemoteKeysConfig{URL: "https://@id.example/"}, "URL"},
+		{"fragment", sessiontoken.RemoteKeysConfig{URL: "https://id.example/#hunter2"}, "URL"},
+		{"empty fragment", sessiontoken.RemoteKeysConfig{URL: "https://id.example/#"}, "URL"},
+		{"negative RefreshEvery", sessiontoken.RemoteKeysConfig{URL: "https://id.example", RefreshEvery: -1}, "RefreshEvery"},
+		{"negative MaxStale", sessiontoken.RemoteKeysConfig{URL: "https://id.example", MaxStale: -1}, "MaxStale"},
+		{"stale before refresh", sessiontoken.RemoteKeysConfig{URL: "https://id.example", MaxStale: time.Minute}, "MaxStale"},
+		{"refresh after the default MaxStale", sessiontoken.RemoteKeysConfig{URL: "https://id.example", RefreshEvery: 25 * time.Hour}, "MaxStale"},
+		{"negative client timeout", sessiontoken.RemoteKeysConfig{URL: "https://id.example", Client: &http.Client{Timeout: -1}}, "Client"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			r, err := sessiontoken.NewRemoteKeys(tt.config)
+			if tt.field == "" {
+				require.NoError(t, err)
+				require.NotNil(t, r)
+				return
+			}
+			require.Nil(t, r)
+			require.ErrorContains(t, err, "RemoteKeysConfig."+tt.field)
+			require.NotContains(t, err.Error(), remoteMarker)
+		})
+	}
+}
+
+// TestRemoteKeysHostileServer answers each row to a client without a set, which
+// must fail, and to one with a good set, which must keep it.
+func TestRemoteKeysHostileServer(t *testing.T) {
+	pub := newRemoteKey(t)
+	good := remoteDocument(t, pub)
+	member := remoteMember(t, pub)
+	body := func(status int, doc string) http.HandlerFunc {
+		return func(w http.ResponseWriter, _ *http.Request) {
+			w.WriteHeader(status)
+			_, _ = io.WriteString(w, doc)
+		}
+	}
+	redirect := func(to string) http.HandlerFunc {
+		return func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Location", to)
+			w.WriteHeader(http.StatusFound)
+		}
+	}
+	var lured atomic.Int32
+	lure := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		lured.Add(1)
+		_, _ = io.WriteString(w, good)
+	})
+	otherTLS, otherPlain := httptest.NewTLSServer(lure), httptest.NewServer(lure)
+	t.Cleanup(otherTLS.Close)
+	t.Cleanup(otherPlain.Close)
+
+	many := make([]string, 101)
+	for i := range many {
+		many[i] = remoteMember(t, newRemoteKey(t))
+	}
+	tests := []struct {
+		name    string
+		handler http.HandlerFunc
+	}{
+		{"endless body after a good set", func(w http.ResponseWriter, r *http.Request) {
+			_, _ = io.WriteString(w, good)
+			for r.Context().Err() == nil {
+				if _, err := io.WriteString(w, strings.Repeat(" ", 1<<15)); err != nil {
+					return
+				}
+			}
+		}},
+		{"slow drip", func(w http.ResponseWriter, r *http.Request) {
+			_, _ = io.WriteString(w, good[:len(good)/2])
+			w.(http.Flusher).Flush()
+			<-r.Context().Done()
+		}},
+		{"no answer", func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }},
+		{"cut body", func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Content-Length", fmt.Sprint(len(good)+100))
+			_, _ = io.WriteString(w, good)
+		}},
+		{"connection dropped", func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }},
+		{"not http", func(w http.ResponseWriter, _ *http.Request) {
+			conn, rw, err := http.NewResponseController(w).Hijack()
+			if err == nil {
+				_, _ = rw.WriteString(remoteMarker + "\r\n\r\n")
+				_ = rw.Flush()
+				_ = conn.Close()
+			}
+		}},
+		{"500 with a good set", body(500, good)},
+		{"500", body(500, remoteMarker)},
+		{"404", body(404, remoteMarker)},
+		{"203 with a good set", body(203, good)},
+		{"304", body(304, "")},
+		{"nothing", body(200, "")},
+		{"empty set", body(200, `{"keys":[]}`)},
+		{"no set", body(200, `{}`)},
+		{"null", body(200, `null`)},
+		{"garbage", body(200, `<html>`+remoteMarker)},
+		{"garbage after a good set", body(200, good+remoteMarker)},
+		{"duplicate name", body(200, `{"hunter2":1,"hunter2":2,`+good[1:])},
+		{"private key among good ones", body(200, `{"keys":[`+member+`,`+strings.Replace(member, `{`, `{"d":"hunter2",`, 1)+`]}`)},
+		{"symmetric key among good ones", body(200, `{"keys":[`+member+`,{"kty":"oct","kid":"h","k":"hunter2"}]}`)},
+		{"one kid twice", body(200, `{"keys":[`+member+`,`+member+`]}`)},
+		{"only keys of an unknown type", body(200, `{"keys":[{"kty":"hunter2","kid":"a"}]}`)},
+		{"101 keys", body(200, `{"keys":[`+strings.Join(many, ",")+`]}`)},
+		{"100000 keys", body(200, `{"keys":[`+strings.Repeat(member+",", 100_000)+member+`]}`)},
+		{"redirect to another port", redirect(otherTLS.URL)},
+		{"redirect to http", redirect(otherPlain.URL)},
+		{"redirect to another host", redirect("https://id.example/hunter2")},
+		{"redirect to itself", redirect("")},
+		{"redirect that cannot be read", redirect("https://hunter2/%zz")},
+		{"redirect to another scheme", redirect("file:///hunter2")},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			var hostile atomic.Bool
+			handler := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				if hostile.Load() {
+					tt.handler(w, r)
+					return
+				}
+				_, _ = io.WriteString(w, good)
+			})
+			server := httptest.NewUnstartedServer(handler)
+			server.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, 0)
+			server.StartTLS()
+			t.Cleanup(server.Close)
+			client := server.Client()
+			client.Timeout = time.Second // the slow rows take this long; none is quicker for a longer one
+			var logged bytes.Buffer
+			config := sessiontoken.RemoteKeysConfig{
+				URL: server.URL + "/?hunter2", Client: client,
+				RefreshEvery: 1, MaxStale: time.Hour, // no cooldown to speak of
+				Logger: slog.New(slog.NewTextHandler(&logged, nil)),
+			}
+			withSet, err := sessiontoken.NewRemoteKeys(config)
+			require.NoError(t, err)
+			kept := requireKey(t, withSet, pub)
+			config.Logger = slog.New(slog.DiscardHandler)
+			without, err := sessiontoken.NewRemoteKeys(config)
+			require.NoError(t, err)
+
+			hostile.Store(true)
+			set, err := without.KeySet(t.Context(), pub.KeyID())
+			requireUnavailable(t, set, err)
+			set, err = withSet.KeySet(t.Context(), "unknown")
+			requireUnavailable(t, set, err)
+			require.Contains(t, logged.String(), "level=WARN")
+			require.NotContains(t, logged.String(), remoteMarker)
+			require.Same(t, kept, requireKey(t, withSet, pub))
+		})
+	}
+	t.Cleanup(func() { require.Zero(t, lured.Load()) }) // the rows run in parallel, until after this function
+}
+
+func TestRemoteKeysSkipsWhatItCannotUse(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		pub := newRemoteKey(t)
+		doc := `{"keys":[{"kty":"AKP","alg":"ML-DSA-44","kid":"pq","pub":"AA"},` + remoteMember(t, pub) +
+			`,{"kty":"EC","crv":"P-256","kid":"off","x":"AA","y":"AA"}]}`
+		r := newRemote(t, &remoteServer{answer: answerWith(200, doc)})
+		set := requireKey(t, r, pub)
+		require.Len(t, set.Keys(), 1)
+	})
+}
+
+func TestRemoteKeysFollowsRedirectsWithinTheOrigin(t *testing.T) {
+	pub := newRemoteKey(t)
+	doc := remoteDocument(t, pub)
+	tests := []struct {
+		name     string
+		location func(r *http.Request, n int) string // "" = answer
+		ok       bool
+		requests int
+	}{
+		{"three relative", func(_ *http.Request, n int) string {
+			if n > 3 {
+				return ""
+			}
+			return fmt.Sprintf("../%d#frag", n)
+		}, true, 4},
+		{"four", func(_ *http.Request, n int) string {
+			if n > 4 {
+				return ""
+			}
+			return fmt.Sprintf("/%d", n)
+		}, false, 4},
+		{"default port spelled out", func(r *http.Request, n int) string {
+			if n > 1 {
+				return ""
+			}
+			return "https://ID.example:443/b"
+		}, true, 2},
+		{"other port", func(*http.Request, int) string { return "https://id.example:8443/" }, false, 1},
+		{"down to http", func(*http.Request, int) string { return "http://id.example/" }, false, 1},
+		{"down to http on the same port", func(*http.Request, int) string { return "http://id.example:443/" }, false, 1},
+		{"host that ends alike", func(*http.Request, int) string { return "https://evil.id.example/" }, false, 1},
+		{"scheme-relative", func(*http.Request, int) string { return "//evil.example/" }, false, 1},
+		{"with credentials", func(*http.Request, int) string { return "https://u:hunter2@id.example/" }, false, 1},
+	}
+	for _, tt := range tests {
+		for _, status := range []int{301, 302, 303, 307, 308} {
+			t.Run(fmt.Sprint(tt.name, " ", status), func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					n := 0
+					server := &remoteServer{answer: func(r *http.Request) (*http.Response, error) {
+						n++
+						if to := tt.location(r, n); to != "" {
+							return answerWith(status, doc, "Location", to)(r)
+						}
+						return answerWith(200, doc)(r)
+					}}
+					set, err := newRemote(t, server).KeySet(t.Context(), pub.KeyID())
+					if tt.ok {
+						require.NoError(t, err)
+						require.NotNil(t, set)
+					} else {
+						requireUnavailable(t, set, err)
+					}
+					require.Len(t, server.fetches(), tt.requests)
+				})
+			})
+		}
+	}
+}
+
+// TestRemoteKeysRequest looks at what goes over the wire, with a client whose
+// jar holds a cookie for the server and whose redirects would be followed.
+func TestRemoteKeysRequest(t *testing.T) {
+	doc := remoteDocument(t, newRemoteKey(t))
+	var mu sync.Mutex
+	var seen []*http.Request
+	server := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		mu.Lock()
+		seen = append(seen, r)
+		mu.Unlock()
+		http.SetCookie(w, &http.Cookie{Name: "set", Value: "by-the-server", Path: "/"})
+		if r.URL.Path == "/jwks" {
+			http.Redirect(w, r, "/moved", http.StatusFound)
+			return
+		}
+		_, _ = io.WriteString(w, doc)
+	}))
+	t.Cleanup(server.Close)
+	u, err := url.Parse(server.URL)
+	require.NoError(t, err)
+	jar, err := cookiejar.New(nil)
+	require.NoError(t, err)
+	jar.SetCookies(u, []*http.Cookie{{Name: "session", Value: "hunter2", Path: "/"}})
+	client := server.Client()
+	client.Jar = jar
+	client.CheckRedirect = func(*http.Request, []*http.Request) error { return errors.New("not asked") }
+
+	r, err := sessiontoken.NewRemoteKeys(sessiontoken.RemoteKeysConfig{URL: server.URL + "/jwks?tenant=a", Client: client})
+	require.NoError(t, err)
+	_, err = r.KeySet(t.Context(), "")
+	require.NoError(t, err)
+
+	require.Len(t, seen, 2)
+	for _, req := range seen {
+		require.Equal(t, http.MethodGet, req.Method)
+		require.Equal(t, "application/jwk-set+json, application/json", req.Header.Get("Accept"))
+		for _, name := range []string{"Cookie", "Authorization", "Referer"} {
+			require.Empty(t, req.Header.Values(name))
+		}
+	}
+	require.Equal(t, "tenant=a", seen[0].URL.RawQuery)
+	require.Len(t, jar.Cookies(u), 1, "the caller's jar stays as it was")
+	require.Zero(t, client.Timeout, "the caller's client stays as it was")
+}
+
+// TestRemoteKeysOwnClient uses no Client: the proxy of the environment, which is
+// nowhere, must not be asked, and certificates are checked.
+func TestRemoteKeysOwnClient(t *testing.T) {
+	t.Setenv("HTTP_PROXY", "http://127.0.0.1:1")
+	t.Setenv("NO_PROXY", "")
+	pub := newRemoteKey(t)
+	doc := remoteDocument(t, pub)
+	handler := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		_, _ = io.WriteString(w, doc)
+	})
+	server := httptest.NewServer(handler)
+	t.Cleanup(server.Close)
+	r, err := sessiontoken.NewRemoteKeys(sessiontoken.RemoteKeysConfig{URL: server.URL})
+	require.NoError(t, err)
+	requireKey(t, r, pub)
+
+	untrusted := httptest.NewUnstartedServer(handler)
+	untrusted.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, 0)
+	untrusted.StartTLS()
+	t.Cleanup(untrusted.Close)
+	r, err = sessiontoken.NewRemoteKeys(sessiontoken.RemoteKeysConfig{
+		URL: untrusted.URL, Logger: slog.New(slog.DiscardHandler),
+	})
+	require.NoError(t, err)
+	set, err := r.KeySet(t.Context(), pub.KeyID())
+	requireUnavailable(t, set, err)
+	var certificate *tls.CertificateVerificationError
+	require.ErrorAs(t, err, &certificate)
+}
+
+func FuzzRemoteKeys(f *testing.F) {
+	good := remoteDocument(f, newRemoteKey(f))
+	f.Add(200, good, "max-age=60", "", "")
+	f.Add(200, good, `public, max-age="1", MAX-AGE=99999999999999999999`, "-1", "")
+	f.Add(200, `{"keys":[]}`, "max-age", "", "")
+	f.Add(302, "", "", "", "//evil.example/")
+	f.Add(307, "", "", "", "https://u:p@id.example:443/#f")
+	f.Fuzz(func(t *testing.T, status int, body, cacheControl, age, location string) {
+		var asked []*url.URL
+		server := &remoteServer{answer: func(r *http.Request) (*http.Response, error) {
+			asked = append(asked, r.URL)
+			return answerWith(status, body, "Cache-Control", cacheControl, "Age", age, "Location", location)(r)
+		}}
+		set, err := newRemote(t, server).KeySet(t.Context(), "")
+		for _, u := range asked {
+			require.Equal(t, "id.example", strings.ToLower(u.Hostname()))
+			require.Equal(t, "https", u.Scheme)
+			require.Nil(t, u.User)
+		}
+		require.LessOrEqual(t, len(server.fetches()), 4)
+		if err != nil {
+			require.Nil(t, set)
+			require.NotErrorIs(t, err, sessiontoken.ErrInvalid)
+			return
+		}
+		require.Equal(t, 200, status)
+		require.NotEmpty(t, set.Keys())
+	})
+}
