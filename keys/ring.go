@@ -45,8 +45,8 @@ type RingConfig struct {
 	// [Ring.MaxAge]). 0 means 24 h.
 	PublishBefore time.Duration
 	// RetainFor is how long a key is kept after its last signature: at least
-	// the longest time in which one of its tokens may be verified or renewed.
-	// 0 means 24 h.
+	// the longest time in which one of its tokens may be verified or renewed,
+	// and at most 25 times RotateEvery. 0 means 24 h.
 	RetainFor time.Duration
 
 	// SyncEvery is how often the store is read, and how long one reading may
@@ -127,8 +127,7 @@ func NewRing(cfg RingConfig) (*Ring, error) {
 		maxSkew:       cfg.MaxSkew,
 		newKey:        func() (documentKey, error) { return newDocumentKey(cfg.Algorithm, cfg.Name, r.sealed) },
 	}
-	timeout := min(cfg.SyncEvery, 10*time.Second)
-	r.syncing = flight.New(timeout, min(cfg.SyncEvery, 5*time.Second), r.sync)
+	r.syncing = flight.New(cfg.storeTimeout(), min(cfg.SyncEvery, 5*time.Second), r.sync)
 	return r, nil
 }
 
@@ -182,11 +181,17 @@ func (cfg *RingConfig) setDefaults() error {
 	if cfg.RotateEvery < cfg.PublishBefore+cfg.SyncEvery {
 		return fmt.Errorf("RotateEvery is %v; a key could not be published for PublishBefore (%v, and SyncEvery) before its turn", cfg.RotateEvery, cfg.PublishBefore)
 	}
+	if most := cfg.RotateEvery * maxKeys / 2; cfg.RetainFor > most {
+		return fmt.Errorf("RetainFor is %v; with RotateEvery of %v it must not exceed %v, or the ring would hold too many keys", cfg.RetainFor, cfg.RotateEvery, most)
+	}
 	if cfg.Logger == nil {
 		cfg.Logger = slog.Default()
 	}
 	return nil
 }
+
+// storeTimeout bounds one reading of the store with what it leads to.
+func (cfg *RingConfig) storeTimeout() time.Duration { return min(cfg.SyncEvery, 10*time.Second) }
 
 // RetainFor is how long a key is kept after its last signature. An issuer
 // checks at construction that none of its tokens can outlive that.
@@ -371,6 +376,9 @@ func (r *Ring) change(ctx context.Context, f func(*document, time.Time) error) e
 	if r.cfg.VerifyOnly {
 		return errors.New("the ring is VerifyOnly")
 	}
+	// No caller may hold up the syncs for longer than one of them takes.
+	ctx, cancel := context.WithTimeout(ctx, r.cfg.storeTimeout())
+	defer cancel()
 	return r.update(ctx, f)
 }
 

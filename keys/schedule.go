@@ -1,9 +1,14 @@
 package keys
 
 import (
+	"fmt"
 	"slices"
 	"time"
 )
+
+// maxKeys is how many keys a ring holds before it refuses to rotate by hand;
+// well under what a key set may hold.
+const maxKeys = 50
 
 // schedule is the whole of a ring's policy: pure functions of a document and
 // the time. Each change keeps what replicas that have not seen it rely on.
@@ -131,6 +136,9 @@ func (s *schedule) addNext(d *document, now time.Time) error {
 // rotate ends the current key's time as soon as the next has been published for
 // long enough, and returns when that is.
 func (s *schedule) rotate(d *document, now time.Time) (time.Time, error) {
+	if len(d.Keys) >= maxKeys {
+		return time.Time{}, fmt.Errorf("the ring holds %d keys already", len(d.Keys))
+	}
 	cur := current(d, now)
 	if cur < 0 { // tend found every window in the future
 		_, err := s.addEmergency(d, now)
