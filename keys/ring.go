@@ -111,6 +111,9 @@ type syncFailure struct{ err error }
 // until the next one.
 const maxRaces = 64
 
+// maxDuration keeps sums of times from overflowing.
+const maxDuration = 10 * 365 * 24 * time.Hour
+
 // NewRing checks the configuration and returns the ring for it. An error names
 // the field at fault. It does no I/O and starts no goroutine.
 func NewRing(cfg RingConfig) (*Ring, error) {
@@ -165,8 +168,8 @@ func (cfg *RingConfig) setDefaults() error {
 		{"ClientRefresh", &cfg.ClientRefresh, 2 * time.Hour},
 		{"MaxSkew", &cfg.MaxSkew, time.Minute},
 	} {
-		if *d.field < 0 {
-			return fmt.Errorf("%s is negative", d.name)
+		if *d.field < 0 || *d.field > maxDuration {
+			return fmt.Errorf("%s is %v; it must be from 0 to %v", d.name, *d.field, maxDuration)
 		}
 		if *d.field == 0 {
 			*d.field = d.zero
@@ -181,7 +184,7 @@ func (cfg *RingConfig) setDefaults() error {
 	if cfg.RotateEvery < cfg.PublishBefore+cfg.SyncEvery {
 		return fmt.Errorf("RotateEvery is %v; a key could not be published for PublishBefore (%v, and SyncEvery) before its turn", cfg.RotateEvery, cfg.PublishBefore)
 	}
-	if most := cfg.RotateEvery * maxKeys / 2; cfg.RetainFor > most {
+	if most := cfg.RotateEvery * (maxKeys / 2); cfg.RetainFor > most {
 		return fmt.Errorf("RetainFor is %v; with RotateEvery of %v it must not exceed %v, or the ring would hold too many keys", cfg.RetainFor, cfg.RotateEvery, most)
 	}
 	if cfg.Logger == nil {
