@@ -2,14 +2,15 @@ package sessiontoken
 
 import (
 	"crypto/rand"
-	"encoding/base64"
 	"errors"
 	"slices"
+	"strconv"
 	"time"
 
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
 
+	"github.com/sessiontoken/sessiontoken/internal/jws"
 	"github.com/sessiontoken/sessiontoken/internal/strictjson"
 )
 
@@ -41,7 +42,7 @@ type payload struct {
 	Subject   string         `json:"sub"`
 	Audience  audience       `json:"aud"`
 	Expires   numericDate    `json:"exp"`
-	NotBefore numericDate    `json:"nbf,omitzero"`
+	NotBefore numericDate    `json:"nbf"`
 	IssuedAt  numericDate    `json:"iat"`
 	TokenID   string         `json:"jti"`
 	SessionID string         `json:"sid"`
@@ -77,13 +78,6 @@ func (d numericDate) time() time.Time { return time.Unix(int64(d), 0).UTC() }
 // audience is one string or an array of strings (RFC 7519 section 4.1.3).
 type audience []string
 
-func (a audience) MarshalJSONTo(enc *jsontext.Encoder) error {
-	if len(a) == 1 {
-		return enc.WriteToken(jsontext.String(a[0]))
-	}
-	return json.MarshalEncode(enc, []string(a))
-}
-
 func (a *audience) UnmarshalJSONFrom(dec *jsontext.Decoder) error {
 	var list []string
 	switch dec.PeekKind() {
@@ -108,51 +102,73 @@ func (a *audience) UnmarshalJSONFrom(dec *jsontext.Decoder) error {
 }
 
 // parsePayload reads the claims of a token whose signature is good, strictly.
-// The error is a detail for because.
-func parsePayload(raw []byte) (*payload, string) {
+// A fault is a detail for because; without one, every claim is there.
+func parsePayload(raw []byte) (p payload, fault string) {
 	if strictjson.TooDeep(raw) {
-		return nil, "nested too deep"
+		return p, "nested too deep"
 	}
-	var p payload
 	if jsontext.Value(raw).Kind() != '{' || json.Unmarshal(raw, &p) != nil {
-		return nil, "not a JSON object of well-formed claims"
+		return p, "not a JSON object of well-formed claims"
 	}
 	switch {
 	case p.Issuer == "":
-		return nil, "iss is missing"
+		return p, "iss is missing"
 	case p.Subject == "":
-		return nil, "sub is missing"
+		return p, "sub is missing"
 	case len(p.Audience) == 0:
-		return nil, "aud is missing"
+		return p, "aud is missing"
 	case p.Expires == 0:
-		return nil, "exp is missing"
+		return p, "exp is missing"
 	case p.IssuedAt == 0:
-		return nil, "iat is missing"
+		return p, "iat is missing"
 	case p.TokenID == "":
-		return nil, "jti is missing"
+		return p, "jti is missing"
 	case p.SessionID == "":
-		return nil, "sid is missing"
+		return p, "sid is missing"
 	case p.AuthTime == 0:
-		return nil, "auth_time is missing"
+		return p, "auth_time is missing"
 	case len(p.State) == 0:
-		return nil, "state is missing"
+		return p, "state is missing"
 	}
-	return &p, ""
+	return p, ""
 }
 
-// marshal returns the payload as JSON. Maps in the state are written in order,
-// so that the same state always has the same size and bytes.
-func (p *payload) marshal() ([]byte, error) {
-	b, err := json.Marshal(p, json.Deterministic(true))
-	if err != nil {
-		return nil, errors.New("sessiontoken: subject is not valid UTF-8") // the only part not checked before
+// append writes the payload as JSON onto the end of dst, in the one spelling
+// that scanPayload reads, but for its state and the bracket behind that.
+func (p *payload) append(dst []byte) ([]byte, error) {
+	var err error
+	quoted := func(name, value string) {
+		dst = append(dst, name...)
+		if err == nil {
+			dst, err = jsontext.AppendQuote(dst, value)
+		}
 	}
-	return b, nil
+	date := func(name string, d numericDate) {
+		dst = strconv.AppendInt(append(dst, name...), int64(d), 10)
+	}
+	quoted(`{"iss":`, p.Issuer)
+	quoted(`,"sub":`, p.Subject)
+	if len(p.Audience) == 1 {
+		quoted(`,"aud":`, p.Audience[0])
+	} else {
+		separator := `,"aud":[`
+		for _, a := range p.Audience {
+			quoted(separator, a)
+			separator = ","
+		}
+		dst = append(dst, ']')
+	}
+	date(`,"exp":`, p.Expires)
+	date(`,"iat":`, p.IssuedAt)
+	quoted(`,"jti":`, p.TokenID)
+	quoted(`,"sid":`, p.SessionID)
+	date(`,"auth_time":`, p.AuthTime)
+	return append(dst, `,"state":`...), err
 }
 
-// claims turns the payload into what the caller sees.
-func decodeClaims[T any](p *payload) (*Claims[T], error) {
-	c := &Claims[T]{
+// claims is what the payload says, without the state.
+func claimsOf[T any](p *payload) *Claims[T] {
+	return &Claims[T]{
 		Issuer:    p.Issuer,
 		Subject:   p.Subject,
 		TokenID:   p.TokenID,
@@ -161,16 +177,23 @@ func decodeClaims[T any](p *payload) (*Claims[T], error) {
 		IssuedAt:  p.IssuedAt.time(),
 		Expires:   p.Expires.time(),
 	}
+}
+
+// decodeClaims is claimsOf with the state.
+func decodeClaims[T any](p *payload) (*Claims[T], error) {
+	c := claimsOf[T](p)
 	if json.Unmarshal(p.State, &c.State) != nil {
 		return nil, because(ErrClaims, "state does not fit its type")
 	}
 	return c, nil
 }
 
-// newID returns 128 bits from crypto/rand in base64url. crypto/rand does not
-// fail: it ends the program before it returns a weak id.
-func newID() string {
-	var b [16]byte
-	rand.Read(b[:])
-	return base64.RawURLEncoding.EncodeToString(b[:])
+// newIDs returns two ids of 128 bits each from crypto/rand, in base64url.
+// crypto/rand does not fail: it ends the program before it returns a weak id.
+func newIDs() (string, string) {
+	var random [32]byte
+	rand.Read(random[:])
+	var buf [44]byte
+	ids := string(jws.AppendEncode(jws.AppendEncode(buf[:0], random[:16]), random[16:]))
+	return ids[:len(ids)/2], ids[len(ids)/2:]
 }

@@ -1,11 +1,14 @@
 package sessiontoken
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"reflect"
 	"slices"
+	"sync"
+	"sync/atomic"
 	"time"
 	"unicode/utf8"
 
@@ -77,6 +80,7 @@ type IssuerConfig struct {
 type Issuer[T any] struct {
 	cfg     IssuerConfig
 	genuine genuine
+	header  atomic.Pointer[keyHeader] // of the key that signed last
 }
 
 // NewIssuer checks the configuration and returns the issuer for it. An error
@@ -89,7 +93,7 @@ func NewIssuer[T any](cfg IssuerConfig) (*Issuer[T], error) {
 	return &Issuer[T]{
 		cfg: cfg,
 		// Renew reads tokens that were issued under an earlier, larger limit.
-		genuine: genuine{issuer: cfg.Issuer, keys: cfg.Keys, maxBytes: max(cfg.MaxBytes, defaultVerifyBytes)},
+		genuine: genuine{issuer: cfg.Issuer, audience: cfg.Audience, keys: cfg.Keys, maxBytes: max(cfg.MaxBytes, defaultVerifyBytes)},
 	}, nil
 }
 
@@ -177,13 +181,12 @@ func (i *Issuer[T]) Renew(ctx context.Context, token string, load func(context.C
 	if load == nil {
 		return "", nil, errors.New("sessiontoken: Renew: load is required")
 	}
-	old, kid, err := i.genuine.read(ctx, token)
+	if len(token) > i.genuine.maxBytes {
+		return "", nil, because(ErrMalformed, "longer than MaxBytes")
+	}
+	old, found, err := i.genuine.read(ctx, token)
 	if err != nil {
 		return "", nil, err
-	}
-	aud := slices.DeleteFunc(slices.Clone(i.cfg.Audience), func(a string) bool { return !slices.Contains(old.Audience, a) })
-	if len(aud) == 0 {
-		return "", nil, because(ErrClaims, "aud names none of this issuer's")
 	}
 	// The state is at least as fresh as this moment, which becomes the new iat.
 	now := time.Now()
@@ -200,11 +203,11 @@ func (i *Issuer[T]) Renew(ctx context.Context, token string, load func(context.C
 	if !now.Before(end) {
 		return "", nil, because(ErrExpired, "the session has reached its end")
 	}
-	claims, err := decodeClaims[T](old)
+	claims, err := decodeClaims[T](&old)
 	if err != nil {
 		return "", nil, err
 	}
-	if err := checkRevoked(ctx, i.cfg.Revocations, old, kid); err != nil {
+	if err := checkRevoked(ctx, i.cfg.Revocations, &old, found.key.KeyID()); err != nil {
 		return "", nil, err
 	}
 	state, err := load(ctx, claims)
@@ -212,11 +215,11 @@ func (i *Issuer[T]) Renew(ctx context.Context, token string, load func(context.C
 		return "", nil, fmt.Errorf("sessiontoken: Renew: load: %w", err)
 	}
 	// A session that was ended while load ran must not come back.
-	if err := checkRevoked(ctx, i.cfg.Revocations, old, kid); err != nil {
+	if err := checkRevoked(ctx, i.cfg.Revocations, &old, found.key.KeyID()); err != nil {
 		return "", nil, err
 	}
 	p := i.newPayload(old.Subject, now)
-	p.Audience = aud
+	p.Audience = old.Audience
 	p.SessionID = old.SessionID
 	p.AuthTime = old.AuthTime
 	p.IssuedAt = max(p.IssuedAt, p.AuthTime) // a clock that went back
@@ -234,74 +237,122 @@ func (i *Issuer[T]) Size(ctx context.Context, subject string, state T) (SizeRepo
 	if err := checkSubject(subject); err != nil {
 		return SizeReport{}, err
 	}
-	_, _, report, body, err := i.prepare(ctx, i.newPayload(subject, time.Now()), state)
+	d, err := i.draft(ctx, i.newPayload(subject, time.Now()), &state)
 	if err != nil {
 		return SizeReport{}, err
 	}
-	report.weigh(body)
-	return report, nil
+	defer d.release()
+	d.report.weigh(d.body.Bytes())
+	return d.report, nil
 }
 
 func (i *Issuer[T]) newPayload(subject string, now time.Time) *payload {
 	iat := numericDate(now.Unix())
+	tokenID, sessionID := newIDs()
 	return &payload{
 		Issuer:    i.cfg.Issuer,
 		Subject:   subject,
 		Audience:  i.cfg.Audience,
 		Expires:   iat + numericDate(i.cfg.TTL/time.Second),
 		IssuedAt:  iat,
-		TokenID:   newID(),
-		SessionID: newID(),
+		TokenID:   tokenID,
+		SessionID: sessionID,
 		AuthTime:  iat,
 	}
 }
 
-// prepare returns all of a token but its signature.
-func (i *Issuer[T]) prepare(ctx context.Context, p *payload, state T) (*keys.SigningKey, string, SizeReport, []byte, error) {
-	fail := func(err error) (*keys.SigningKey, string, SizeReport, []byte, error) {
-		return nil, "", SizeReport{}, nil, err
+// draft is all of a token but its signature. It must be released.
+type draft struct {
+	key    *keys.SigningKey
+	header string
+	body   *bytes.Buffer
+	report SizeReport // without the claims
+}
+
+// scratch holds the buffers in which payloads are written. What is in them is
+// never handed out.
+var scratch = sync.Pool{New: func() any { return new(bytes.Buffer) }}
+
+// maxScratch is the largest buffer that is kept.
+const maxScratch = 64 << 10
+
+func (d *draft) release() {
+	if d.body.Cap() <= maxScratch {
+		scratch.Put(d.body)
 	}
-	key, err := i.cfg.Keys.SigningKey(ctx)
+	d.body = nil
+}
+
+func (i *Issuer[T]) draft(ctx context.Context, p *payload, state *T) (d draft, err error) {
+	if d.key, err = i.cfg.Keys.SigningKey(ctx); err != nil {
+		return d, fmt.Errorf("sessiontoken: no key to sign with: %w", err)
+	}
+	if d.header, err = i.headerOf(d.key.Public()); err != nil {
+		return d, err
+	}
+	d.body = scratch.Get().(*bytes.Buffer)
+	d.body.Reset()
+	if err := i.write(d.body, p, state); err != nil {
+		d.release()
+		return d, err
+	}
+	d.report = newSizeReport(d.header, d.body.Bytes(), jws.SignatureSize(d.key.Public().Key()), i.cfg.MaxBytes)
+	return d, nil
+}
+
+func (i *Issuer[T]) write(body *bytes.Buffer, p *payload, state *T) error {
+	head, err := p.append(body.AvailableBuffer())
 	if err != nil {
-		return fail(fmt.Errorf("sessiontoken: no key to sign with: %w", err))
+		return errors.New("sessiontoken: a registered claim is not valid UTF-8")
 	}
-	if p.State, err = json.Marshal(state, json.Deterministic(true)); err != nil {
-		return fail(fmt.Errorf("sessiontoken: state: %w", err))
+	body.Write(head)
+	// A map in the order of its keys, so that one state has one size.
+	if err := json.MarshalWrite(body, state, json.Deterministic(true)); err != nil {
+		return fmt.Errorf("sessiontoken: state: %w", err)
 	}
-	body, err := p.marshal()
-	if err != nil {
-		return fail(err)
+	body.WriteByte('}')
+	if strictjson.TooDeep(body.Bytes()) {
+		return fmt.Errorf("sessiontoken: state is nested deeper than a verifier takes: %d levels in all", strictjson.MaxDepth)
 	}
-	if strictjson.TooDeep(body) {
-		return fail(fmt.Errorf("sessiontoken: state is nested deeper than a verifier takes: %d levels in all", strictjson.MaxDepth))
+	return nil
+}
+
+// headerOf is the header segment for a key, made once for each.
+func (i *Issuer[T]) headerOf(k *keys.PublicKey) (string, error) {
+	if h := i.header.Load(); h != nil && h.key == k {
+		return h.segment, nil
 	}
-	header, err := headerOf(key.Public())
-	if err != nil {
-		return fail(err)
+	segment, err := headerOf(k)
+	if err == nil {
+		i.header.Store(&keyHeader{k, segment})
 	}
-	return key, header, newSizeReport(header, body, jws.SignatureSize(key.Public().Key()), i.cfg.MaxBytes), body, nil
+	return segment, err
+}
+
+type keyHeader struct {
+	key     *keys.PublicKey
+	segment string
 }
 
 func (i *Issuer[T]) sign(ctx context.Context, p *payload, state T) (string, *Claims[T], error) {
-	key, header, report, body, err := i.prepare(ctx, p, state)
+	c := claimsOf[T](p)
+	c.State = state
+	d, err := i.draft(ctx, p, &c.State)
 	if err != nil {
 		return "", nil, err
 	}
-	if report.Bytes > report.Limit {
-		report.weigh(body)
-		return "", nil, &SizeError{Report: report}
+	defer d.release()
+	if d.report.Bytes > d.report.Limit {
+		d.report.weigh(d.body.Bytes())
+		return "", nil, &SizeError{Report: d.report}
 	}
-	// What the caller is told is what a verifier will read.
-	claims, err := decodeClaims[T](p)
-	if err != nil {
-		return "", nil, errors.New("sessiontoken: state does not decode into its own type again")
-	}
-	signed := header + "." + jws.Encode(body)
-	sig, err := jws.Sign(string(key.Public().Algorithm()), key.Signer(), signed)
+	out := append(make([]byte, 0, d.report.Bytes), d.header...)
+	out = jws.AppendEncode(append(out, '.'), d.body.Bytes())
+	sig, err := jws.Sign(string(d.key.Public().Algorithm()), d.key.Signer(), string(out))
 	if err != nil {
 		return "", nil, fmt.Errorf("sessiontoken: %w", err)
 	}
-	return signed + "." + jws.Encode(sig), claims, nil
+	return string(jws.AppendEncode(append(out, '.'), sig)), c, nil
 }
 
 func checkSubject(subject string) error {

@@ -51,8 +51,8 @@ func (k *PublicKey) Algorithm() Algorithm { return k.alg }
 // *rsa.PublicKey. It is shared and must not be changed.
 func (k *PublicKey) Key() crypto.PublicKey { return k.key }
 
-// equal says whether both are the same key under the same id and algorithm.
-func (k *PublicKey) equal(o *PublicKey) bool {
+// Equal says whether both are the same key under the same id and algorithm.
+func (k *PublicKey) Equal(o *PublicKey) bool {
 	return k.id == o.id && k.alg == o.alg && sameKey(k.key, o.key)
 }
 

@@ -86,7 +86,7 @@ func (s *Set) Equal(o *Set) bool {
 		return false
 	}
 	for _, k := range s.keys {
-		if p, ok := o.byID[k.id]; !ok || !k.equal(p) {
+		if p, ok := o.byID[k.id]; !ok || !k.Equal(p) {
 			return false
 		}
 	}

@@ -8,10 +8,8 @@ import (
 	"crypto/rand"
 	"crypto/rsa"
 	"crypto/sha256"
-	"encoding/asn1"
 	"errors"
 	"fmt"
-	"math/big"
 
 	"github.com/golang-jwt/jwt/v5"
 )
@@ -33,6 +31,77 @@ var ps256 = func() *jwt.SigningMethodRSAPSS {
 	}
 }()
 
+// es256 is golang-jwt's ES256 without its detour over big.Int, in both
+// directions: crypto/ecdsa works on ASN.1 itself.
+type es256 struct{}
+
+func (es256) Alg() string { return "ES256" }
+
+func (es256) Verify(input string, sig []byte, key any) error {
+	pub, ok := key.(*ecdsa.PublicKey)
+	if !ok || len(sig) != 64 {
+		return ErrSignature
+	}
+	var buf [72]byte
+	digest := sha256.Sum256([]byte(input))
+	if !ecdsa.VerifyASN1(pub, digest[:], appendDER(buf[:0], sig)) {
+		return ErrSignature
+	}
+	return nil
+}
+
+func (es256) Sign(input string, key any) ([]byte, error) {
+	priv, ok := key.(*ecdsa.PrivateKey)
+	if !ok {
+		return nil, ErrKey
+	}
+	digest := sha256.Sum256([]byte(input))
+	der, err := ecdsa.SignASN1(rand.Reader, priv, digest[:])
+	if err != nil {
+		return nil, err
+	}
+	return rawECDSA(der)
+}
+
+// appendDER appends the ASN.1 form of r and s of 32 bytes each.
+func appendDER(dst, raw []byte) []byte {
+	dst = append(dst, 0x30, 0)
+	for _, n := range [2][]byte{raw[:32], raw[32:64]} {
+		for len(n) > 1 && n[0] == 0 {
+			n = n[1:]
+		}
+		pad := n[0] >> 7 // a set top bit would mean a negative number
+		dst = append(dst, 0x02, byte(len(n))+pad)
+		if pad == 1 {
+			dst = append(dst, 0)
+		}
+		dst = append(dst, n...)
+	}
+	dst[1] = byte(len(dst) - 2)
+	return dst
+}
+
+// eddsa is golang-jwt's EdDSA without its copy of the input.
+type eddsa struct{}
+
+func (eddsa) Alg() string { return "EdDSA" }
+
+func (eddsa) Verify(input string, sig []byte, key any) error {
+	pub, ok := key.(ed25519.PublicKey)
+	if !ok || len(pub) != ed25519.PublicKeySize || !ed25519.Verify(pub, []byte(input), sig) {
+		return ErrSignature
+	}
+	return nil
+}
+
+func (eddsa) Sign(input string, key any) ([]byte, error) {
+	priv, ok := key.(ed25519.PrivateKey)
+	if !ok || len(priv) != ed25519.PrivateKeySize {
+		return nil, ErrKey
+	}
+	return ed25519.Sign(priv, []byte(input)), nil
+}
+
 // method returns the signing method of alg if pub is a key for it. The values
 // are held here and never looked up by name: golang-jwt's registry can be
 // changed by any package of the process.
@@ -40,11 +109,11 @@ func method(alg string, pub crypto.PublicKey) (jwt.SigningMethod, error) {
 	switch alg {
 	case "ES256":
 		if k, ok := pub.(*ecdsa.PublicKey); ok && k.Curve == elliptic.P256() {
-			return jwt.SigningMethodES256, nil
+			return es256{}, nil
 		}
 	case "EdDSA":
 		if k, ok := pub.(ed25519.PublicKey); ok && len(k) == ed25519.PublicKeySize {
-			return jwt.SigningMethodEdDSA, nil
+			return eddsa{}, nil
 		}
 	case "PS256":
 		if _, ok := pub.(*rsa.PublicKey); ok {
@@ -85,30 +154,33 @@ func SignatureSize(pub crypto.PublicKey) int {
 // of the standard library's (a handle on a KMS or an HSM) signs through
 // crypto.Signer, and what it returns is verified before it is used.
 func Sign(alg string, key crypto.Signer, input string) ([]byte, error) {
-	pub := key.Public()
-	m, err := method(alg, pub)
+	var m jwt.SigningMethod
+	var err error
+	switch k := key.(type) {
+	case *ecdsa.PrivateKey:
+		m, err = method(alg, &k.PublicKey)
+	case *rsa.PrivateKey:
+		m, err = method(alg, &k.PublicKey)
+	case ed25519.PrivateKey:
+		m, err = method(alg, ed25519.PublicKey(k[ed25519.PrivateKeySize-ed25519.PublicKeySize:]))
+	default:
+		return signExternal(alg, key, input)
+	}
 	if err != nil {
 		return nil, err
 	}
-	switch key.(type) {
-	case *ecdsa.PrivateKey, *rsa.PrivateKey, ed25519.PrivateKey:
-		sig, err := m.Sign(input, key)
-		if err != nil {
-			return nil, fmt.Errorf("sign with %s: %w", alg, err)
-		}
-		return sig, nil
-	}
-	sig, err := signExternal(alg, key, input)
+	sig, err := m.Sign(input, key)
 	if err != nil {
-		return nil, err
-	}
-	if Verify(alg, pub, input, sig) != nil {
-		return nil, errors.New("the signer returned a signature that its public key does not verify")
+		return nil, fmt.Errorf("sign with %s: %w", alg, err)
 	}
 	return sig, nil
 }
 
 func signExternal(alg string, key crypto.Signer, input string) ([]byte, error) {
+	pub := key.Public()
+	if _, err := method(alg, pub); err != nil {
+		return nil, err
+	}
 	message, opts := []byte(input), crypto.SignerOpts(crypto.Hash(0))
 	if alg != "EdDSA" {
 		digest := sha256.Sum256(message)
@@ -122,22 +194,51 @@ func signExternal(alg string, key crypto.Signer, input string) ([]byte, error) {
 		return nil, fmt.Errorf("sign with %s: %w", alg, err)
 	}
 	if alg == "ES256" {
-		return rawECDSA(sig)
+		if sig, err = rawECDSA(sig); err != nil {
+			return nil, err
+		}
+	}
+	if Verify(alg, pub, input, sig) != nil {
+		return nil, errors.New("the signer returned a signature that its public key does not verify")
 	}
 	return sig, nil
 }
 
-// rawECDSA turns the ASN.1 form that a crypto.Signer gives into r and s of 32
-// bytes each, leading zeros kept (RFC 7518 section 3.4).
+// errASN1 is for a signer that returns something else than it should.
+var errASN1 = errors.New("the signer returned no ASN.1 ECDSA signature")
+
+// rawECDSA turns the ASN.1 form that crypto/ecdsa and every crypto.Signer give
+// into r and s of 32 bytes each, leading zeros kept (RFC 7518 section 3.4). It
+// takes DER alone.
 func rawECDSA(der []byte) ([]byte, error) {
-	errForm := errors.New("the signer returned no ASN.1 ECDSA signature")
-	var v struct{ R, S *big.Int }
-	rest, err := asn1.Unmarshal(der, &v)
-	if err != nil || len(rest) != 0 || v.R.Sign() <= 0 || v.S.Sign() <= 0 || v.R.BitLen() > 256 || v.S.BitLen() > 256 {
-		return nil, errForm
+	if len(der) < 2 || der[0] != 0x30 || int(der[1]) != len(der)-2 {
+		return nil, errASN1
 	}
-	raw := make([]byte, 64)
-	v.R.FillBytes(raw[:32])
-	v.S.FillBytes(raw[32:])
+	raw, rest := make([]byte, 64), der[2:]
+	for _, to := range [2][]byte{raw[:32], raw[32:]} {
+		n, after, ok := derPositive(rest)
+		if !ok || len(n) > len(to) {
+			return nil, errASN1
+		}
+		copy(to[len(to)-len(n):], n)
+		rest = after
+	}
+	if len(rest) != 0 {
+		return nil, errASN1
+	}
 	return raw, nil
+}
+
+// derPositive reads an INTEGER above zero of fewer than 128 bytes, and returns
+// its magnitude and what follows.
+func derPositive(der []byte) (n, rest []byte, ok bool) {
+	if len(der) < 3 || der[0] != 0x02 || der[1] == 0 || int(der[1]) > len(der)-2 || der[1] > 127 {
+		return nil, nil, false
+	}
+	n, rest = der[2:2+der[1]], der[2+der[1]:]
+	if n[0] == 0 { // either the number is zero, or the next bit needs it
+		n = n[1:]
+		return n, rest, len(n) > 0 && n[0]>>7 == 1
+	}
+	return n, rest, n[0]>>7 == 0
 }
