@@ -24,11 +24,12 @@ const MaxKeyID = 128
 
 // Split cuts a token into its three segments (RFC 7515 section 7.1). It looks
 // at no byte but the dots: Decode refuses what does not belong into a segment.
-// It allocates nothing, however many dots there are.
+// Only the payload may be empty. It allocates nothing, however many dots there
+// are.
 func Split(token string) (header, payload, signature string, err error) {
 	first := strings.IndexByte(token, '.')
 	second := first + 1 + strings.IndexByte(token[first+1:], '.')
-	if first <= 0 || second <= first+1 || second == len(token)-1 ||
+	if first <= 0 || second <= first || second == len(token)-1 ||
 		strings.IndexByte(token[second+1:], '.') >= 0 {
 		return "", "", "", ErrSegments
 	}
