@@ -324,6 +324,9 @@ func (g *genuine) findKey(ctx context.Context, segment string) (found, error) {
 			// Another generation: decided below, by the new set alone.
 		}
 	}
+	if len(segment) > jws.MaxHeader {
+		return found{}, because(ErrMalformed, "the header is too long")
+	}
 	raw, err := jws.Decode(segment)
 	if err != nil {
 		return found{}, because(ErrMalformed, err.Error())

@@ -19,6 +19,10 @@ var (
 	ErrHeader   = errors.New("the header is not an object of exactly alg, kid and typ")
 )
 
+// MaxHeader is the longest header segment that is looked at, in bytes: room for
+// the longest kid, even with every byte escaped.
+const MaxHeader = 2048
+
 // MaxKeyID is the longest kid, in bytes, that a header may name.
 const MaxKeyID = 128
 

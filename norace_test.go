@@ -1,0 +1,5 @@
+//go:build !race
+
+package sessiontoken_test
+
+const raced = false
