@@ -186,6 +186,15 @@ func (s *schedule) revoke(d *document, now time.Time, kids []string) (unknown st
 			return "", err
 		}
 	}
+	// If the key before the current one is gone, a clock that is behind would
+	// find none: the current one's window begins earlier.
+	if i := current(d, now); i >= 0 {
+		from := now.Add(-s.maxSkew)
+		if i > 0 {
+			from = later(from, d.Keys[i-1].SignsUntil)
+		}
+		d.Keys[i].SignsFrom = earlier(d.Keys[i].SignsFrom, from)
+	}
 	_, err = s.tend(d, now)
 	return "", err
 }
