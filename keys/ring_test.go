@@ -1,0 +1,590 @@
+package keys_test
+
+import (
+	"bytes"
+	"context"
+	"crypto"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/go-json-experiment/json"
+	"github.com/stretchr/testify/require"
+
+	"github.com/sessiontoken/sessiontoken/internal/jws"
+	"github.com/sessiontoken/sessiontoken/keys"
+)
+
+const day = 24 * time.Hour
+
+// network is a store that a ring must take for a shared one, and that can fail.
+type network struct {
+	keys.MemStore
+	mu        sync.Mutex
+	err       error // of every call
+	lostReply error // of Save, after it was done
+	hang      bool
+}
+
+// MemStore's marker is not to be inherited: wrap it by name.
+type shared struct{ n *network }
+
+func (s shared) Load(ctx context.Context) ([]byte, string, error) {
+	if err := s.n.fault(ctx); err != nil {
+		return nil, "", err
+	}
+	return s.n.MemStore.Load(ctx)
+}
+
+func (s shared) Save(ctx context.Context, doc []byte, rev string) (string, error) {
+	if err := s.n.fault(ctx); err != nil {
+		return "", err
+	}
+	newRev, err := s.n.MemStore.Save(ctx, doc, rev)
+	s.n.mu.Lock()
+	defer s.n.mu.Unlock()
+	if err == nil && s.n.lostReply != nil {
+		return "", s.n.lostReply
+	}
+	return newRev, err
+}
+
+func (n *network) fault(ctx context.Context) error {
+	n.mu.Lock()
+	err, hang := n.err, n.hang
+	n.mu.Unlock()
+	if hang {
+		<-ctx.Done()
+		return ctx.Err()
+	}
+	return err
+}
+
+func (n *network) set(f func()) { n.mu.Lock(); defer n.mu.Unlock(); f() }
+
+// put replaces the document behind everybody's back.
+func (n *network) put(t *testing.T, doc []byte) {
+	_, rev, err := n.MemStore.Load(t.Context())
+	require.NoError(t, err)
+	_, err = n.MemStore.Save(t.Context(), doc, rev)
+	require.NoError(t, err)
+}
+
+func (n *network) get(t *testing.T) []byte {
+	doc, _, err := n.MemStore.Load(t.Context())
+	require.NoError(t, err)
+	return doc
+}
+
+var quiet = slog.New(slog.DiscardHandler)
+
+func newRing(t *testing.T, n *network, change ...func(*keys.RingConfig)) *keys.Ring {
+	t.Helper()
+	cfg := keys.RingConfig{Store: shared{n}, InsecureUnsealed: true, Logger: quiet}
+	for _, f := range change {
+		f(&cfg)
+	}
+	r, err := keys.NewRing(cfg)
+	require.NoError(t, err)
+	return r
+}
+
+// running is a ring with Run under way, until the test ends.
+func running(t *testing.T, n *network, change ...func(*keys.RingConfig)) *keys.Ring {
+	t.Helper()
+	r := newRing(t, n, change...)
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error)
+	go func() { done <- r.Run(ctx) }()
+	t.Cleanup(func() {
+		cancel()
+		require.ErrorIs(t, <-done, context.Canceled)
+	})
+	synctest.Wait()
+	return r
+}
+
+func current(t *testing.T, r *keys.Ring) string {
+	t.Helper()
+	k, err := r.SigningKey(t.Context())
+	require.NoError(t, err)
+	return k.Public().KeyID()
+}
+
+func phases(r *keys.Ring) (out []string) {
+	for _, k := range r.Status().Keys {
+		out = append(out, k.Phase)
+	}
+	return out
+}
+
+func published(t *testing.T, r *keys.Ring, kid string) bool {
+	t.Helper()
+	set, err := r.KeySet(t.Context(), kid)
+	require.NoError(t, err)
+	_, ok := set.Key(kid)
+	return ok
+}
+
+func TestRingLife(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := new(network)
+		r := running(t, n)
+		first := current(t, r)
+		require.Equal(t, []string{"current", "next"}, phases(r))
+		next := r.Status().Keys[1].KeyID
+		require.Equal(t, 2, bytes.Count(n.get(t), []byte(`"private"`)))
+
+		time.Sleep(30*day - time.Minute)
+		require.Equal(t, first, current(t, r))
+		time.Sleep(time.Minute + time.Second)
+		require.Equal(t, next, current(t, r), "it took its turn")
+		time.Sleep(5 * time.Minute)
+		require.Equal(t, []string{"retired", "current", "next"}, phases(r))
+		require.Equal(t, 2, bytes.Count(n.get(t), []byte(`"private"`)), "the retired key has lost its private half")
+		require.True(t, published(t, r, first))
+		time.Sleep(day)
+		require.False(t, published(t, r, first), "gone")
+		require.Equal(t, []string{"current", "next"}, phases(r))
+	})
+}
+
+func TestRingRotate(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := new(network)
+		r, other := running(t, n), running(t, n)
+		first := current(t, r)
+		require.Equal(t, first, current(t, other))
+
+		at, err := r.Rotate(t.Context())
+		require.NoError(t, err)
+		require.Equal(t, day, time.Until(at).Round(time.Minute), "the next key has only just been published")
+		again, err := r.Rotate(t.Context())
+		require.NoError(t, err)
+		require.True(t, at.Equal(again), "repeating changes nothing")
+		require.Equal(t, first, current(t, r))
+		time.Sleep(time.Until(at))
+		second := current(t, r)
+		require.NotEqual(t, first, second)
+		require.Equal(t, second, current(t, other))
+
+		time.Sleep(2 * day)
+		at, err = other.Rotate(t.Context())
+		require.NoError(t, err)
+		require.False(t, at.After(time.Now()), "at once")
+		third := current(t, other)
+		require.NotEqual(t, second, third)
+		require.True(t, published(t, other, second))
+		time.Sleep(time.Minute)
+		require.Equal(t, third, current(t, r), "the other replica follows")
+		time.Sleep(13*time.Hour + day)
+		require.False(t, published(t, r, second), "kept only while a replica may not know, and its tokens live")
+	})
+}
+
+func TestRingRevoke(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := new(network)
+		r, other := running(t, n), running(t, n)
+		set, err := r.KeySet(t.Context(), "")
+		require.NoError(t, err)
+
+		require.ErrorIs(t, r.Revoke(t.Context(), set.Keys()[0].KeyID(), "unknown"), keys.ErrUnknownKey)
+		require.True(t, published(t, r, set.Keys()[0].KeyID()), "nothing was revoked")
+
+		first, next := r.Status().Keys[0].KeyID, r.Status().Keys[1].KeyID
+		require.NoError(t, r.Revoke(t.Context(), first))
+		fresh := current(t, r)
+		require.NotContains(t, []string{first, next}, fresh, "new to everyone")
+		require.False(t, published(t, r, first))
+		time.Sleep(5 * time.Second) // the other one has read the store only just now
+		require.True(t, published(t, other, fresh), "an unknown key makes the other replica look")
+		require.False(t, published(t, other, first))
+		require.NoError(t, r.Revoke(t.Context(), first), "repeating is no error")
+		require.NoError(t, other.Revoke(t.Context(), first))
+
+		require.NoError(t, r.Revoke(t.Context(), next))
+		require.Equal(t, fresh, current(t, r))
+		require.Equal(t, []string{"current", "next"}, phases(r))
+
+		var all []string
+		for _, k := range r.Status().Keys {
+			all = append(all, k.KeyID)
+		}
+		require.NoError(t, r.Revoke(t.Context(), all...))
+		require.NotContains(t, all, current(t, r))
+		for _, kid := range all {
+			require.False(t, published(t, r, kid))
+			require.NotContains(t, string(n.get(t)), `"jwk":{"kty":"EC","kid":"`+kid)
+		}
+		require.Equal(t, []string{"current", "next"}, phases(r))
+		require.GreaterOrEqual(t, time.Until(r.Status().Keys[1].SignsFrom), day-time.Minute, "the next is published for long enough all the same")
+	})
+}
+
+func TestRingStoreFails(t *testing.T) {
+	boom := errors.New("boom")
+	for name, f := range map[string]struct {
+		fail func(*network)
+	}{
+		"with an error": {func(n *network) { n.err = boom }},
+		"by hanging":    {func(n *network) { n.hang = true }},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				var logged bytes.Buffer
+				n := new(network)
+				r := running(t, n, func(c *keys.RingConfig) { c.Logger = slog.New(slog.NewTextHandler(&logged, nil)) })
+				first := current(t, r)
+				n.set(func() { f.fail(n) })
+				time.Sleep(11 * time.Hour)
+				require.Equal(t, first, current(t, r), "it goes on")
+				require.True(t, published(t, r, first))
+				require.Error(t, r.Status().Err)
+				require.Equal(t, 1, strings.Count(logged.String(), "cannot be synced"), "said once")
+				_, err := r.KeySet(t.Context(), "unknown")
+				require.Error(t, err, "whether there is such a key cannot be told")
+				require.Error(t, r.Revoke(t.Context(), first))
+				time.Sleep(time.Hour + time.Minute)
+				_, err = r.SigningKey(t.Context())
+				require.Error(t, err, "beyond MaxStale")
+				_, err = r.KeySet(t.Context(), first)
+				require.Error(t, err)
+
+				n.set(func() { n.err, n.hang = nil, false })
+				time.Sleep(2 * time.Minute)
+				require.Equal(t, first, current(t, r), "nothing was lost")
+				require.NoError(t, r.Status().Err)
+				require.Equal(t, 1, strings.Count(logged.String(), "in step with its store again"))
+			})
+		})
+	}
+}
+
+func TestRingStoreLosesDocument(t *testing.T) {
+	for name, lose := range map[string]func(old []byte) []byte{
+		"rolled back": func(old []byte) []byte { return old },
+		"emptied":     func([]byte) []byte { return nil },
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				n := new(network)
+				r := running(t, n)
+				leaked := current(t, r)
+				old := n.get(t)
+				require.NoError(t, r.Revoke(t.Context(), leaked))
+				fresh := current(t, r)
+				if doc := lose(old); doc != nil {
+					n.put(t, doc)
+				} else {
+					n.set(func() { n.MemStore = keys.MemStore{} }) //nolint:govet // no copy: a new one
+				}
+				time.Sleep(2 * time.Minute)
+				require.Equal(t, fresh, current(t, r))
+				other := newRing(t, n)
+				require.Equal(t, fresh, current(t, other), "the newest document is back")
+				require.False(t, published(t, other, leaked))
+			})
+		})
+	}
+}
+
+func TestRingCorruptDocument(t *testing.T) {
+	for name, doc := range map[string]string{
+		"garbage": "\x00\x01", "empty object": "{}", "no keys": `{"version":1,"serial":9,"keys":[]}`, "another version": `{"version":2,"serial":9,"keys":[]}`,
+		"deep": strings.Repeat("[", 1000), "key without times": `{"version":1,"serial":9,"keys":[{"jwk":{}}]}`,
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				n := new(network)
+				r := running(t, n)
+				first := current(t, r)
+				n.put(t, []byte(doc))
+				time.Sleep(2 * time.Minute)
+				require.Equal(t, first, current(t, r), "it goes on with what it has")
+				require.Error(t, r.Status().Err)
+				require.Equal(t, doc, string(n.get(t)), "and overwrites nothing that it does not understand")
+				_, err := newRing(t, n).SigningKey(t.Context())
+				require.Error(t, err)
+			})
+		})
+	}
+}
+
+func TestRingSaveTimesOutButWasApplied(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := &network{lostReply: errors.New("no answer")}
+		r := newRing(t, n)
+		_, err := r.SigningKey(t.Context())
+		require.Error(t, err, "nothing was read back")
+		n.set(func() { n.lostReply = nil })
+		time.Sleep(time.Minute)
+		kid := current(t, r)
+		require.Equal(t, kid, current(t, newRing(t, n)))
+		require.Len(t, r.Status().Keys, 2, "the first write is the one that counts")
+	})
+}
+
+func TestRingNeglected(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := new(network)
+		first := current(t, newRing(t, n))
+		next := newRing(t, n)
+		require.Equal(t, first, current(t, next))
+		time.Sleep(60*day + time.Hour) // nobody ran for longer than both keys' time
+		r := newRing(t, n)
+		kid := current(t, r)
+		require.Equal(t, next.Status().Keys[1].KeyID, kid, "the last key that everyone knows signs on")
+		at := r.Status().Keys
+		require.LessOrEqual(t, time.Until(at[len(at)-2].SignsUntil), day, "until its successor has been published for long enough")
+		time.Sleep(200 * day)
+		r = newRing(t, n)
+		require.NotEqual(t, kid, current(t, r), "none is left: a new one signs at once")
+	})
+}
+
+func TestRingWithoutStoreRetires(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := new(network)
+		r := newRing(t, n, func(c *keys.RingConfig) {
+			c.RotateEvery, c.PublishBefore, c.MaxStale = 4*time.Hour, 3*time.Hour+30*time.Minute, time.Hour
+		})
+		_, err := r.SigningKey(t.Context())
+		require.NoError(t, err)
+		n.set(func() { n.err = errors.New("boom") })
+		time.Sleep(8*time.Hour + time.Minute)
+		_, err = r.SigningKey(t.Context())
+		require.Error(t, err)
+	})
+}
+
+func TestRingVerifyOnlyAndSealed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := new(network)
+		k1, k2 := bytes.Repeat([]byte{1}, 32), bytes.Repeat([]byte{2}, 32)
+		seal := func(list ...[]byte) keys.Store {
+			aead, err := keys.NewAESGCM(list...)
+			require.NoError(t, err)
+			return keys.Sealed(shared{n}, aead)
+		}
+		with := func(s keys.Store, name string) func(*keys.RingConfig) {
+			return func(c *keys.RingConfig) { c.Store, c.InsecureUnsealed, c.Name = s, false, name }
+		}
+		r := newRing(t, n, with(seal(k1), "a"))
+		kid := current(t, r)
+
+		reader := newRing(t, n, func(c *keys.RingConfig) { c.InsecureUnsealed, c.VerifyOnly = false, true })
+		require.True(t, published(t, reader, kid), "it needs no secret")
+		_, err := reader.SigningKey(t.Context())
+		require.Error(t, err)
+		require.Error(t, reader.Revoke(t.Context(), kid))
+		_, err = reader.Rotate(t.Context())
+		require.Error(t, err)
+
+		for name, change := range map[string]func(*keys.RingConfig){
+			"another sealing key": with(seal(k2), "a"),
+			"another name":        with(seal(k1), "b"),
+			"not sealed":          func(c *keys.RingConfig) { c.Name = "a" },
+		} {
+			wrong := newRing(t, n, change)
+			require.True(t, published(t, wrong, kid), name)
+			_, err := wrong.SigningKey(t.Context())
+			require.Error(t, err, name)
+		}
+		require.Equal(t, kid, current(t, newRing(t, n, with(seal(k2, k1), "a"))), "the old sealing key still opens")
+	})
+}
+
+// TestSealedIsBound: a sealed private key cannot be moved to another entry.
+func TestSealedIsBound(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := new(network)
+		aead, err := keys.NewAESGCM(make([]byte, 32))
+		require.NoError(t, err)
+		sealed := func(c *keys.RingConfig) { c.Store = keys.Sealed(shared{n}, aead) }
+		current(t, newRing(t, n, sealed))
+		var doc map[string]any
+		require.NoError(t, json.Unmarshal(n.get(t), &doc))
+		list := doc["keys"].([]any)
+		a, b := list[0].(map[string]any), list[1].(map[string]any)
+		a["private"], b["private"] = b["private"], a["private"]
+		out, err := json.Marshal(doc)
+		require.NoError(t, err)
+		n.put(t, out)
+		_, err = newRing(t, n, sealed).SigningKey(t.Context())
+		require.Error(t, err)
+	})
+}
+
+func TestRingConfig(t *testing.T) {
+	for name, c := range map[string]struct {
+		field  string
+		change func(*keys.RingConfig)
+	}{
+		"no store":           {"Store", func(c *keys.RingConfig) { c.Store = nil }},
+		"nil store":          {"Store", func(c *keys.RingConfig) { c.Store = (*keys.MemStore)(nil) }},
+		"shared, unsealed":   {"InsecureUnsealed", func(c *keys.RingConfig) { c.Store = shared{new(network)} }},
+		"sealed nothing":     {"Store", func(c *keys.RingConfig) { c.Store = keys.Sealed(nil, nil) }},
+		"algorithm":          {"Algorithm", func(c *keys.RingConfig) { c.Algorithm = "none" }},
+		"HMAC":               {"Algorithm", func(c *keys.RingConfig) { c.Algorithm = "HS256" }},
+		"negative":           {"RetainFor", func(c *keys.RingConfig) { c.RetainFor = -1 }},
+		"overflow":           {"MaxSkew", func(c *keys.RingConfig) { c.MaxSkew = 1 << 62 }},
+		"sync beyond stale":  {"SyncEvery", func(c *keys.RingConfig) { c.SyncEvery = 12 * time.Hour }},
+		"published too late": {"PublishBefore", func(c *keys.RingConfig) { c.PublishBefore = 14 * time.Hour }},
+		"stale for too long": {"PublishBefore", func(c *keys.RingConfig) { c.MaxStale = 22 * time.Hour }},
+		"rotates too fast":   {"RotateEvery", func(c *keys.RingConfig) { c.RotateEvery = 24 * time.Hour }},
+		"too many keys":      {"RetainFor", func(c *keys.RingConfig) { c.RotateEvery, c.RetainFor = 25*time.Hour, 27*day }},
+	} {
+		t.Run(name, func(t *testing.T) {
+			cfg := keys.RingConfig{Store: new(keys.MemStore)}
+			c.change(&cfg)
+			_, err := keys.NewRing(cfg)
+			require.ErrorContains(t, err, "keys: RingConfig."+map[bool]string{true: "Store", false: c.field}[c.field == "InsecureUnsealed"])
+			require.ErrorContains(t, err, c.field)
+		})
+	}
+}
+
+func TestRingGeneration(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := new(network)
+		r := running(t, n)
+		a, err := r.KeySet(t.Context(), "")
+		require.NoError(t, err)
+		time.Sleep(day)
+		b, err := r.KeySet(t.Context(), "")
+		require.NoError(t, err)
+		require.Same(t, a, b, "the same keys are the same generation")
+		require.NoError(t, r.Revoke(t.Context(), a.Keys()[1].KeyID()))
+		c, err := r.KeySet(t.Context(), "")
+		require.NoError(t, err)
+		require.NotSame(t, a, c)
+	})
+}
+
+// TestNoSecretIsPrinted looks for the stored private keys in all that a ring
+// says, and in what its keys print.
+func TestNoSecretIsPrinted(t *testing.T) {
+	for _, alg := range []keys.Algorithm{keys.ES256, keys.EdDSA, keys.PS256, keys.RS256} {
+		t.Run(string(alg), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				var out bytes.Buffer
+				n := new(network)
+				r := running(t, n, func(c *keys.RingConfig) {
+					c.Algorithm = alg
+					c.Logger = slog.New(slog.NewJSONHandler(&out, &slog.HandlerOptions{Level: slog.LevelDebug}))
+				})
+				key, err := r.SigningKey(t.Context())
+				require.NoError(t, err)
+				doc := n.get(t)
+				var parsed struct {
+					Keys []struct {
+						Private []byte `json:"private"`
+					} `json:"keys"`
+				}
+				require.NoError(t, json.Unmarshal(doc, &parsed))
+				require.NotEmpty(t, parsed.Keys[0].Private)
+				n.put(t, append(bytes.Clone(doc), '}'))
+				time.Sleep(5 * time.Minute)
+				fmt.Fprintf(&out, "%v %+v %#v %s %q %x %v", key, key, key, key, key, key, r.Status())
+				_, err = json.Marshal(key)
+				fmt.Fprint(&out, err, r.Status().Err)
+				secret := parsed.Keys[0].Private
+				for _, form := range []string{base64.StdEncoding.EncodeToString(secret), fmt.Sprintf("%x", secret), fmt.Sprint(secret), string(secret)} {
+					for i := 0; i+24 <= len(form); i += 8 {
+						if strings.Contains(out.String(), form[i:i+24]) && !strings.Contains(string(publicPart(t, r)), form[i:i+24]) {
+							t.Fatal("a part of a private key is in the output")
+						}
+					}
+				}
+			})
+		})
+	}
+}
+
+func publicPart(t *testing.T, r *keys.Ring) []byte {
+	set, err := r.KeySet(t.Context(), "")
+	require.NoError(t, err)
+	b, err := set.MarshalJSON()
+	require.NoError(t, err)
+	return b
+}
+
+// hsm is a key that cannot be got at.
+type hsm struct{ crypto.Signer }
+
+func (h hsm) Sign(r io.Reader, d []byte, o crypto.SignerOpts) ([]byte, error) {
+	return h.Signer.Sign(r, d, o)
+}
+
+func TestStaticWithHiddenKey(t *testing.T) {
+	for _, alg := range []keys.Algorithm{keys.ES256, keys.EdDSA, keys.PS256, keys.RS256} {
+		inside, err := keys.GenerateKey(alg)
+		require.NoError(t, err)
+		key, err := keys.NewSigningKey(alg, hsm{inside.Signer()})
+		require.NoError(t, err)
+		next, err := keys.GenerateKey(alg)
+		require.NoError(t, err)
+		source, err := keys.NewStatic(key, next.Public())
+		require.NoError(t, err)
+		set, err := source.KeySet(t.Context(), "")
+		require.NoError(t, err)
+		require.Len(t, set.Keys(), 2)
+		pub, ok := set.Key(key.Public().KeyID())
+		require.True(t, ok)
+		got, err := source.SigningKey(t.Context())
+		require.NoError(t, err)
+		sig, err := jws.Sign(string(alg), got.Signer(), "input")
+		require.NoError(t, err)
+		require.NoError(t, jws.Verify(string(alg), pub.Key(), "input", sig))
+	}
+	_, err := keys.NewStatic(nil)
+	require.Error(t, err)
+}
+
+func TestKeysAndSetsRefuse(t *testing.T) {
+	es, err := keys.GenerateKey(keys.ES256)
+	require.NoError(t, err)
+	rs, err := keys.GenerateKey(keys.RS256)
+	require.NoError(t, err)
+	ps, err := keys.NewSigningKey(keys.PS256, rs.Signer())
+	require.NoError(t, err)
+	for name, err := range map[string]error{
+		"empty set":                     second(keys.NewSet()),
+		"nil key":                       second(keys.NewSet(nil)),
+		"one id twice":                  second(keys.NewSet(es.Public(), es.Public())),
+		"one key under two algorithms":  second(keys.NewSet(rs.Public(), ps.Public())),
+		"no signer":                     second(keys.NewSigningKey(keys.ES256, nil)),
+		"another algorithm's key":       second(keys.NewSigningKey(keys.EdDSA, es.Signer())),
+		"none":                          second(keys.GenerateKey("none")),
+		"HMAC":                          second(keys.NewSigningKey("HS256", es.Signer())),
+		"private key as a public one":   second(keys.NewPublicKey(keys.ES256, es.Signer())),
+		"a document that is not one":    second(keys.ParseSet([]byte("x"))),
+		"a document without usable key": second(keys.ParseSet([]byte(`{"keys":[]}`))),
+	} {
+		require.Error(t, err, name)
+	}
+	set, err := keys.NewSet(es.Public(), rs.Public())
+	require.NoError(t, err)
+	document, err := set.MarshalJSON()
+	require.NoError(t, err)
+	parsed, err := keys.ParseSet(document)
+	require.NoError(t, err)
+	require.True(t, set.Equal(parsed))
+	turned, err := keys.NewSet(rs.Public(), es.Public())
+	require.NoError(t, err)
+	require.True(t, set.Equal(turned))
+	smaller, err := keys.NewSet(rs.Public())
+	require.NoError(t, err)
+	require.False(t, set.Equal(smaller))
+	require.False(t, set.Equal(nil))
+}
+
+func second[T any](_ T, err error) error { return err }
