@@ -20,7 +20,7 @@ func TestScheduleWithSkew(t *testing.T) {
 		retain  = 2 * time.Hour
 		unseen  = 2 * time.Hour
 	)
-	for seed := range uint64(20) {
+	for seed := range uint64(12) {
 		t.Run(fmt.Sprintf("seed %d", seed), func(t *testing.T) {
 			t.Parallel()
 			rng := rand.New(rand.NewPCG(seed, 7))
@@ -47,7 +47,7 @@ func TestScheduleWithSkew(t *testing.T) {
 			urgent := map[string]bool{}
 			rotations, revocations := 0, 0
 
-			for now := start; now.Before(start.Add(120 * 24 * time.Hour)); now = now.Add(time.Duration(rng.Int64N(int64(20 * time.Minute)))) {
+			for now := start; now.Before(start.Add(90 * 24 * time.Hour)); now = now.Add(time.Duration(rng.Int64N(int64(20 * time.Minute)))) {
 				r := replicas[rng.IntN(len(replicas))]
 				clock := now.Add(r.offset)
 				if rng.Float64() < 0.6 || r.doc == nil || now.Sub(r.read) > unseen { // it syncs
