@@ -1,0 +1,131 @@
+package sessiontoken
+
+import (
+	"fmt"
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
+	"github.com/stretchr/testify/require"
+
+	"github.com/sessiontoken/sessiontoken/keys"
+)
+
+const scanGood = `{"iss":"i","sub":"s","aud":"a","exp":300,"iat":1,"jti":"j","sid":"d","auth_time":1,"state":{"x":[1,"]}"]}}`
+
+// FuzzScan: what the one-pass reader accepts, the strict one reads as the same.
+func FuzzScan(f *testing.F) {
+	for _, s := range []string{
+		scanGood, `{}`, `{"iss":"i"}`,
+		`{"iss":"i","sub":"s","aud":["a","b"],"exp":300,"iat":1,"jti":"j","sid":"d","auth_time":1,"state":null}`,
+		`{"iss":"i","sub":"s","aud":["a"],"exp":300,"iat":1,"jti":"j","sid":"d","auth_time":1,"state":"\"}"}`,
+		`{"iss":"i","sub":"s","aud":[],"exp":0300,"iat":1,"jti":"j","sid":"d","auth_time":1,"state":1}`,
+		`{"iss":"i","sub":"s","aud":"a","exp":300,"iat":1,"jti":"j","sid":"d","auth_time":1,"state":[[[[[[[[[[[[[[[[1]]]]]]]]]]]]]]]]}`,
+		`{"iss":"i","iss":"i","sub":"s","aud":"a","exp":300,"iat":1,"jti":"j","sid":"d","auth_time":1,"state":[}]}`,
+	} {
+		f.Add([]byte(s))
+	}
+	ours := []string{"a", "b", "c"}
+	f.Fuzz(func(t *testing.T, raw []byte) {
+		var s scanned
+		if !scanPayload(raw, &s) {
+			return
+		}
+		got := s.payload("i", ours)
+		want, fault := parsePayload(raw)
+		if fault != "" {
+			// Only the state may be at fault, and then it decodes into nothing.
+			var v jsontext.Value
+			require.Error(t, json.Unmarshal(got.State, &v))
+			return
+		}
+		named := want.Audience
+		want.Audience = narrow(ours, func(a string) bool {
+			for _, n := range named {
+				if n == a {
+					return true
+				}
+			}
+			return false
+		})
+		require.NoError(t, (*jsontext.Value)(&got.State).Compact())
+		require.NoError(t, (*jsontext.Value)(&want.State).Compact())
+		require.Equal(t, want, got)
+	})
+}
+
+func TestScanTakesWhatIsWritten(t *testing.T) {
+	p := payload{Issuer: "i", Subject: "s", Audience: []string{"a", "b"}, Expires: 300, IssuedAt: 1, TokenID: "j", SessionID: "d", AuthTime: 1}
+	for _, aud := range [][]string{{"a"}, {"a", "b"}} {
+		p.Audience = aud
+		raw, err := p.append(nil)
+		require.NoError(t, err)
+		var s scanned
+		require.True(t, scanPayload(append(raw, `{"x":1}}`...), &s))
+		got := s.payload("i", []string{"a", "b"})
+		require.Equal(t, audience(aud), got.Audience)
+	}
+}
+
+// TestCacheIsBounded fills a cache with more than it may hold.
+func TestCacheIsBounded(t *testing.T) {
+	const room = 100 << 10
+	c := newCache[string](room)
+	for i := range 1000 {
+		c.put(fmt.Sprintf("token %d", i), &payload{State: []byte(`"x"`)}, &Claims[string]{}, found{})
+	}
+	c.tokens.CleanUp()
+	require.LessOrEqual(t, c.tokens.WeightedSize(), uint64(room))
+	require.NotZero(t, c.tokens.EstimatedSize())
+}
+
+// TestGarbageNeverEnters: a million tokens that do not verify leave nothing.
+func TestGarbageNeverEnters(t *testing.T) {
+	key, err := keys.GenerateKey(keys.EdDSA)
+	require.NoError(t, err)
+	source, err := keys.NewStatic(key)
+	require.NoError(t, err)
+	issuer, err := NewIssuer[string](IssuerConfig{Issuer: "i", Audience: []string{"a"}, Keys: source})
+	require.NoError(t, err)
+	v, err := NewVerifier[string](VerifierConfig{Issuer: "i", Audience: "a", Keys: source})
+	require.NoError(t, err)
+	token, _, err := issuer.Issue(t.Context(), "s", "state")
+	require.NoError(t, err)
+	at := strings.LastIndexByte(token, '.')
+	for i := range 1_000_000 {
+		// Most fall at the form; every hundredth costs a signature.
+		garbage := fmt.Sprintf("%s.%d", token[:at], i)
+		if i%100 == 0 {
+			garbage = token[:at+1] + fmt.Sprintf("%084dAA", i)
+		}
+		if _, err := v.Verify(t.Context(), garbage); err == nil {
+			t.Fatal("garbage was accepted")
+		}
+	}
+	v.cache.tokens.CleanUp()
+	require.Zero(t, v.cache.tokens.EstimatedSize())
+	_, err = v.Verify(t.Context(), token)
+	require.NoError(t, err)
+	v.cache.tokens.CleanUp()
+	require.Equal(t, 1, v.cache.tokens.EstimatedSize())
+}
+
+func TestIsFlat(t *testing.T) {
+	type flat struct {
+		A string
+		B [2]int
+		C struct{ D float64 }
+		E time.Time
+	}
+	require.True(t, isFlat(reflect.TypeFor[flat]()))
+	require.True(t, isFlat(reflect.TypeFor[string]()))
+	for _, no := range []reflect.Type{
+		reflect.TypeFor[[]int](), reflect.TypeFor[map[string]int](), reflect.TypeFor[*int](), reflect.TypeFor[any](),
+		reflect.TypeFor[struct{ A []byte }](), reflect.TypeFor[[1]*int](), reflect.TypeFor[func()](), reflect.TypeFor[struct{ A struct{ b map[int]int } }](),
+	} {
+		require.False(t, isFlat(no), "%v", no)
+	}
+}
