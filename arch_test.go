@@ -1,0 +1,204 @@
+package sessiontoken_test
+
+import (
+	"bytes"
+	"go/ast"
+	"go/doc"
+	"go/format"
+	"go/parser"
+	"go/token"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/go-json-experiment/json"
+	"github.com/stretchr/testify/require"
+)
+
+const module = "github.com/sessiontoken/sessiontoken"
+
+type listed struct {
+	ImportPath   string
+	Standard     bool
+	Imports      []string
+	TestImports  []string
+	XTestImports []string
+}
+
+func goList(t *testing.T, args ...string) []listed {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), "go", append([]string{"list", "-json=ImportPath,Standard,Imports,TestImports,XTestImports"}, args...)...)
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
+	out, err := cmd.Output()
+	require.NoError(t, err, stderr.String())
+	var all []listed
+	for part := range strings.SplitSeq(string(out), "\n}\n") {
+		if strings.TrimSpace(part) == "" {
+			continue
+		}
+		var p listed
+		require.NoError(t, json.Unmarshal([]byte(part+"}"), &p))
+		all = append(all, p)
+	}
+	return all
+}
+
+// TestDependencies: what a user's binary links is the standard library and the
+// modules that the README names, with what those need.
+func TestDependencies(t *testing.T) {
+	allowed := []string{
+		module,
+		"github.com/golang-jwt/jwt/v5",
+		"github.com/go-json-experiment/json",
+		"github.com/maypok86/otter/v2",
+		"github.com/lestrrat-go/jwx/v2",
+		// What jwx's jwk package needs.
+		"github.com/lestrrat-go/blackmagic", "github.com/lestrrat-go/httpcc", "github.com/lestrrat-go/httprc", "github.com/lestrrat-go/iter",
+		"github.com/lestrrat-go/option", "github.com/segmentio/asm", "github.com/decred/dcrd/dcrec/secp256k1/v4", "golang.org/x/crypto", "golang.org/x/sys",
+		"github.com/goccy/go-json", // with the build tag jwx_goccy alone
+	}
+	for _, p := range goList(t, "-deps", module, module+"/keys") {
+		if p.Standard {
+			continue
+		}
+		require.True(t, slices.ContainsFunc(allowed, func(a string) bool { return p.ImportPath == a || strings.HasPrefix(p.ImportPath, a+"/") }),
+			"%s is linked into users' binaries", p.ImportPath)
+	}
+}
+
+// TestArrows: arrows between packages only point to something smaller, and jwx
+// is imported in one place.
+func TestArrows(t *testing.T) {
+	arrows := map[string][]string{
+		"":                     {"keys", "internal/jws", "internal/strictjson", "internal/flight"},
+		"/keys":                {"internal/jwk", "internal/strictjson", "internal/flight"},
+		"/internal/jws":        {"internal/strictjson"},
+		"/internal/jwk":        {"internal/strictjson"},
+		"/internal/strictjson": {},
+		"/internal/flight":     {},
+		"/examples/quickstart": {"", "keys"},
+	}
+	seen := 0
+	for _, p := range goList(t, "./...") {
+		name := strings.TrimPrefix(p.ImportPath, module)
+		want, ok := arrows[name]
+		require.True(t, ok, "a package without a place: %s", p.ImportPath)
+		seen++
+		for _, i := range p.Imports {
+			if rest, ours := strings.CutPrefix(i, module); ours {
+				require.Contains(t, want, strings.TrimPrefix(rest, "/"), "%s imports %s", p.ImportPath, i)
+			}
+			if strings.HasPrefix(i, "github.com/lestrrat-go/") {
+				require.Equal(t, "/internal/jwk", name, "jwx is for internal/jwk")
+				require.Equal(t, "github.com/lestrrat-go/jwx/v2/jwk", i)
+			}
+			require.NotContains(t, i, "testify")
+		}
+	}
+	require.Equal(t, len(arrows), seen)
+}
+
+// TestAPI holds the exported names to testdata/api.txt: a difference is a
+// change of the API, to be reviewed as one and written with -update.
+func TestAPI(t *testing.T) {
+	var out bytes.Buffer
+	for dir, most := range map[string]int{".": 30, "keys": 30} {
+		names := exported(t, dir)
+		topLevel := 0
+		for _, n := range names {
+			if !strings.HasPrefix(n, "method ") && !strings.HasPrefix(n, "field ") {
+				topLevel++
+			}
+		}
+		require.LessOrEqual(t, topLevel, most, "%s has more names than fit one screen", dir)
+	}
+	for _, dir := range []string{".", "keys"} {
+		out.WriteString("package " + dir + "\n")
+		for _, n := range exported(t, dir) {
+			out.WriteString("\t" + n + "\n")
+		}
+	}
+	const golden = "testdata/api.txt"
+	if *update {
+		require.NoError(t, os.WriteFile(golden, out.Bytes(), 0o644))
+	}
+	want, err := os.ReadFile(golden)
+	require.NoError(t, err)
+	require.Equal(t, string(want), out.String())
+}
+
+func exported(t *testing.T, dir string) (names []string) {
+	t.Helper()
+	files, err := filepath.Glob(filepath.Join(dir, "*.go"))
+	require.NoError(t, err)
+	fset := token.NewFileSet()
+	var parsed []*ast.File
+	for _, f := range files {
+		if strings.HasSuffix(f, "_test.go") || strings.HasSuffix(f, "_windows.go") || strings.HasSuffix(f, "_other.go") {
+			continue
+		}
+		file, err := parser.ParseFile(fset, f, nil, parser.ParseComments)
+		require.NoError(t, err)
+		parsed = append(parsed, file)
+	}
+	pkg, err := doc.NewFromFiles(fset, parsed, module)
+	require.NoError(t, err)
+	text := func(node any) string {
+		var b bytes.Buffer
+		require.NoError(t, format.Node(&b, fset, node))
+		return strings.Join(strings.Fields(b.String()), " ")
+	}
+	add := func(s string) { names = append(names, s) }
+	values := func(kind string, list []*doc.Value) {
+		for _, v := range list {
+			for _, n := range v.Names {
+				if ast.IsExported(n) {
+					require.NotEmpty(t, v.Doc+v.Decl.Doc.Text(), n)
+					add(kind + " " + n)
+				}
+			}
+		}
+	}
+	funcs := func(kind string, list []*doc.Func) {
+		for _, f := range list {
+			require.NotEmpty(t, f.Doc, "%s has no documentation", f.Name)
+			f.Decl.Doc, f.Decl.Body = nil, nil
+			add(kind + " " + strings.TrimPrefix(text(f.Decl), "func "))
+		}
+	}
+	values("const", pkg.Consts)
+	values("var", pkg.Vars)
+	funcs("func", pkg.Funcs)
+	for _, ty := range pkg.Types {
+		require.NotEmpty(t, ty.Doc, "%s has no documentation", ty.Name)
+		add("type " + ty.Name)
+		values("const", ty.Consts)
+		values("var", ty.Vars)
+		funcs("func", ty.Funcs)
+		funcs("method", ty.Methods)
+		for _, spec := range ty.Decl.Specs {
+			var list *ast.FieldList
+			switch x := spec.(*ast.TypeSpec).Type.(type) {
+			case *ast.StructType:
+				list = x.Fields
+			case *ast.InterfaceType:
+				list = x.Methods
+			default:
+				continue
+			}
+			for _, field := range list.List {
+				for _, n := range field.Names {
+					if ast.IsExported(n.Name) {
+						add("field " + ty.Name + "." + n.Name + " " + text(field.Type))
+					}
+				}
+			}
+		}
+	}
+	slices.Sort(names)
+	return names
+}

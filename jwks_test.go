@@ -1,0 +1,175 @@
+package sessiontoken_test
+
+import (
+	"context"
+	"crypto/tls"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/go-json-experiment/json"
+	"github.com/stretchr/testify/require"
+
+	"github.com/sessiontoken/sessiontoken"
+	"github.com/sessiontoken/sessiontoken/keys"
+)
+
+func serve(h http.Handler, method string, change ...func(*http.Request)) *http.Response {
+	r := httptest.NewRequest(method, "https://auth.example/.well-known/jwks.json", nil)
+	for _, f := range change {
+		f(r)
+	}
+	rec := httptest.NewRecorder()
+	h.ServeHTTP(rec, r)
+	return rec.Result()
+}
+
+func body(t *testing.T, r *http.Response) string {
+	t.Helper()
+	b := make([]byte, 1<<16)
+	n, _ := r.Body.Read(b)
+	return string(b[:n])
+}
+
+func TestJWKSHandler(t *testing.T) {
+	for _, alg := range []keys.Algorithm{keys.ES256, keys.EdDSA, keys.PS256, keys.RS256} {
+		source := staticSource(t, alg)
+		h, err := sessiontoken.JWKSHandler(sessiontoken.JWKSConfig{Keys: source})
+		require.NoError(t, err)
+		get := serve(h, http.MethodGet)
+		require.Equal(t, 200, get.StatusCode)
+		require.Equal(t, "application/jwk-set+json", get.Header.Get("Content-Type"))
+		require.Equal(t, "nosniff", get.Header.Get("X-Content-Type-Options"))
+		require.Equal(t, "*", get.Header.Get("Access-Control-Allow-Origin"))
+		require.Equal(t, "public, max-age=600", get.Header.Get("Cache-Control"))
+		etag := get.Header.Get("ETag")
+		require.Regexp(t, `^"[0-9a-f]{32}"$`, etag)
+		text := body(t, get)
+
+		var doc struct {
+			Keys []map[string]any `json:"keys"`
+		}
+		require.NoError(t, json.Unmarshal([]byte(text), &doc, json.RejectUnknownMembers(true)))
+		require.Len(t, doc.Keys, 1)
+		for name := range doc.Keys[0] {
+			require.Contains(t, []string{"kty", "kid", "use", "alg", "crv", "x", "y", "n", "e"}, name)
+		}
+		set, err := source.KeySet(t.Context(), "")
+		require.NoError(t, err)
+		require.Equal(t, set.Keys()[0].KeyID(), doc.Keys[0]["kid"])
+		require.Equal(t, "sig", doc.Keys[0]["use"])
+		require.Equal(t, string(alg), doc.Keys[0]["alg"])
+
+		head := serve(h, http.MethodHead)
+		require.Equal(t, 200, head.StatusCode)
+		require.Equal(t, etag, head.Header.Get("ETag"))
+		require.Equal(t, int64(len(text)), head.ContentLength)
+		require.Empty(t, body(t, head))
+		for _, inm := range []string{etag, "W/" + etag, `"other", ` + etag, "*"} {
+			cached := serve(h, http.MethodGet, func(r *http.Request) { r.Header.Set("If-None-Match", inm) })
+			require.Equal(t, 304, cached.StatusCode, inm)
+			require.Equal(t, "public, max-age=600", cached.Header.Get("Cache-Control"))
+			require.Empty(t, body(t, cached))
+		}
+		require.Equal(t, 200, serve(h, http.MethodGet, func(r *http.Request) { r.Header.Set("If-None-Match", `"other"`) }).StatusCode)
+		for _, method := range []string{"POST", "PUT", "DELETE", "PATCH", "OPTIONS", "BREW"} {
+			refused := serve(h, method)
+			require.Equal(t, 405, refused.StatusCode)
+			require.Equal(t, "GET, HEAD", refused.Header.Get("Allow"))
+		}
+	}
+}
+
+func TestJWKSHandlerOverPlainHTTP(t *testing.T) {
+	source := staticSource(t, keys.ES256)
+	plain := func(from string) func(*http.Request) {
+		return func(r *http.Request) { r.TLS, r.RemoteAddr = nil, from }
+	}
+	strict, err := sessiontoken.JWKSHandler(sessiontoken.JWKSConfig{Keys: source})
+	require.NoError(t, err)
+	told, err := sessiontoken.JWKSHandler(sessiontoken.JWKSConfig{Keys: source, InsecurePlainHTTP: true})
+	require.NoError(t, err)
+	require.Equal(t, 200, serve(strict, http.MethodGet, func(r *http.Request) { r.TLS = new(tls.ConnectionState) }).StatusCode)
+	require.Equal(t, 200, serve(strict, http.MethodGet, plain("127.0.0.1:1")).StatusCode)
+	require.Equal(t, 200, serve(strict, http.MethodGet, plain("[::1]:1")).StatusCode)
+	for _, from := range []string{"192.0.2.1:1", "[2001:db8::1]:1", "", "localhost:1", "@"} {
+		refused := serve(strict, http.MethodGet, plain(from), func(r *http.Request) { r.Header.Set("X-Forwarded-Proto", "https") })
+		require.Equal(t, 403, refused.StatusCode, from)
+		require.Equal(t, "no-store", refused.Header.Get("Cache-Control"))
+		require.Equal(t, 200, serve(told, http.MethodGet, plain(from)).StatusCode, from)
+	}
+}
+
+func TestJWKSHandlerWithoutSet(t *testing.T) {
+	for name, source := range map[string]*changing{"error": {err: errBoom}, "no set": {}} {
+		h, err := sessiontoken.JWKSHandler(sessiontoken.JWKSConfig{Keys: source})
+		require.NoError(t, err)
+		r := serve(h, http.MethodGet)
+		require.Equal(t, 503, r.StatusCode, name)
+		require.Equal(t, "no-store", r.Header.Get("Cache-Control"))
+		require.NotContains(t, body(t, r), "boom")
+		source.put(mustSet(t, newShop(t, keys.ES256).key.Public()), nil)
+		require.Equal(t, 200, serve(h, http.MethodGet).StatusCode)
+	}
+}
+
+// TestJWKSMaxAge: no answer outlives the next planned change, and a max-age
+// that is too long for the ring's times is refused.
+func TestJWKSMaxAge(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ring, err := keys.NewRing(keys.RingConfig{Store: new(keys.MemStore)})
+		require.NoError(t, err)
+		_, err = sessiontoken.JWKSHandler(sessiontoken.JWKSConfig{Keys: ring, MaxAge: ring.MaxAge().Truncate(time.Second) + time.Second})
+		require.ErrorContains(t, err, "JWKSConfig.MaxAge")
+		_, err = sessiontoken.JWKSHandler(sessiontoken.JWKSConfig{Keys: ring, MaxAge: ring.MaxAge().Truncate(time.Second)})
+		require.NoError(t, err)
+		h, err := sessiontoken.JWKSHandler(sessiontoken.JWKSConfig{Keys: ring})
+		require.NoError(t, err)
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error)
+		go func() { done <- ring.Run(ctx) }()
+		synctest.Wait()
+		first := serve(h, http.MethodGet)
+		require.Equal(t, "public, max-age=600", first.Header.Get("Cache-Control"))
+		time.Sleep(30*24*time.Hour - 90*time.Second)
+		require.Equal(t, "public, max-age=90", serve(h, http.MethodGet).Header.Get("Cache-Control"))
+		time.Sleep(10 * time.Minute)
+		changed := serve(h, http.MethodGet)
+		require.NotEqual(t, first.Header.Get("ETag"), changed.Header.Get("ETag"))
+		cancel()
+		<-done
+	})
+}
+
+func TestDiscoveryHandler(t *testing.T) {
+	source := staticSource(t, keys.EdDSA)
+	h, err := sessiontoken.DiscoveryHandler(sessiontoken.DiscoveryConfig{Issuer: "https://auth.example/tenant/", Keys: source})
+	require.NoError(t, err)
+	r := serve(h, http.MethodGet)
+	require.Equal(t, 200, r.StatusCode)
+	require.Equal(t, "application/json", r.Header.Get("Content-Type"))
+	var doc map[string]any
+	require.NoError(t, json.Unmarshal([]byte(body(t, r)), &doc))
+	require.Equal(t, map[string]any{
+		"issuer": "https://auth.example/tenant/", "jwks_uri": "https://auth.example/tenant/.well-known/jwks.json",
+		"id_token_signing_alg_values_supported": []any{"EdDSA"}, "response_types_supported": []any{}, "subject_types_supported": []any{"public"},
+	}, doc)
+	for _, bad := range []string{"", "auth.example", "http://auth.example", "https://", "https://auth.example?x", "https://auth.example#", "https://u:p@auth.example", "https://auth.example/?"} {
+		_, err := sessiontoken.DiscoveryHandler(sessiontoken.DiscoveryConfig{Issuer: bad, Keys: source})
+		require.ErrorContains(t, err, "DiscoveryConfig.Issuer", bad)
+		if bad != "" {
+			_, err = sessiontoken.DiscoveryHandler(sessiontoken.DiscoveryConfig{Issuer: "https://auth.example", JWKSURI: bad, Keys: source})
+			require.ErrorContains(t, err, "DiscoveryConfig.JWKSURI", bad)
+			require.False(t, strings.Contains(err.Error(), "u:p"))
+		}
+	}
+	_, err = sessiontoken.DiscoveryHandler(sessiontoken.DiscoveryConfig{Issuer: "https://auth.example"})
+	require.ErrorContains(t, err, "DiscoveryConfig.Keys")
+	_, err = sessiontoken.JWKSHandler(sessiontoken.JWKSConfig{})
+	require.ErrorContains(t, err, "JWKSConfig.Keys")
+	_, err = sessiontoken.JWKSHandler(sessiontoken.JWKSConfig{Keys: source, MaxAge: time.Millisecond})
+	require.ErrorContains(t, err, "JWKSConfig.MaxAge")
+}
