@@ -88,7 +88,7 @@ type Issuer[T any] struct {
 func NewIssuer[T any](cfg IssuerConfig) (*Issuer[T], error) {
 	cfg.Audience = slices.Clone(cfg.Audience)
 	if err := cfg.setDefaults(); err != nil {
-		return nil, fmt.Errorf("sessiontoken: IssuerConfig.%w", err)
+		return nil, err
 	}
 	return &Issuer[T]{
 		cfg: cfg,
@@ -100,23 +100,23 @@ func NewIssuer[T any](cfg IssuerConfig) (*Issuer[T], error) {
 func (cfg *IssuerConfig) setDefaults() error {
 	switch {
 	case cfg.Issuer == "" || !utf8.ValidString(cfg.Issuer):
-		return errors.New("Issuer is required, in valid UTF-8")
+		return errors.New("sessiontoken: IssuerConfig.Issuer is required, in valid UTF-8")
 	case len(cfg.Audience) == 0:
-		return errors.New("Audience is required")
+		return errors.New("sessiontoken: IssuerConfig.Audience is required")
 	case slices.ContainsFunc(cfg.Audience, func(a string) bool { return a == "" || !utf8.ValidString(a) }):
-		return errors.New("Audience holds an empty name, or one that is not valid UTF-8")
+		return errors.New("sessiontoken: IssuerConfig.Audience holds an empty name, or one that is not valid UTF-8")
 	case isNil(cfg.Keys):
-		return errors.New("Keys is required")
+		return errors.New("sessiontoken: IssuerConfig.Keys is required")
 	case cfg.Revocations != nil && isNil(cfg.Revocations):
-		return errors.New("Revocations holds a nil pointer")
+		return errors.New("sessiontoken: IssuerConfig.Revocations holds a nil pointer")
 	case cfg.TTL < 0 || cfg.TTL%time.Second != 0:
-		return errors.New("TTL must be a whole number of seconds")
+		return errors.New("sessiontoken: IssuerConfig.TTL must be a whole number of seconds")
 	case cfg.IdleTimeout < 0 || cfg.IdleTimeout%time.Second != 0:
-		return errors.New("IdleTimeout must be a whole number of seconds")
+		return errors.New("sessiontoken: IssuerConfig.IdleTimeout must be a whole number of seconds")
 	case cfg.MaxSession < 0 || cfg.MaxSession%time.Second != 0:
-		return errors.New("MaxSession must be a whole number of seconds")
+		return errors.New("sessiontoken: IssuerConfig.MaxSession must be a whole number of seconds")
 	case cfg.MaxBytes < 0:
-		return errors.New("MaxBytes is negative")
+		return errors.New("sessiontoken: IssuerConfig.MaxBytes is negative")
 	}
 	if cfg.MaxSession == 0 {
 		cfg.MaxSession = defaultMaxSession
@@ -131,16 +131,16 @@ func (cfg *IssuerConfig) setDefaults() error {
 		cfg.MaxBytes = defaultIssueBytes
 	}
 	if cfg.IdleTimeout > cfg.MaxSession {
-		return fmt.Errorf("IdleTimeout is %v; it must not exceed MaxSession, which is %v", cfg.IdleTimeout, cfg.MaxSession)
+		return fmt.Errorf("sessiontoken: IssuerConfig.IdleTimeout is %v; it must not exceed MaxSession, which is %v", cfg.IdleTimeout, cfg.MaxSession)
 	}
 	if cfg.TTL > cfg.IdleTimeout {
-		return fmt.Errorf("TTL is %v; it must not exceed IdleTimeout, which is %v", cfg.TTL, cfg.IdleTimeout)
+		return fmt.Errorf("sessiontoken: IssuerConfig.TTL is %v; it must not exceed IdleTimeout, which is %v", cfg.TTL, cfg.IdleTimeout)
 	}
 	if r, ok := cfg.Keys.(interface{ RetainFor() time.Duration }); ok {
 		if kept := r.RetainFor(); kept < cfg.TTL+maxLeeway {
-			return fmt.Errorf("TTL is %v, and with a leeway of %v its keys must be retained as long: Keys retains them for %v", cfg.TTL, maxLeeway, kept)
+			return fmt.Errorf("sessiontoken: IssuerConfig.TTL is %v, and with a leeway of %v its keys must be retained as long: Keys retains them for %v", cfg.TTL, maxLeeway, kept)
 		} else if kept < cfg.IdleTimeout {
-			return fmt.Errorf("IdleTimeout is %v, but Keys retains a key only for %v after its last signature: its tokens could not be renewed", cfg.IdleTimeout, kept)
+			return fmt.Errorf("sessiontoken: IssuerConfig.IdleTimeout is %v, but Keys retains a key only for %v after its last signature: its tokens could not be renewed", cfg.IdleTimeout, kept)
 		}
 	}
 	return nil

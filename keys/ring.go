@@ -118,7 +118,7 @@ const maxDuration = 10 * 365 * 24 * time.Hour
 // the field at fault. It does no I/O and starts no goroutine.
 func NewRing(cfg RingConfig) (*Ring, error) {
 	if err := cfg.setDefaults(); err != nil {
-		return nil, fmt.Errorf("keys: RingConfig.%w", err)
+		return nil, err
 	}
 	r := &Ring{cfg: cfg, turn: make(chan struct{}, 1)}
 	r.sealed, _ = cfg.Store.(*sealedStore)
@@ -136,24 +136,24 @@ func NewRing(cfg RingConfig) (*Ring, error) {
 
 func (cfg *RingConfig) setDefaults() error {
 	if cfg.Store == nil || reflect.ValueOf(cfg.Store).Kind() == reflect.Pointer && reflect.ValueOf(cfg.Store).IsNil() {
-		return errors.New("Store is required")
+		return errors.New("keys: RingConfig.Store is required")
 	}
 	switch s := cfg.Store.(type) {
 	case *sealedStore:
 		if s.Store == nil || s.aead == nil {
-			return errors.New("Store is sealed, but without a store or an AEAD")
+			return errors.New("keys: RingConfig.Store is sealed, but without a store or an AEAD")
 		}
 	case localStore:
 	default:
 		if !cfg.InsecureUnsealed && !cfg.VerifyOnly {
-			return errors.New("Store may be shared over a network and is not Sealed; set InsecureUnsealed to keep private keys in the clear all the same")
+			return errors.New("keys: RingConfig.Store may be shared over a network and is not Sealed; set InsecureUnsealed to keep private keys in the clear all the same")
 		}
 	}
 	if cfg.Algorithm == "" {
 		cfg.Algorithm = ES256
 	}
 	if !cfg.Algorithm.valid() {
-		return fmt.Errorf("Algorithm: %q is not offered", string(cfg.Algorithm))
+		return fmt.Errorf("keys: RingConfig.Algorithm: %q is not offered", string(cfg.Algorithm))
 	}
 	for _, d := range []struct {
 		name  string
@@ -169,23 +169,23 @@ func (cfg *RingConfig) setDefaults() error {
 		{"MaxSkew", &cfg.MaxSkew, time.Minute},
 	} {
 		if *d.field < 0 || *d.field > maxDuration {
-			return fmt.Errorf("%s is %v; it must be from 0 to %v", d.name, *d.field, maxDuration)
+			return fmt.Errorf("keys: RingConfig.%s is %v; it must be from 0 to %v", d.name, *d.field, maxDuration)
 		}
 		if *d.field == 0 {
 			*d.field = d.zero
 		}
 	}
 	if cfg.SyncEvery >= cfg.MaxStale {
-		return fmt.Errorf("SyncEvery is %v; it must be less than MaxStale, which is %v", cfg.SyncEvery, cfg.MaxStale)
+		return fmt.Errorf("keys: RingConfig.SyncEvery is %v; it must be less than MaxStale, which is %v", cfg.SyncEvery, cfg.MaxStale)
 	}
 	if unseen := cfg.MaxStale + cfg.ClientRefresh + cfg.MaxSkew + cfg.SyncEvery; cfg.PublishBefore < unseen {
-		return fmt.Errorf("PublishBefore is %v; verifiers may not know a key for MaxStale + ClientRefresh + MaxSkew + SyncEvery, which is %v", cfg.PublishBefore, unseen)
+		return fmt.Errorf("keys: RingConfig.PublishBefore is %v; verifiers may not know a key for MaxStale + ClientRefresh + MaxSkew + SyncEvery, which is %v", cfg.PublishBefore, unseen)
 	}
 	if cfg.RotateEvery < cfg.PublishBefore+cfg.SyncEvery {
-		return fmt.Errorf("RotateEvery is %v; a key could not be published for PublishBefore (%v, and SyncEvery) before its turn", cfg.RotateEvery, cfg.PublishBefore)
+		return fmt.Errorf("keys: RingConfig.RotateEvery is %v; a key could not be published for PublishBefore (%v, and SyncEvery) before its turn", cfg.RotateEvery, cfg.PublishBefore)
 	}
 	if most := cfg.RotateEvery * (maxKeys / 2); cfg.RetainFor > most {
-		return fmt.Errorf("RetainFor is %v; with RotateEvery of %v it must not exceed %v, or the ring would hold too many keys", cfg.RetainFor, cfg.RotateEvery, most)
+		return fmt.Errorf("keys: RingConfig.RetainFor is %v; with RotateEvery of %v it must not exceed %v, or the ring would hold too many keys", cfg.RetainFor, cfg.RotateEvery, most)
 	}
 	if cfg.Logger == nil {
 		cfg.Logger = slog.Default()
