@@ -248,7 +248,7 @@ func TestRemoteKeysSwapIsAtomic(t *testing.T) {
 	var wrong atomic.Int32
 	for i := range 8 {
 		wg.Go(func() {
-			for range 300 {
+			for range 3000 {
 				kid := pairs[i%2][0].KeyID()
 				set, err := r.KeySet(t.Context(), kid)
 				if err != nil {

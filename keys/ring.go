@@ -130,7 +130,7 @@ func NewRing(cfg RingConfig) (*Ring, error) {
 		maxSkew:       cfg.MaxSkew,
 		newKey:        func() (documentKey, error) { return newDocumentKey(cfg.Algorithm, cfg.Name, r.sealed) },
 	}
-	r.syncing = flight.New(cfg.storeTimeout(), min(cfg.SyncEvery, 5*time.Second), r.sync)
+	r.syncing = flight.New(cfg.storeTimeout(), min(cfg.SyncEvery, time.Second), r.sync)
 	return r, nil
 }
 
@@ -229,9 +229,9 @@ func (r *Ring) NextChange() time.Time {
 
 // KeySet returns the published keys: next, current and retired. It answers from
 // memory, but waits for the store if it has never been read, was last read
-// longer than MaxStale ago, or if kid is not in the set; then at most once in 5
-// s for all ids together. It fails if the set is too old to be trusted, or if a
-// kid is not known and the store cannot be asked.
+// longer than MaxStale ago, or if kid is not in the set: then at most once in a
+// second for all ids together. It fails if the set is too old to be trusted, or
+// if a kid is not known and the store cannot be asked.
 func (r *Ring) KeySet(ctx context.Context, kid string) (*Set, error) {
 	s, err := r.fresh(ctx)
 	if err != nil {
