@@ -184,6 +184,7 @@ type model struct {
 	t         *testing.T
 	rng       *rand.Rand
 	store     *modelStore
+	mu        sync.Mutex      // of replicas, which the clients' fetches read
 	replicas  []*modelReplica // nil: crashed
 	links     []*link
 	down      []time.Time // when a crashed one starts again
@@ -217,10 +218,12 @@ func TestRotationModel(t *testing.T) {
 				total.Add(int64(len(m.signed)))
 				t.Logf("%d days: %d keys signed, %d rotated and %d revoked by hand, %d writes, %d lost races; %d tokens issued, %d renewed, %d verifications, %d excused",
 					days, len(m.signed), m.rotations, m.revocations, m.store.writes, m.store.lostRaces, m.issued, m.renewed, m.verified, m.excused)
-				require.Greater(t, m.verified, 50*m.excused, "the model excuses too much")
-				require.NotZero(t, m.store.lostRaces)
-				require.NotZero(t, m.revocations)
 				require.NotZero(t, m.renewed)
+				if days > 30 { // long enough for the rare to happen
+					require.Greater(t, m.verified, 50*m.excused, "the model excuses too much")
+					require.NotZero(t, m.store.lostRaces)
+					require.NotZero(t, m.revocations)
+				}
 			})
 		})
 	}
@@ -278,6 +281,13 @@ func (m *model) start(i int) {
 		defer close(r.done)
 		_ = r.ring.Run(ctx)
 	}()
+	m.set(i, r)
+}
+
+// set puts a replica into its place, or takes it out.
+func (m *model) set(i int, r *modelReplica) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
 	m.replicas[i] = r
 }
 
@@ -295,11 +305,13 @@ func (m *model) stop() {
 // RoundTrip is the load balancer in front of the replicas' JWKS endpoints.
 func (m *model) RoundTrip(req *http.Request) (*http.Response, error) {
 	var up []*modelReplica
+	m.mu.Lock()
 	for _, r := range m.replicas {
 		if r != nil {
 			up = append(up, r)
 		}
 	}
+	m.mu.Unlock()
 	if len(up) == 0 || m.links[0].chance(0.02) {
 		return nil, errLink
 	}
@@ -344,7 +356,7 @@ func (m *model) happen() {
 		case i > 0 && m.rng.Float64() < 0.01:
 			r.crash()
 			<-r.done
-			m.replicas[i] = nil
+			m.set(i, nil)
 			m.down[i] = now.Add(time.Duration(m.rng.Int64N(int64(3 * time.Hour))))
 		}
 	}
