@@ -52,7 +52,8 @@ type RemoteKeysConfig struct {
 	// RefreshEvery is the longest time between two fetches while all is well.
 	// The server's max-age (RFC 9111 section 5.2.2.1) shortens it, to no less
 	// than a minute, or than RefreshEvery if that is shorter. It also bounds how
-	// long a key that was removed at the server still verifies here.
+	// long a key that was removed at the server still verifies here, while fetches
+	// succeed.
 	// 0 = 10 min.
 	RefreshEvery time.Duration
 
@@ -71,7 +72,9 @@ type RemoteKeysConfig struct {
 // keeps it fresh. It is safe for concurrent use; make it with [NewRemoteKeys].
 //
 // KeySet answers from memory. A set that is due is fetched again in the
-// background. A kid that the set lacks causes a fetch too, but all such kids
+// background, from 3/4 of RefreshEvery on; with Run, or with a steady flow of
+// calls, none of them waits for it. The first call after a longer pause does
+// wait, so that no removed key is served past RefreshEvery. A kid that the set lacks causes a fetch too, but all such kids
 // together cause at most one in 30 s (or 3/4 of RefreshEvery, if that is
 // shorter), whatever the answers are: tokens with invented kids neither load the server
 // nor slow down tokens with known ones.
@@ -104,14 +107,20 @@ type remoteSet struct {
 	refresh time.Duration // age at which to fetch again
 }
 
-// age is the larger of the ages by the monotonic and by the wall clock: the
-// first stands still while a machine is suspended, the second can be set back.
-func (s *remoteSet) age(now time.Time) time.Duration {
-	return max(now.Sub(s.fetched), now.Round(0).Sub(s.fetched.Round(0)))
+func (s *remoteSet) age(now time.Time) time.Duration { return elapsed(s.fetched, now) }
+
+// elapsed is the larger of the times between by the monotonic and by the wall
+// clock: the first stands still while a machine is suspended, the second can be
+// set back.
+func elapsed(since, now time.Time) time.Duration {
+	return max(now.Sub(since), now.Round(0).Sub(since.Round(0)))
 }
 
 // remoteFetch is the outcome of a fetch.
-type remoteFetch struct{ err error }
+type remoteFetch struct {
+	err   error
+	ended time.Time
+}
 
 // NewRemoteKeys returns a source of the keys at the configured URL. It does no
 // I/O and starts no goroutine: the first call of KeySet, or Run, fetches. An
@@ -210,11 +219,13 @@ func newRemoteTransport() http.RoundTripper {
 // KeySet returns the current set: the same pointer for as long as the keys are
 // the same. kid comes from an unverified token and may be anything.
 //
-// While there is a set that is not too old, it waits only for a kid that the set
-// lacks: for the fetch that this kid starts or finds under way, and no longer
-// than ctx and 5 s. The returned set may lack kid all the same; then the server
-// did not publish it when it was last asked, which is at most 30 s ago and may
-// be by a fetch that was under way.
+// It waits for a fetch, no longer than ctx and 5 s, in three cases. There is no
+// set yet, or none that is younger than MaxStale. Or the set is RefreshEvery old
+// and no fetch has failed in that time: the source was not used lately, or a
+// fetch is slow; if this one fails, the set serves on. Or the set lacks kid; the
+// returned set may lack it all the same, and then the server did not publish it
+// when it was last asked, which is at most 30 s ago and may be by a fetch that
+// was under way.
 //
 // An error means that the server's keys could not be had: there is no set yet,
 // the last good one is older than MaxStale, or kid is unknown and the last fetch
@@ -224,10 +235,11 @@ func (r *RemoteKeys) KeySet(ctx context.Context, kid string) (*keys.Set, error) 
 	now := time.Now()
 	s := r.usable(now)
 	if s != nil {
-		if s.age(now) >= s.refresh {
+		overdue := r.overdue(s, now)
+		if !overdue && s.age(now) >= s.refresh {
 			r.fetches.Go()
 		}
-		if s.has(kid) {
+		if !overdue && s.has(kid) {
 			return s.keys, nil
 		}
 	}
@@ -252,6 +264,16 @@ func (r *RemoteKeys) KeySet(ctx context.Context, kid string) (*keys.Set, error) 
 	default:
 		return nil, fmt.Errorf("sessiontoken: there is no key set to serve: %w", err)
 	}
+}
+
+// overdue reports whether a set has to be fetched again before it may answer: it
+// is RefreshEvery old, and that is not because fetches fail.
+func (r *RemoteKeys) overdue(s *remoteSet, now time.Time) bool {
+	if s.age(now) < r.refreshEvery {
+		return false
+	}
+	last := r.last.Load()
+	return last == nil || last.err == nil || elapsed(last.ended, now) >= r.refreshEvery
 }
 
 // has reports whether the set answers a question for kid; any set does for none.
@@ -299,8 +321,7 @@ func (r *RemoteKeys) Status() (fetched time.Time, err error) {
 }
 
 // Run keeps the set fresh until ctx ends and returns ctx.Err(). It is optional:
-// without it the first KeySet waits for a fetch, and a set is refreshed by the
-// first KeySet after it was due. Failures are logged, not returned, and tried
+// without it KeySet waits for a fetch at first and after a pause. Failures are logged, not returned, and tried
 // again after 30 to 38 s (or as much less as RefreshEvery asks for).
 func (r *RemoteKeys) Run(ctx context.Context) error {
 	timer := time.NewTimer(0)
@@ -352,7 +373,7 @@ func (r *RemoteKeys) refresh(ctx context.Context) error {
 
 // record keeps the outcome of a fetch, and logs it if it changes anything.
 func (r *RemoteKeys) record(err error) {
-	before := r.last.Swap(&remoteFetch{err})
+	before := r.last.Swap(&remoteFetch{err, time.Now()})
 	failedBefore := before != nil && before.err != nil
 	switch {
 	case err != nil && !failedBefore:

@@ -199,6 +199,83 @@ func TestRemoteKeysIdleForLongerThanMaxStale(t *testing.T) {
 	})
 }
 
+// RefreshEvery bounds how long a removed key verifies, whether the source was
+// used in the meantime or not.
+func TestRemoteKeysIdleForLongerThanRefreshEvery(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		old, next := newRemoteKey(t), newRemoteKey(t)
+		server := &remoteServer{answer: answerWith(200, remoteDocument(t, old, next))}
+		r := newRemote(t, server)
+		requireKey(t, r, old)
+		server.set(func(req *http.Request) (*http.Response, error) {
+			time.Sleep(100 * time.Millisecond)
+			return answerWith(200, remoteDocument(t, next))(req)
+		})
+		time.Sleep(10 * time.Minute)
+		var wg sync.WaitGroup
+		for range 100 {
+			wg.Go(func() {
+				set, err := r.KeySet(t.Context(), old.KeyID())
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				if _, ok := set.Key(old.KeyID()); ok {
+					t.Error("an idle source serves a removed key")
+				}
+			})
+		}
+		wg.Wait()
+		require.Len(t, server.fetches(), 2)
+	})
+}
+
+// While the server hangs, a source that was idle waits for it once, one that is
+// used does not wait, and both serve the last good set.
+func TestRemoteKeysWaitsOnceForAHungServer(t *testing.T) {
+	for _, withRun := range []bool{false, true} {
+		t.Run(fmt.Sprint("Run ", withRun), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				pub := newRemoteKey(t)
+				server := &remoteServer{answer: answerWith(200, remoteDocument(t, pub))}
+				r := newRemote(t, server)
+				if withRun {
+					ctx, cancel := context.WithCancel(t.Context())
+					defer cancel()
+					go func() { _ = r.Run(ctx) }()
+					synctest.Wait()
+				}
+				kept := requireKey(t, r, pub)
+				server.set(answerHung)
+				wait := func() time.Duration {
+					begin := time.Now()
+					require.Same(t, kept, requireKey(t, r, pub))
+					return time.Since(begin)
+				}
+				idle := 5 * time.Second
+				if withRun {
+					idle = 0
+				}
+				time.Sleep(time.Hour)
+				require.Equal(t, idle, wait())
+				for range 3600 {
+					require.Zero(t, wait())
+					time.Sleep(time.Second)
+				}
+				ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+				defer cancel()
+				time.Sleep(time.Hour)
+				begin := time.Now()
+				set, err := r.KeySet(ctx, pub.KeyID())
+				require.NoError(t, err, "a caller that gives up is served the last good set")
+				require.Same(t, kept, set)
+				require.LessOrEqual(t, time.Since(begin), time.Second)
+				time.Sleep(5 * time.Second) // the fetch under way ends
+			})
+		})
+	}
+}
+
 func TestRemoteKeysRefetchReplacesTheSet(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a, b, c := newRemoteKey(t), newRemoteKey(t), newRemoteKey(t)
