@@ -49,9 +49,9 @@ type RingConfig struct {
 	// and at most 25 times RotateEvery. 0 means 24 h.
 	RetainFor time.Duration
 
-	// SyncEvery is how often the store is read, and how long one reading may
-	// take (but never more than 10 s). Every replica knows of a change by then
-	// if the store answers. 0 means 1 min.
+	// SyncEvery is the longest time between two readings of the store while it
+	// answers: every replica knows of a change by then. One reading may take half
+	// of it, and never more than 10 s. 0 means 1 min.
 	SyncEvery time.Duration
 	// MaxStale is how long a replica goes on without having read the store:
 	// after that it neither signs nor verifies, since keys may have been
@@ -75,8 +75,8 @@ type RingConfig struct {
 // and signing keys for package sessiontoken. It is safe for concurrent use.
 //
 // It reads the store when it is first asked for a key. Run keeps it in step
-// afterwards; without Run, it syncs in the background when it is used and
-// SyncEvery has passed.
+// afterwards. Without Run, it syncs when it is used: in the background when
+// SyncEvery is nearly over, and before it answers when that has passed.
 //
 // When the store fails, a ring goes on with what it has read, for at most
 // MaxStale. A store that comes back empty or with an older document is given
@@ -89,7 +89,7 @@ type Ring struct {
 	syncing *flight.Group
 	turn    chan struct{} // held by whoever is in update
 	state   atomic.Pointer[ringState]
-	failure atomic.Pointer[syncFailure]
+	last    atomic.Pointer[syncOutcome]
 }
 
 // ringState is what was last read from the store.
@@ -105,7 +105,11 @@ type signer struct {
 	err error
 }
 
-type syncFailure struct{ err error }
+// syncOutcome is that of the last sync.
+type syncOutcome struct {
+	err   error
+	ended time.Time
+}
 
 // maxRaces is how many compare-and-swaps a sync may lose before it gives up
 // until the next one.
@@ -130,7 +134,7 @@ func NewRing(cfg RingConfig) (*Ring, error) {
 		maxSkew:       cfg.MaxSkew,
 		newKey:        func() (documentKey, error) { return newDocumentKey(cfg.Algorithm, cfg.Name, r.sealed) },
 	}
-	r.syncing = flight.New(cfg.storeTimeout(), min(cfg.SyncEvery, time.Second), r.sync)
+	r.syncing = flight.New(cfg.storeTimeout(), min(cfg.SyncEvery/4*3, time.Second), r.sync)
 	return r, nil
 }
 
@@ -194,7 +198,7 @@ func (cfg *RingConfig) setDefaults() error {
 }
 
 // storeTimeout bounds one reading of the store with what it leads to.
-func (cfg *RingConfig) storeTimeout() time.Duration { return min(cfg.SyncEvery, 10*time.Second) }
+func (cfg *RingConfig) storeTimeout() time.Duration { return min(cfg.SyncEvery/2, 10*time.Second) }
 
 // RetainFor is how long a key is kept after its last signature. An issuer
 // checks at construction that none of its tokens can outlive that.
@@ -228,10 +232,11 @@ func (r *Ring) NextChange() time.Time {
 }
 
 // KeySet returns the published keys: next, current and retired. It answers from
-// memory, but waits for the store if it has never been read, was last read
-// longer than MaxStale ago, or if kid is not in the set: then at most once in a
-// second for all ids together. It fails if the set is too old to be trusted, or
-// if a kid is not known and the store cannot be asked.
+// memory, but waits for the store if it has never been read or not for MaxStale;
+// if it has not been read for SyncEvery and that is not because it fails; or if
+// kid is not in the set: then at most once in a second for all ids together. It
+// fails if the set is too old to be trusted, or if a kid is not known and the
+// store cannot be asked.
 func (r *Ring) KeySet(ctx context.Context, kid string) (*Set, error) {
 	s, err := r.fresh(ctx)
 	if err != nil {
@@ -278,14 +283,19 @@ func (s *ringState) current(now time.Time) (signer, bool) {
 	return k, ok
 }
 
-// fresh returns a state that was read less than MaxStale ago.
+// fresh returns a state that was read less than SyncEvery ago; while the store
+// fails, less than MaxStale.
 func (r *Ring) fresh(ctx context.Context) (*ringState, error) {
 	s := r.state.Load()
-	if s != nil && age(s.synced) < r.cfg.MaxStale {
-		if age(s.synced) >= r.cfg.SyncEvery {
-			r.syncing.Go()
+	if s != nil {
+		old := age(s.synced)
+		if old < r.cfg.SyncEvery/10*9 {
+			return s, nil
 		}
-		return s, nil
+		if old < r.cfg.SyncEvery || old < r.cfg.MaxStale && r.failedLately() {
+			r.syncing.Go()
+			return s, nil
+		}
 	}
 	_, err := r.syncing.Try(ctx)
 	if s = r.state.Load(); s != nil && age(s.synced) < r.cfg.MaxStale {
@@ -300,6 +310,12 @@ func (r *Ring) fresh(ctx context.Context) (*ringState, error) {
 	return nil, fmt.Errorf("keys: the store has not been read for %v: %w", age(s.synced).Round(time.Second), err)
 }
 
+// failedLately reports whether the last sync failed, and less than SyncEvery ago.
+func (r *Ring) failedLately() bool {
+	last := r.last.Load()
+	return last != nil && last.err != nil && age(last.ended) < r.cfg.SyncEvery
+}
+
 // age is the time since t by the monotonic or the wall clock, whichever says
 // more: the monotonic one stands still while a machine is suspended.
 func age(t time.Time) time.Duration {
@@ -312,9 +328,11 @@ func age(t time.Time) time.Duration {
 // runs it; it does no harm twice.
 func (r *Ring) Run(ctx context.Context) error {
 	for {
+		began := time.Now()
 		_ = r.syncing.Do(ctx) // logged by sync, and kept for Status
-		// Up to a quarter early, so that replicas started together spread out.
-		wait := r.cfg.SyncEvery - rand.N(r.cfg.SyncEvery/4+1)
+		// Early enough that no call has to wait for it, and at random, so that
+		// replicas started together spread out.
+		wait := r.cfg.SyncEvery/4*3 + rand.N(r.cfg.SyncEvery/8+1) - time.Since(began)
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
@@ -325,7 +343,7 @@ func (r *Ring) Run(ctx context.Context) error {
 
 func (r *Ring) sync(ctx context.Context) error {
 	err := r.update(ctx, nil)
-	was := r.failure.Swap(&syncFailure{err})
+	was := r.last.Swap(&syncOutcome{err, time.Now()})
 	switch {
 	case err != nil && (was == nil || was.err == nil):
 		r.cfg.Logger.Warn("keys: the ring cannot be synced with its store; it goes on with what it has", "error", err)
@@ -515,8 +533,8 @@ type KeyStatus struct {
 // Status reports from memory, without I/O. It holds no secret.
 func (r *Ring) Status() Status {
 	var st Status
-	if f := r.failure.Load(); f != nil {
-		st.Err = f.err
+	if last := r.last.Load(); last != nil {
+		st.Err = last.err
 	}
 	s := r.state.Load()
 	if s == nil {

@@ -588,3 +588,82 @@ func TestKeysAndSetsRefuse(t *testing.T) {
 }
 
 func second[T any](_ T, err error) error { return err }
+
+// A ring that nobody runs keeps its promise too: what it was told of revocations
+// is never older than SyncEvery when it is asked after a pause.
+func TestRingIdleWithoutRun(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := &network{}
+		a, b := newRing(t, n), newRing(t, n)
+		gone := current(t, a)
+		require.True(t, published(t, b, gone))
+		require.NoError(t, a.Revoke(t.Context(), gone))
+		time.Sleep(time.Minute)
+
+		var wg sync.WaitGroup
+		for range 100 {
+			wg.Go(func() {
+				set, err := b.KeySet(t.Context(), gone)
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				if _, ok := set.Key(gone); ok {
+					t.Error("an idle ring serves a revoked key")
+				}
+			})
+		}
+		wg.Wait()
+		require.Equal(t, current(t, a), current(t, b))
+	})
+}
+
+// While the store hangs, a ring that was idle waits for it once, and a ring that
+// is used or run does not.
+func TestRingWaitsOnceForAHungStore(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := &network{}
+		r := newRing(t, n)
+		kid := current(t, r)
+		n.set(func() { n.hang = true })
+		wait := func() time.Duration {
+			begin := time.Now()
+			require.True(t, published(t, r, kid))
+			return time.Since(begin)
+		}
+		time.Sleep(time.Hour)
+		require.Equal(t, 10*time.Second, wait())
+		for range 600 { // in the background from here on
+			require.Zero(t, wait())
+			time.Sleep(time.Second)
+		}
+		time.Sleep(2 * time.Minute)
+		require.Equal(t, 10*time.Second, wait())
+		n.set(func() { n.hang = false })
+		time.Sleep(2 * time.Minute)
+		require.Zero(t, wait())
+		require.NoError(t, r.Status().Err)
+	})
+
+	for _, every := range []time.Duration{time.Second, 5 * time.Second, time.Minute, time.Hour} {
+		t.Run(every.String(), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				n := &network{}
+				r := running(t, n, func(c *keys.RingConfig) { c.SyncEvery = every })
+				kid := current(t, r)
+				time.Sleep(3 * every)
+				n.set(func() { n.hang = true })
+				waited := time.Duration(0)
+				for end := time.Now().Add(min(100*every, 11*time.Hour)); time.Now().Before(end); time.Sleep(every / 20) {
+					begin := time.Now()
+					require.True(t, published(t, r, kid))
+					waited += time.Since(begin)
+				}
+				require.LessOrEqual(t, waited, min(every/2, 10*time.Second), "only for the reading that met the failure")
+				n.set(func() { n.hang = false })
+				time.Sleep(2 * every)
+				require.NoError(t, r.Status().Err)
+			})
+		})
+	}
+}
