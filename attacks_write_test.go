@@ -170,10 +170,30 @@ func (a *attacker) form() {
 			bad(name+" spare bits", "the last character with a spare bit set: the same bytes to a lenient decoder", in(seg[:len(seg)-1]+alphabet[last+1:last+2]))
 		}
 	}
+	a.spareBits()
 	std := strings.NewReplacer("-", "+", "_", "/")
 	tricky := a.sign(keys.ES256, a.header(keys.ES256), payload(claim{"state", `{"name":"???>>>~~~ü¿¿¿","roles":[]}`}))
 	require.NotEqual(a.t, tricky, std.Replace(tricky))
 	bad("standard alphabet", "base64 with plus and slash", std.Replace(tricky))
+}
+
+// spareBits: tokens with a genuine signature over a second spelling of their
+// payload, for both lengths of a segment that leave spare bits, and each bit.
+func (a *attacker) spareBits() {
+	const alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
+	for _, name := range []string{"A", "Ad", "Ada"} {
+		body := payload(claim{"state", fmt.Sprintf(`{"name":%q,"roles":[]}`, name)})
+		head, seg := jws.Encode([]byte(a.header(keys.ES256))), jws.Encode([]byte(body))
+		spare := map[int]int{0: 0, 2: 4, 3: 2}[len(seg)%4]
+		for bit := range spare {
+			last := strings.IndexByte(alphabet, seg[len(seg)-1])
+			signed := head + "." + seg[:len(seg)-1] + string(alphabet[last|1<<bit])
+			sig, err := jws.Sign(string(keys.ES256), a.keys[keys.ES256].Signer(), signed)
+			require.NoError(a.t, err)
+			a.add("malformed", fmt.Sprintf("form signed spare bit %d of %d", bit, spare),
+				"a genuine signature over a payload whose last character has a spare bit set", signed+"."+jws.Encode(sig))
+		}
+	}
 }
 
 func (a *attacker) headers() {
@@ -395,6 +415,7 @@ func (a *attacker) claims() {
 	add("expired", "exp one", "expired since 1970", payload(claim{"exp", "1"}))
 	bad("nbf future", "not yet valid", payload(claim{"nbf", date(1)}))
 	bad("iat future", "issued 61 s from now", payload(claim{"iat", date(61)}))
+	bad("exp at iat", "ends the moment it begins", payload(claim{"iat", date(30)}, claim{"exp", date(30)}))
 	bad("exp before iat", "ends before it begins", payload(claim{"iat", date(30)}, claim{"exp", date(20)}))
 	bad("auth time after iat", "the session began after the token", payload(claim{"auth_time", date(1)}))
 	bad("too long a life", "valid for longer than any session", payload(claim{"exp", date(24*3600 + 1)}))

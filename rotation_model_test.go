@@ -193,6 +193,7 @@ type model struct {
 	emergency map[string]time.Time // keys that signed without having been published
 	revoked   map[string]time.Time
 	signed    map[string]bool // keys that ever signed
+	unserved  time.Time       // when a client's fetch failed last; under mu
 
 	issued, verified, renewed, excused, revocations, rotations int
 }
@@ -202,10 +203,12 @@ func TestRotationModel(t *testing.T) {
 	if raced || testing.Short() {
 		seeds, days = 2, 8
 	}
-	var total atomic.Int64
+	var total, lostRaces, revocations atomic.Int64
 	t.Cleanup(func() {
-		if !raced && !testing.Short() && !t.Failed() {
+		if !raced && !testing.Short() && !t.Failed() { // long enough for the rare to happen
 			require.GreaterOrEqual(t, total.Load(), int64(1000), "rotations over all seeds")
+			require.NotZero(t, lostRaces.Load())
+			require.NotZero(t, revocations.Load())
 		}
 	})
 	for seed := range seeds {
@@ -216,13 +219,13 @@ func TestRotationModel(t *testing.T) {
 				m.run(time.Duration(days) * 24 * time.Hour)
 				m.stop()
 				total.Add(int64(len(m.signed)))
+				lostRaces.Add(int64(m.store.lostRaces))
+				revocations.Add(int64(m.revocations))
 				t.Logf("%d days: %d keys signed, %d rotated and %d revoked by hand, %d writes, %d lost races; %d tokens issued, %d renewed, %d verifications, %d excused",
 					days, len(m.signed), m.rotations, m.revocations, m.store.writes, m.store.lostRaces, m.issued, m.renewed, m.verified, m.excused)
 				require.NotZero(t, m.renewed)
-				if days > 30 { // long enough for the rare to happen
+				if days > 30 {
 					require.Greater(t, m.verified, 50*m.excused, "the model excuses too much")
-					require.NotZero(t, m.store.lostRaces)
-					require.NotZero(t, m.revocations)
 				}
 			})
 		})
@@ -313,6 +316,7 @@ func (m *model) RoundTrip(req *http.Request) (*http.Response, error) {
 	}
 	m.mu.Unlock()
 	if len(up) == 0 || m.links[0].chance(0.02) {
+		m.failed()
 		return nil, errLink
 	}
 	m.links[0].mu2.Lock()
@@ -322,7 +326,23 @@ func (m *model) RoundTrip(req *http.Request) (*http.Response, error) {
 	in.TLS = &tls.ConnectionState{}
 	rec := httptest.NewRecorder()
 	r.handler.ServeHTTP(rec, in)
+	if rec.Code != http.StatusOK {
+		m.failed()
+	}
 	return rec.Result(), nil
+}
+
+func (m *model) failed() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.unserved = time.Now()
+}
+
+// fetchFailed says whether a client's fetch failed, no longer ago than that.
+func (m *model) fetchFailed(within time.Duration) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return !m.unserved.IsZero() && time.Since(m.unserved) < within
 }
 
 func (m *model) run(d time.Duration) {
@@ -474,6 +494,9 @@ func (m *model) renew() {
 	token, claims, err := r.issuer.Renew(m.t.Context(), x.text, func(context.Context, *sessiontoken.Claims[attackState]) (attackState, error) {
 		return attackState{Name: "Ada"}, nil
 	})
+	if !time.Now().Before(x.renewable) {
+		return // waiting for a key took that long
+	}
 	if err != nil && (m.fresh(x.kid, modelStale) && !errors.Is(err, sessiontoken.ErrInvalid) || m.fresh(x.kid, time.Minute)) {
 		m.excused++
 		return
@@ -516,6 +539,9 @@ func (m *model) check() {
 			case gone && err == nil:
 				require.False(m.t, r.ring.Status().Synced.After(revokedAt), "replica %d has read the store since, and takes a revoked key", i)
 				require.Less(m.t, time.Since(revokedAt), modelStale, "replica %d takes a revoked key", i)
+				if r.ring.Status().Err == nil {
+					require.Less(m.t, time.Since(revokedAt), modelSync, "replica %d takes a revoked key, and the store does not fail", i)
+				}
 			case gone || err == nil:
 			case m.fresh(x.kid, time.Minute) && errors.Is(err, sessiontoken.ErrInvalid):
 				// It read the store in the second before the key was made.
@@ -535,7 +561,12 @@ func (m *model) check() {
 			m.verified++
 			switch {
 			case gone && err == nil:
-				// A client may be given the key set of a replica that is cut off.
+				// A client may be given the key set of a replica that is cut off; it
+				// goes on with what it has while fetches fail.
+				if m.fetchFailed(modelRefresh) {
+					m.excused++
+					break
+				}
 				require.Less(m.t, time.Since(revokedAt), modelStale+modelRefresh, "client %d takes a revoked key", i)
 			case gone || err == nil:
 			case m.fresh(x.kid, modelStale+modelRefresh):

@@ -151,6 +151,29 @@ func TestVerifyAudienceForms(t *testing.T) {
 	})
 }
 
+// MaxBytes is the longest token that is looked at, to the byte.
+func TestVerifyMaxBytes(t *testing.T) {
+	key := must(keys.GenerateKey(keys.ES256))
+	source := must(keys.NewStatic(key))
+	both(t, func(t *testing.T, cache func(*sessiontoken.VerifierConfig)) {
+		issuer := newIssuer[map[string]string](t, source, func(c *sessiontoken.IssuerConfig) { c.MaxBytes = 1 << 20 })
+		token, _, err := issuer.Issue(t.Context(), "user-1", map[string]string{"a": strings.Repeat("b", 9000)})
+		require.NoError(t, err)
+		for limit, want := range map[int]error{len(token): nil, len(token) - 1: sessiontoken.ErrMalformed} {
+			v := newVerifier[map[string]string](t, source, cache, func(c *sessiontoken.VerifierConfig) { c.MaxBytes = limit })
+			for range 2 {
+				_, err := v.Verify(t.Context(), token)
+				require.ErrorIs(t, err, want)
+			}
+			renewer := newIssuer[map[string]string](t, source, func(c *sessiontoken.IssuerConfig) { c.MaxBytes = limit })
+			_, _, err := renewer.Renew(t.Context(), token, func(context.Context, *sessiontoken.Claims[map[string]string]) (map[string]string, error) {
+				return nil, nil
+			})
+			require.ErrorIs(t, err, want)
+		}
+	})
+}
+
 func TestVerifyHeaderForms(t *testing.T) {
 	both(t, func(t *testing.T, cache func(*sessiontoken.VerifierConfig)) {
 		s := newShop(t, keys.EdDSA)

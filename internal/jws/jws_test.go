@@ -75,6 +75,22 @@ func TestDecodeSpellings(t *testing.T) {
 		}
 	}
 	require.Equal(t, 64*4+64*64+64*16, decoded)
+
+	decoded = 0
+	for a := range 64 {
+		for b := range 256 {
+			for c := range 256 {
+				s := string([]byte{"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"[a], byte(b), byte(c)})
+				if d, err := jws.Decode(s); err == nil {
+					decoded++
+					if s != jws.Encode(d) {
+						t.Fatalf("%q is another spelling", s)
+					}
+				}
+			}
+		}
+	}
+	require.Equal(t, 1<<16, decoded, "one spelling for each two bytes")
 }
 
 func FuzzDecode(f *testing.F) {
