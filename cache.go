@@ -72,15 +72,6 @@ func (c *cache[T]) put(token string, p *payload, claims *Claims[T], f found) {
 	c.tokens.Set(strings.Clone(token), e)
 }
 
-// copy returns claims that the caller may change.
-func (c *cache[T]) copy(e *cached[T]) (*Claims[T], error) {
-	if c.flat {
-		claims := e.claims
-		return &claims, nil
-	}
-	return decodeClaims[T](&e.payload)
-}
-
 // isOf says whether the key that verified the token is one of the set's. A set
 // that was made anew and still holds the same key is another generation of it.
 func (e *cached[T]) isOf(set *keys.Set) bool {

@@ -179,10 +179,10 @@ func claimsOf[T any](p *payload) *Claims[T] {
 	}
 }
 
-// decodeClaims is claimsOf with the state.
-func decodeClaims[T any](p *payload) (*Claims[T], error) {
+// claims is claimsOf with the state.
+func (d *stateDecoder[T]) claims(p *payload) (*Claims[T], error) {
 	c := claimsOf[T](p)
-	if json.Unmarshal(p.State, &c.State) != nil {
+	if d.decode(p.State, &c.State) != nil {
 		return nil, because(ErrClaims, "state does not fit its type")
 	}
 	return c, nil

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"reflect"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -80,6 +81,7 @@ type IssuerConfig struct {
 type Issuer[T any] struct {
 	cfg     IssuerConfig
 	genuine genuine
+	states  *stateDecoder[T]          // of tokens to renew
 	header  atomic.Pointer[keyHeader] // of the key that signed last
 }
 
@@ -91,7 +93,8 @@ func NewIssuer[T any](cfg IssuerConfig) (*Issuer[T], error) {
 		return nil, err
 	}
 	return &Issuer[T]{
-		cfg: cfg,
+		cfg:    cfg,
+		states: newStateDecoder[T](),
 		// Renew reads tokens that were issued under an earlier, larger limit.
 		genuine: genuine{issuer: cfg.Issuer, audience: cfg.Audience, keys: cfg.Keys, maxBytes: max(cfg.MaxBytes, defaultVerifyBytes)},
 	}, nil
@@ -159,7 +162,8 @@ func (i *Issuer[T]) Issue(ctx context.Context, subject string, state T) (string,
 		return "", nil, err
 	}
 	now := time.Now()
-	return i.sign(ctx, i.newPayload(subject, now), state)
+	p := i.newPayload(subject, now)
+	return i.sign(ctx, &p, state)
 }
 
 // Renew exchanges a token of a session for a new one, with a state that load
@@ -203,7 +207,7 @@ func (i *Issuer[T]) Renew(ctx context.Context, token string, load func(context.C
 	if !now.Before(end) {
 		return "", nil, because(ErrExpired, "the session has reached its end")
 	}
-	claims, err := decodeClaims[T](&old)
+	claims, err := i.states.claims(&old)
 	if err != nil {
 		return "", nil, err
 	}
@@ -227,7 +231,7 @@ func (i *Issuer[T]) Renew(ctx context.Context, token string, load func(context.C
 	if !time.Now().Before(p.Expires.time()) {
 		return "", nil, because(ErrExpired, "the session ended while its state was loaded")
 	}
-	return i.sign(ctx, p, state)
+	return i.sign(ctx, &p, state)
 }
 
 // Size reports how large the token for this subject and state would be, and
@@ -237,7 +241,8 @@ func (i *Issuer[T]) Size(ctx context.Context, subject string, state T) (SizeRepo
 	if err := checkSubject(subject); err != nil {
 		return SizeReport{}, err
 	}
-	d, err := i.draft(ctx, i.newPayload(subject, time.Now()), &state)
+	p := i.newPayload(subject, time.Now())
+	d, err := i.draft(ctx, &p, &state)
 	if err != nil {
 		return SizeReport{}, err
 	}
@@ -246,10 +251,10 @@ func (i *Issuer[T]) Size(ctx context.Context, subject string, state T) (SizeRepo
 	return d.report, nil
 }
 
-func (i *Issuer[T]) newPayload(subject string, now time.Time) *payload {
+func (i *Issuer[T]) newPayload(subject string, now time.Time) payload {
 	iat := numericDate(now.Unix())
 	tokenID, sessionID := newIDs()
-	return &payload{
+	return payload{
 		Issuer:    i.cfg.Issuer,
 		Subject:   subject,
 		Audience:  i.cfg.Audience,
@@ -346,13 +351,18 @@ func (i *Issuer[T]) sign(ctx context.Context, p *payload, state T) (string, *Cla
 		d.report.weigh(d.body.Bytes())
 		return "", nil, &SizeError{Report: d.report}
 	}
-	out := append(make([]byte, 0, d.report.Bytes), d.header...)
-	out = jws.AppendEncode(append(out, '.'), d.body.Bytes())
-	sig, err := jws.Sign(string(d.key.Public().Algorithm()), d.key.Signer(), string(out))
+	var out strings.Builder // with room for all: what is signed becomes its beginning
+	out.Grow(d.report.Bytes)
+	out.WriteString(d.header)
+	out.WriteByte('.')
+	out.Write(jws.AppendEncode(d.body.AvailableBuffer(), d.body.Bytes()))
+	sig, err := jws.Sign(string(d.key.Public().Algorithm()), d.key.Signer(), out.String())
 	if err != nil {
 		return "", nil, fmt.Errorf("sessiontoken: %w", err)
 	}
-	return string(jws.AppendEncode(append(out, '.'), sig)), c, nil
+	out.WriteByte('.')
+	out.Write(jws.AppendEncode(d.body.AvailableBuffer(), sig))
+	return out.String(), c, nil
 }
 
 func checkSubject(subject string) error {

@@ -82,6 +82,7 @@ type VerifierConfig struct {
 // for concurrent use.
 type Verifier[T any] struct {
 	genuine     genuine
+	states      *stateDecoder[T]
 	cache       *cache[T] // nil if turned off
 	revocations RevocationChecker
 	leeway      time.Duration
@@ -118,6 +119,7 @@ func NewVerifier[T any](cfg VerifierConfig) (*Verifier[T], error) {
 	}
 	v := &Verifier[T]{
 		genuine:     genuine{issuer: cfg.Issuer, audience: []string{cfg.Audience}, keys: cfg.Keys, maxBytes: cfg.MaxBytes},
+		states:      newStateDecoder[T](),
 		revocations: cfg.Revocations,
 		leeway:      cfg.Leeway,
 		maxTTL:      cfg.MaxTTL,
@@ -163,7 +165,7 @@ func (v *Verifier[T]) Verify(ctx context.Context, token string) (*Claims[T], err
 	if err := v.checkTimes(&p); err != nil {
 		return nil, err
 	}
-	c, err := decodeClaims[T](&p)
+	c, err := v.states.claims(&p)
 	if err != nil {
 		return nil, err
 	}
@@ -186,7 +188,11 @@ func (v *Verifier[T]) again(ctx context.Context, token string, e *cached[T]) (*C
 	if err := checkRevoked(ctx, v.revocations, &e.payload, e.key.KeyID()); err != nil {
 		return nil, err
 	}
-	return v.cache.copy(e)
+	if v.cache.flat {
+		claims := e.claims
+		return &claims, nil
+	}
+	return v.states.claims(&e.payload)
 }
 
 // checkTimes holds the claims to this moment and to the verifier's limits.

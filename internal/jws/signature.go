@@ -10,6 +10,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"sync"
 
 	"github.com/golang-jwt/jwt/v5"
 )
@@ -43,7 +44,7 @@ func (es256) Verify(input string, sig []byte, key any) error {
 		return ErrSignature
 	}
 	var buf [72]byte
-	digest := sha256.Sum256([]byte(input))
+	digest := sha256Of(input)
 	if !ecdsa.VerifyASN1(pub, digest[:], appendDER(buf[:0], sig)) {
 		return ErrSignature
 	}
@@ -55,7 +56,7 @@ func (es256) Sign(input string, key any) ([]byte, error) {
 	if !ok {
 		return nil, ErrKey
 	}
-	digest := sha256.Sum256([]byte(input))
+	digest := sha256Of(input)
 	der, err := ecdsa.SignASN1(rand.Reader, priv, digest[:])
 	if err != nil {
 		return nil, err
@@ -88,7 +89,12 @@ func (eddsa) Alg() string { return "EdDSA" }
 
 func (eddsa) Verify(input string, sig []byte, key any) error {
 	pub, ok := key.(ed25519.PublicKey)
-	if !ok || len(pub) != ed25519.PublicKeySize || !ed25519.Verify(pub, []byte(input), sig) {
+	if !ok || len(pub) != ed25519.PublicKeySize {
+		return ErrSignature
+	}
+	message := borrow(input)
+	defer giveBack(message)
+	if !ed25519.Verify(pub, *message, sig) {
 		return ErrSignature
 	}
 	return nil
@@ -99,7 +105,32 @@ func (eddsa) Sign(input string, key any) ([]byte, error) {
 	if !ok || len(priv) != ed25519.PrivateKeySize {
 		return nil, ErrKey
 	}
-	return ed25519.Sign(priv, []byte(input)), nil
+	message := borrow(input)
+	defer giveBack(message)
+	return ed25519.Sign(priv, *message), nil
+}
+
+// inputs holds copies of signing inputs for as long as they are hashed: golang-jwt
+// hands them over as strings, and the standard library takes bytes.
+var inputs = sync.Pool{New: func() any { return new([]byte) }}
+
+func borrow(input string) *[]byte {
+	b := inputs.Get().(*[]byte)
+	*b = append((*b)[:0], input...)
+	return b
+}
+
+func giveBack(b *[]byte) {
+	const most = 16 << 10 // a long token must not be paid for ever after
+	if cap(*b) <= most {
+		inputs.Put(b)
+	}
+}
+
+func sha256Of(input string) [sha256.Size]byte {
+	b := borrow(input)
+	defer giveBack(b)
+	return sha256.Sum256(*b)
 }
 
 // method returns the signing method of alg if pub is a key for it. The values

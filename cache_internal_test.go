@@ -1,0 +1,99 @@
+//go:build !race
+
+package sessiontoken
+
+import (
+	"fmt"
+	"math"
+	"math/rand/v2"
+	"runtime"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/sessiontoken/sessiontoken/keys"
+)
+
+// TestCacheUnderLoad: sessions that come back as in the wild (Zipf, 0.99) keep
+// their place although half of all requests bring a valid token that never
+// comes again, and although there is room for one session in ten.
+//
+// It drives the cache itself: what enters are tokens that passed every check,
+// and a million signatures would prove nothing more about it.
+func TestCacheUnderLoad(t *testing.T) {
+	const sessions, room, requests = 100_000, 10_000, 1_000_000
+	type state struct {
+		Name  string   `json:"name"`
+		Roles []string `json:"roles"`
+	}
+	json := fmt.Sprintf(`{"name":"Ada Lovelace","roles":[%s]}`, strings.Repeat(`"editor",`, 40)+`"member"`)
+	text := strings.Repeat("x", 900) // a token's length beside what tells it apart
+	key := must(keys.GenerateKey(keys.EdDSA)).Public()
+	set := must(keys.NewSet(key))
+	ours := audience{"api"}
+	insert := func(c *cache[state], token string) {
+		ids := strings.Clone(token[:60]) // as the scanner makes them: one string
+		p := payload{Issuer: "https://issuer.example", Audience: ours, Subject: ids[:12], TokenID: ids[12:36], SessionID: ids[36:], State: []byte(json)}
+		c.put(token, &p, claimsOf[state](&p), found{key, set})
+	}
+	one := newCache[state](1 << 20)
+	insert(one, fmt.Sprintf("r%011d%s", 0, text))
+	bytes := int(one.tokens.WeightedSize()) * room
+
+	rng := rand.New(rand.NewPCG(1, 2))
+	zipf := newZipf(sessions, 0.99)
+	runtime.GC()
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	c := newCache[state](bytes)
+	hits, asked := 0, 0
+	for i := range requests {
+		token := fmt.Sprintf("o%011d%s", i, text)
+		real := i%2 == 0
+		if real {
+			token = fmt.Sprintf("r%011d%s", zipf(rng), text)
+		}
+		_, hit := c.tokens.GetIfPresent(token)
+		if !hit {
+			insert(c, token)
+		}
+		if real && i >= requests/2 { // the first half fills it
+			asked++
+			if hit {
+				hits++
+			}
+		}
+		require.LessOrEqual(t, c.tokens.WeightedSize(), uint64(bytes))
+	}
+	rate := float64(hits) / float64(asked)
+	runtime.GC()
+	runtime.ReadMemStats(&after)
+	used := int(after.HeapAlloc) - int(before.HeapAlloc)
+	t.Logf("hit rate of the real sessions %.3f; %d entries; %d of %d bytes by weight, %d of heap", rate, c.tokens.EstimatedSize(), c.tokens.WeightedSize(), bytes, used)
+	require.GreaterOrEqual(t, rate, 0.70)
+	require.LessOrEqual(t, used, bytes, "the bound is one of memory, not of an estimate")
+	require.Greater(t, c.tokens.EstimatedSize(), room*9/10, "it is full")
+}
+
+// newZipf returns a source of the ranks 0 to n-1, of which rank r comes with a
+// probability in proportion to 1/(r+1)^s. (That of math/rand wants s > 1.)
+func newZipf(n int, s float64) func(*rand.Rand) int {
+	sums, sum := make([]float64, n), 0.0
+	for i := range sums {
+		sum += math.Pow(float64(i+1), -s)
+		sums[i] = sum
+	}
+	return func(rng *rand.Rand) int {
+		i, _ := slices.BinarySearch(sums, rng.Float64()*sum)
+		return min(i, n-1)
+	}
+}
+
+func must[T any](v T, err error) T {
+	if err != nil {
+		panic(err)
+	}
+	return v
+}
