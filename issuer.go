@@ -355,6 +355,7 @@ func (i *Issuer[T]) sign(ctx context.Context, p *payload, state T) (string, *Cla
 	out.Grow(d.report.Bytes)
 	out.WriteString(d.header)
 	out.WriteByte('.')
+	d.body.Grow(jws.EncodedLen(d.body.Len())) // for AvailableBuffer, and for good: it is kept
 	out.Write(jws.AppendEncode(d.body.AvailableBuffer(), d.body.Bytes()))
 	sig, err := jws.Sign(string(d.key.Public().Algorithm()), d.key.Signer(), out.String())
 	if err != nil {

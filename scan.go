@@ -148,26 +148,22 @@ func scanDate(raw []byte, i int) (numericDate, int, bool) {
 // strings alone. If the bytes up to there are one JSON value, they are the one
 // that a decoder would have read.
 func scanValue(raw []byte, i int) ([]byte, int, bool) {
-	depth, quoted := 1, false // 1: inside the payload's own object
+	depth := 1 // inside the payload's own object
 	for j := i; j < len(raw); j++ {
 		c := raw[j]
-		if quoted {
-			switch c {
-			case '\\':
-				j++
-			case '"':
-				quoted = false
+		switch {
+		case !structural[c]:
+		case c == '"':
+			for j++; j < len(raw) && raw[j] != '"'; j++ {
+				if raw[j] == '\\' {
+					j++
+				}
 			}
-			continue
-		}
-		switch c {
-		case '"':
-			quoted = true
-		case '{', '[':
+		case c == '{' || c == '[':
 			if depth++; depth > strictjson.MaxDepth {
 				return nil, i, false
 			}
-		case '}', ']', ',':
+		default:
 			if depth == 1 {
 				return raw[i:j], j, j > i
 			}
@@ -178,6 +174,9 @@ func scanValue(raw []byte, i int) ([]byte, int, bool) {
 	}
 	return nil, i, false
 }
+
+// structural are the bytes that scanValue stops at.
+var structural = [256]bool{'"': true, '{': true, '[': true, '}': true, ']': true, ',': true}
 
 // names says whether the audience holds one name, byte for byte.
 func (s *scanned) names(audience string) bool {
