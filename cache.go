@@ -2,6 +2,7 @@ package sessiontoken
 
 import (
 	"reflect"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -24,14 +25,12 @@ import (
 // presented, and otherwise leaves with what is no longer asked for.
 type cache[T any] struct {
 	tokens *otter.Cache[string, *cached[T]]
-	// flat: T holds no pointer, slice, map or interface, so a copy shares
-	// nothing that can be changed. Any other is decoded afresh for each caller.
-	flat bool
+	copies copier[T]
 }
 
 // cached is one verified token. Only its generation changes.
 type cached[T any] struct {
-	payload    payload // State is the JSON to decode, unless T is flat
+	payload    payload // State is the JSON to decode, unless T can be copied
 	claims     Claims[T]
 	key        *keys.PublicKey
 	generation atomic.Pointer[keys.Set] // in which the key was seen last
@@ -44,7 +43,7 @@ const cachedOverhead = 768
 
 func newCache[T any](bytes int) *cache[T] {
 	return &cache[T]{
-		flat: isFlat(reflect.TypeFor[T]()),
+		copies: newCopier[T](),
 		tokens: otter.Must(&otter.Options[string, *cached[T]]{
 			MaximumWeight: uint64(bytes),
 			Weigher:       func(_ string, c *cached[T]) uint32 { return c.weight },
@@ -59,16 +58,19 @@ func newCache[T any](bytes int) *cache[T] {
 func (c *cache[T]) put(token string, p *payload, claims *Claims[T], f found) {
 	e := &cached[T]{payload: *p, claims: *claims, key: f.key}
 	e.generation.Store(f.set)
-	// A decoded state is hardly larger than its JSON and the size of its type.
+	// What a decoded state holds beside its slices is hardly larger than its
+	// JSON and the size of its type.
 	weight := len(token) + len(p.State) + int(reflect.TypeFor[T]().Size()) + cachedOverhead
-	e.weight = uint32(min(weight, 1<<31))
-	if c.flat {
+	// The caller has the only state, so far.
+	if c.copies.able {
 		e.payload.State = nil // which would keep the whole payload alive
+		weight += c.copies.copy(&e.claims.State, &claims.State)
 	} else {
 		e.payload.State = []byte(string(p.State))
 		var none T
-		e.claims.State = none // the caller has the only one
+		e.claims.State = none
 	}
+	e.weight = uint32(min(weight, 1<<31))
 	c.tokens.Set(strings.Clone(token), e)
 }
 
@@ -84,6 +86,59 @@ func (e *cached[T]) isOf(set *keys.Set) bool {
 	}
 	e.generation.Store(set)
 	return true
+}
+
+// copier copies states, if T allows it, so that no copy shares anything that
+// can be changed. States of other types are decoded afresh for each caller.
+type copier[T any] struct {
+	able   bool    // T holds nothing that can be changed, or only slices of such
+	slices [][]int // where they are
+}
+
+func newCopier[T any]() (c copier[T]) {
+	c.able = c.find(reflect.TypeFor[T](), nil)
+	return c
+}
+
+func (c *copier[T]) find(t reflect.Type, at []int) bool {
+	switch {
+	case isFlat(t):
+		return true
+	case t.Kind() == reflect.Slice && isFlat(t.Elem()) && len(at) > 0:
+		c.slices = append(c.slices, slices.Clone(at))
+		return true
+	case t.Kind() == reflect.Struct:
+		for i := range t.NumField() {
+			f := t.Field(i)
+			if !isFlat(f.Type) && (!f.IsExported() || !c.find(f.Type, append(at, i))) {
+				return false
+			}
+		}
+		return true
+	}
+	return false
+}
+
+// copy makes to a copy of from, and returns the size in bytes of its slices.
+func (c *copier[T]) copy(to, from *T) (size int) {
+	*to = *from
+	if len(c.slices) == 0 {
+		return 0
+	}
+	v, shared := reflect.ValueOf(to).Elem(), reflect.ValueOf(from).Elem()
+	for _, field := range c.slices {
+		f := v.FieldByIndex(field)
+		n := f.Len()
+		if n == 0 && f.Cap() == 0 {
+			continue // nil or empty; either has nothing to share
+		}
+		f.SetZero()
+		f.Grow(max(n, 1)) // an empty slice is not nil
+		f.SetLen(n)
+		reflect.Copy(f, shared.FieldByIndex(field))
+		size += f.Cap() * int(f.Type().Elem().Size())
+	}
+	return size
 }
 
 var timeType = reflect.TypeFor[time.Time]()

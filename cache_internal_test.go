@@ -97,3 +97,24 @@ func must[T any](v T, err error) T {
 	}
 	return v
 }
+
+func TestCopierKnowsItsLimits(t *testing.T) {
+	type inner struct{ L []int }
+	type hidden struct{ l []int }
+	_ = hidden{}.l
+	require.True(t, newCopier[string]().able)
+	require.True(t, newCopier[struct {
+		A []string
+		B inner
+		C []inner2
+	}]().able)
+	require.False(t, newCopier[[]string]().able, "no field to reach it by")
+	require.False(t, newCopier[struct{ A []inner }]().able, "slices of slices")
+	require.False(t, newCopier[struct{ A hidden }]().able, "cannot be set")
+	require.False(t, newCopier[struct{ A map[string]string }]().able)
+	require.False(t, newCopier[struct{ A *int }]().able)
+	require.False(t, newCopier[struct{ A any }]().able)
+	require.False(t, newCopier[struct{ A [2][]int }]().able)
+}
+
+type inner2 struct{ A, B string }

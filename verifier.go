@@ -188,8 +188,9 @@ func (v *Verifier[T]) again(ctx context.Context, token string, e *cached[T]) (*C
 	if err := checkRevoked(ctx, v.revocations, &e.payload, e.key.KeyID()); err != nil {
 		return nil, err
 	}
-	if v.cache.flat {
+	if v.cache.copies.able {
 		claims := e.claims
+		v.cache.copies.copy(&claims.State, &e.claims.State)
 		return &claims, nil
 	}
 	return v.states.claims(&e.payload)

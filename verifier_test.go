@@ -347,6 +347,41 @@ func TestClaimsAreTheCallers(t *testing.T) {
 	})
 }
 
+// The same for a state that the cache copies instead of decoding it afresh.
+func TestCopiedClaimsAreTheCallers(t *testing.T) {
+	both(t, func(t *testing.T, cache func(*sessiontoken.VerifierConfig)) {
+		type inner struct{ Numbers []int }
+		type state struct {
+			Roles  []string
+			Inner  inner
+			Pairs  [][2]string
+			Bytes  []byte
+			Empty  []string
+			Absent []string `json:",omitzero"`
+			Plain  [2]int
+		}
+		source := staticSource(t, keys.EdDSA)
+		made := state{Roles: []string{"a", "b", "c"}, Inner: inner{[]int{1, 2}}, Pairs: [][2]string{{"x", "y"}}, Bytes: []byte{1}, Empty: []string{}}
+		token, _, err := newIssuer[state](t, source).Issue(t.Context(), "u", made)
+		require.NoError(t, err)
+		v := newVerifier[state](t, source, cache)
+		for range 3 {
+			got, err := v.Verify(t.Context(), token)
+			require.NoError(t, err)
+			require.Equal(t, made, got.State)
+			other, err := v.Verify(t.Context(), token)
+			require.NoError(t, err)
+			s := &got.State
+			_ = append(s.Roles[:1], "admin", "admin", "admin")
+			s.Inner.Numbers[0], s.Pairs[0][1], s.Bytes[0], s.Plain[0] = 9, "admin", 9, 9
+			mine, theirs := append(s.Empty, "admin"), append(other.State.Empty, "user")
+			require.Equal(t, []string{"admin"}, mine)
+			require.Equal(t, []string{"user"}, theirs)
+			require.Equal(t, made, other.State)
+		}
+	})
+}
+
 func TestVerifyConcurrently(t *testing.T) {
 	shops := []*shop{newShop(t, keys.ES256), newShop(t, keys.EdDSA)}
 	source := &changing{set: mustSet(t, shops[0].key.Public(), shops[1].key.Public())}
