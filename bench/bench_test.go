@@ -1,12 +1,20 @@
 package bench_test
 
 import (
+	"context"
+	"errors"
+	"fmt"
 	"math/rand/v2"
+	"runtime"
 	"slices"
+	"strings"
+	"sync"
 	"testing"
 	"time"
 
+	"github.com/sessiontoken/sessiontoken"
 	"github.com/sessiontoken/sessiontoken/bench"
+	"github.com/sessiontoken/sessiontoken/keys"
 )
 
 // floorName is the floor's name in benchmark names and metrics.
@@ -60,6 +68,147 @@ func issuers(b *testing.B, alg bench.Algorithm) []contestant {
 	for name, c := range contenders(b, f, alg) {
 		out = append(out, contestant{name, func() error {
 			_, err := c.Issue(bench.Subject, state)
+			return err
+		}})
+	}
+	return out
+}
+
+// refusers is the same for a token whose signature is another's.
+func refusers(b *testing.B, alg bench.Algorithm) []contestant {
+	b.Helper()
+	f := newFixture(b)
+	key := f.Current(alg)
+	token, _, err := bench.GoodToken(key)
+	if err != nil {
+		b.Fatal(err)
+	}
+	other, _, err := bench.GoodToken(key)
+	if err != nil {
+		b.Fatal(err)
+	}
+	forged := token[:strings.LastIndexByte(token, '.')] + other[strings.LastIndexByte(other, '.'):]
+	floor, err := bench.NewFloor(key, forged)
+	if err != nil {
+		b.Fatal(err)
+	}
+	refuse := func(verify func() error) func() error {
+		return func() error {
+			if verify() == nil {
+				return errors.New("a forged token was accepted")
+			}
+			return nil
+		}
+	}
+	out := []contestant{{floorName, refuse(floor.Verify)}}
+	for name, c := range contenders(b, f, alg) {
+		out = append(out, contestant{name, refuse(func() error {
+			_, err := c.Verify(forged)
+			return err
+		})})
+	}
+	return out
+}
+
+// plainState is a state without slices: a hit copies it and nothing else.
+type plainState struct {
+	UserID, Tenant, Name, Locale string
+	Plan, Seats                  int
+	MFA, Staff                   bool
+}
+
+// sessions returns the ways of reading a session that the server has seen
+// before, and the floor of ES256.
+func sessions(b *testing.B, alg bench.Algorithm) []contestant {
+	b.Helper()
+	key := newFixture(b).Current(alg)
+	token, _, err := bench.GoodToken(key)
+	if err != nil {
+		b.Fatal(err)
+	}
+	floor, err := bench.NewFloor(key, token)
+	if err != nil {
+		b.Fatal(err)
+	}
+	out := []contestant{{floorName, floor.Verify}}
+	servers, ways := readers(b)
+	subjects := make([]string, 100)
+	for i := range subjects {
+		subjects[i] = fmt.Sprintf("user-%08d", i)
+	}
+	for _, way := range ways {
+		o, err := way.Open(servers, subjects, bench.TokenTTL)
+		if err != nil {
+			b.Fatalf("%s: %v", way.Name, err)
+		}
+		b.Cleanup(o.Close)
+		next := 0
+		out = append(out, contestant{way.Name, func() error {
+			next++
+			_, _, err := o.Read(context.Background(), o.Presented[next%len(o.Presented)])
+			return err
+		}})
+	}
+	verify := repeated(b)
+	return append(out, contestant{"sessiontoken-repeated-plain", verify})
+}
+
+// repeated is a verification of a token of a plain state that was seen before.
+func repeated(b *testing.B) func() error {
+	b.Helper()
+	issuer, verifier, err := bench.SessiontokenPair[plainState](keys.ES256, bench.TokenTTL, 0)
+	if err != nil {
+		b.Fatal(err)
+	}
+	s := bench.SampleState()
+	token, _, err := issuer.Issue(context.Background(), bench.Subject, plainState{s.UserID, s.Tenant, s.Name, s.Locale, s.PlanLevel, s.SeatCount, s.MFA, s.Staff})
+	if err != nil {
+		b.Fatal(err)
+	}
+	return func() error {
+		_, err := verifier.Verify(context.Background(), token)
+		return err
+	}
+}
+
+// keySets returns first verifications with a set of one key and with one of a
+// hundred, over the floor.
+func keySets(b *testing.B, alg bench.Algorithm) []contestant {
+	b.Helper()
+	f := newFixture(b)
+	key := f.Current(alg)
+	token, _, err := bench.GoodToken(key)
+	if err != nil {
+		b.Fatal(err)
+	}
+	floor, err := bench.NewFloor(key, token)
+	if err != nil {
+		b.Fatal(err)
+	}
+	out := []contestant{{floorName, floor.Verify}}
+	signing, err := keys.NewSigningKey(keys.ES256, key.Signer)
+	if err != nil {
+		b.Fatal(err)
+	}
+	public := []*keys.PublicKey{signing.Public()}
+	for _, n := range []int{1, 100} {
+		for len(public) < n {
+			k, err := keys.GenerateKey(keys.ES256)
+			if err != nil {
+				b.Fatal(err)
+			}
+			public = append(public, k.Public())
+		}
+		set, err := keys.NewSet(public...)
+		if err != nil {
+			b.Fatal(err)
+		}
+		v, err := sessiontoken.NewVerifier[bench.State](sessiontoken.VerifierConfig{Issuer: bench.Issuer, Audience: bench.Audience, Keys: set, CacheBytes: -1})
+		if err != nil {
+			b.Fatal(err)
+		}
+		out = append(out, contestant{fmt.Sprintf("%d-keys", n), func() error {
+			_, err := v.Verify(context.Background(), token)
 			return err
 		}})
 	}
@@ -120,13 +269,21 @@ const slice = 1500 * time.Microsecond
 //	<peer>/floor   the median over the rounds of the peer's time per call
 //	               divided by the floor's in the same round
 //	floor-ns       the median of the floor's time per call, in nanoseconds
+//
+// Verify is a first verification, Refuse that of a forged signature, Session the
+// reading of a session that the server has seen before, in the several ways of
+// [bench.Readers], and KeySet a first verification with one key and with a
+// hundred.
 func BenchmarkInterleaved(b *testing.B) {
-	b.Run("Verify", func(b *testing.B) { interleaved(b, verifiers) })
-	b.Run("Issue", func(b *testing.B) { interleaved(b, issuers) })
+	b.Run("Verify", func(b *testing.B) { interleaved(b, verifiers, bench.Algorithms()...) })
+	b.Run("Issue", func(b *testing.B) { interleaved(b, issuers, bench.Algorithms()...) })
+	b.Run("Refuse", func(b *testing.B) { interleaved(b, refusers, bench.ES256, bench.EdDSA) })
+	b.Run("Session", func(b *testing.B) { interleaved(b, sessions, bench.ES256) })
+	b.Run("KeySet", func(b *testing.B) { interleaved(b, keySets, bench.ES256) })
 }
 
-func interleaved(b *testing.B, line func(*testing.B, bench.Algorithm) []contestant) {
-	for _, alg := range bench.Algorithms() {
+func interleaved(b *testing.B, line func(*testing.B, bench.Algorithm) []contestant, algs ...bench.Algorithm) {
+	for _, alg := range algs {
 		b.Run(string(alg), func(b *testing.B) {
 			contestants := line(b, alg)
 			calls := make([]int, len(contestants)) // in one turn
@@ -164,6 +321,48 @@ func interleaved(b *testing.B, line func(*testing.B, bench.Algorithm) []contesta
 	}
 }
 
+// BenchmarkCores/<heap>: repeated verifications of one token, by one goroutine
+// and by two at once, in turns of 15 ms. It reports
+//
+//	2-cores/1-core   the median over the rounds of the throughput of two
+//	                 goroutines divided by that of one
+//
+// What bounds it is the garbage collector, which one goroutine leaves a core of
+// its own. So it is measured twice: with 64 MB alive, as a server has them, and
+// in an empty process, which collects every few thousand calls.
+func BenchmarkCores(b *testing.B) {
+	if runtime.GOMAXPROCS(0) < 2 {
+		b.Skip("one core")
+	}
+	for _, heap := range []struct {
+		name  string
+		alive int
+	}{{"heap-64MB", 64 << 20}, {"heap-empty", 0}} {
+		b.Run(heap.name, func(b *testing.B) {
+			alive := make([]byte, heap.alive)
+			c := contestant{"repeated", repeated(b)}
+			calls := 10 * calibrate(b, c)
+			var ratios []float64
+			b.ResetTimer()
+			for range b.N {
+				start := time.Now()
+				turn(b, c, calls)
+				one := time.Since(start)
+				start = time.Now()
+				var wg sync.WaitGroup
+				for range 2 {
+					wg.Go(func() { turn(b, c, calls) })
+				}
+				wg.Wait()
+				ratios = append(ratios, 2*float64(one)/float64(time.Since(start)))
+			}
+			b.ReportMetric(0, "ns/op")
+			b.ReportMetric(median(ratios), "2-cores/1-core")
+			runtime.KeepAlive(alive)
+		})
+	}
+}
+
 // calibrate returns how many calls fill one turn. The calls it makes also warm
 // the contestant up.
 func calibrate(b *testing.B, c contestant) int {
@@ -181,7 +380,8 @@ func turn(b *testing.B, c contestant, n int) float64 {
 	start := time.Now()
 	for range n {
 		if err := c.run(); err != nil {
-			b.Fatalf("%s: %v", c.name, err)
+			b.Errorf("%s: %v", c.name, err)
+			break
 		}
 	}
 	return float64(time.Since(start)) / float64(n)
