@@ -26,6 +26,8 @@ var (
 	// ErrClaims: the signature is good, but a claim is missing, of the wrong
 	// type or not for this verifier.
 	ErrClaims error = &invalid{text: "claims"}
+	// ErrAudience: the token is for somebody else. It matches ErrClaims too.
+	ErrAudience = because(ErrClaims, "aud does not name this audience")
 	// ErrExpired: past its end. From Renew: past the time in which it could be
 	// renewed, or past the end of the session.
 	ErrExpired error = &invalid{text: "expired"}

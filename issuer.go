@@ -234,6 +234,43 @@ func (i *Issuer[T]) Renew(ctx context.Context, token string, load func(context.C
 	return i.sign(ctx, &p, state)
 }
 
+// Resume issues a token of a session that began earlier, by what the server
+// itself has on record of it: a refresh token's family, for instance. None of it
+// may come from a client; state is what the authority says now. began is the
+// session's auth_time, in whole seconds.
+//
+// The end of the session is where it was: past MaxSession after began it is
+// [ErrExpired], and a session that was ended is [ErrRevoked].
+func (i *Issuer[T]) Resume(ctx context.Context, subject, sessionID string, began time.Time, state T) (string, *Claims[T], error) {
+	if err := checkSubject(subject); err != nil {
+		return "", nil, err
+	}
+	now := time.Now()
+	if sessionID == "" || !utf8.ValidString(sessionID) {
+		return "", nil, errors.New("sessiontoken: Resume: sessionID is required, in valid UTF-8")
+	}
+	if began.Unix() <= 0 || began.After(now.Add(clockAhead)) {
+		return "", nil, errors.New("sessiontoken: Resume: began is required, and not in the future")
+	}
+	p := i.newPayload(subject, now)
+	p.SessionID = sessionID
+	p.AuthTime = numericDate(began.Unix())
+	p.IssuedAt = max(p.IssuedAt, p.AuthTime) // another machine's clock
+	end := p.AuthTime.time().Add(i.cfg.MaxSession)
+	p.Expires = min(p.Expires, numericDate(end.Unix()))
+	if !now.Before(end) || p.Expires <= p.IssuedAt {
+		return "", nil, because(ErrExpired, "the session has reached its end")
+	}
+	key, err := i.cfg.Keys.SigningKey(ctx)
+	if err != nil {
+		return "", nil, fmt.Errorf("sessiontoken: no key to sign with: %w", err)
+	}
+	if err := checkRevoked(ctx, i.cfg.Revocations, &p, key.Public().KeyID()); err != nil {
+		return "", nil, err
+	}
+	return i.sign(ctx, &p, state)
+}
+
 // Size reports how large the token for this subject and state would be, and
 // which claims weigh most, without signing: a test of the application can hold
 // its state to a budget. Unlike Issue it also reports on a token over the limit.

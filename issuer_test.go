@@ -432,3 +432,50 @@ func TestSize(t *testing.T) {
 	_, _, err = over.Renew(t.Context(), token, func(context.Context, *sessiontoken.Claims[state]) (state, error) { return state{}, nil })
 	require.NoError(t, err, "a token issued under a larger limit is still renewed")
 }
+
+func TestResume(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		source := staticSource(t, keys.EdDSA)
+		list := &revocations{}
+		issuer := newIssuer[attackState](t, source, func(c *sessiontoken.IssuerConfig) { c.Revocations = list; c.MaxSession = 10 * time.Hour })
+		v := newVerifier[attackState](t, source)
+		began := time.Now()
+		_, first, err := issuer.Issue(t.Context(), "user-1", attackState{Roles: []string{"old"}})
+		require.NoError(t, err)
+		time.Sleep(10*time.Hour - 2*time.Minute)
+		token, c, err := issuer.Resume(t.Context(), "user-1", first.SessionID, first.AuthTime, attackState{Roles: []string{"new"}})
+		require.NoError(t, err)
+		read, err := v.Verify(t.Context(), token)
+		require.NoError(t, err)
+		require.Equal(t, c, read)
+		require.Equal(t, first.SessionID, c.SessionID)
+		require.Equal(t, first.AuthTime, c.AuthTime)
+		require.NotEqual(t, first.TokenID, c.TokenID)
+		require.Equal(t, []string{"new"}, c.State.Roles)
+		require.Equal(t, began.Add(10*time.Hour).UTC(), c.Expires, "not beyond the end of the session")
+
+		for name, f := range map[string]func() error{
+			"subject":   func() error { return errorOf(issuer.Resume(t.Context(), "", "sid", began, attackState{})) },
+			"sessionID": func() error { return errorOf(issuer.Resume(t.Context(), "u", "", began, attackState{})) },
+			"in valid":  func() error { return errorOf(issuer.Resume(t.Context(), "u", "\xff", began, attackState{})) },
+			"began":     func() error { return errorOf(issuer.Resume(t.Context(), "u", "sid", time.Time{}, attackState{})) },
+			"future": func() error {
+				return errorOf(issuer.Resume(t.Context(), "u", "sid", time.Now().Add(time.Hour), attackState{}))
+			},
+		} {
+			err := f()
+			require.ErrorContains(t, err, name)
+			require.NotErrorIs(t, err, sessiontoken.ErrInvalid)
+		}
+		list.sid = first.SessionID
+		require.ErrorIs(t, errorOf(issuer.Resume(t.Context(), "user-1", first.SessionID, first.AuthTime, attackState{})), sessiontoken.ErrRevoked)
+		list.sid, list.err = "", errors.New("down")
+		require.ErrorIs(t, errorOf(issuer.Resume(t.Context(), "user-1", first.SessionID, first.AuthTime, attackState{})), list.err)
+		list.err = nil
+		time.Sleep(2 * time.Minute)
+		require.ErrorIs(t, errorOf(issuer.Resume(t.Context(), "user-1", first.SessionID, first.AuthTime, attackState{})), sessiontoken.ErrExpired)
+	})
+}
+
+// errorOf is the error of a call that also returns a token and claims.
+func errorOf(_ string, _ *sessiontoken.Claims[attackState], err error) error { return err }

@@ -310,7 +310,7 @@ func (g *genuine) claims(raw []byte) (payload, error) {
 	case p.Issuer != g.issuer:
 		return p, because(ErrClaims, "iss is another issuer")
 	case len(p.Audience) == 0:
-		return p, because(ErrClaims, "aud does not name this audience")
+		return p, ErrAudience
 	}
 	return p, nil
 }

@@ -143,6 +143,7 @@ func TestVerifyAudienceForms(t *testing.T) {
 				require.NoError(t, err, aud)
 			} else {
 				require.ErrorIs(t, err, sessiontoken.ErrClaims, aud)
+				require.Equal(t, strings.Contains(err.Error(), "does not name"), errors.Is(err, sessiontoken.ErrAudience), aud)
 			}
 		}
 		// Claims that nobody knows are ignored, in any order and with any white space.
