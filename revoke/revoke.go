@@ -1,0 +1,353 @@
+// Package revoke ends sessions before their tokens end by themselves: one
+// session, all of a subject, all tokens of a key, or everything.
+//
+// A token cannot be called back, so every verifier asks a [List] whether its
+// session was ended. The list is a copy in memory of what a [Store] holds: the
+// answer costs no I/O. What one replica writes, the others know within
+// SyncEvery and one reading of the store; a list that could not read it for
+// MaxStale no longer answers, and its verifiers fail closed.
+//
+// What is ended is named by what tokens say (sid, sub, kid) and compared with
+// when the session began, never with when a token was issued: a token that was
+// renewed a moment after the sign-out is as ended as the one before.
+package revoke
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"reflect"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/sessiontoken/sessiontoken/internal/flight"
+)
+
+// Scope says what an [Entry] ends.
+type Scope string
+
+// The scopes. Sessions that begin after the entry are not touched, but for
+// those of a key.
+const (
+	Session Scope = "session" // the session with this id (sid)
+	Subject Scope = "subject" // every session of this subject (sub) begun by then
+	Key     Scope = "key"     // every token signed with this key (kid)
+	All     Scope = "all"     // every session begun by then
+)
+
+// Entry is one thing that was ended. Adding one twice is the same as once.
+type Entry struct {
+	Scope  Scope
+	Value  string    // the sid, sub or kid; empty for All
+	Before time.Time // when it was ended: sessions begun later go on
+	Until  time.Time // when nothing that it ends can live any more
+}
+
+// Store keeps entries for all replicas. It holds no logic; package storetest
+// will show what it has to do. All methods are called concurrently.
+type Store interface {
+	// Append adds an entry. When it returns nil, every later Since that starts
+	// before it returns it, on every replica. A caller repeats it after an
+	// error: an entry may be there twice.
+	Append(ctx context.Context, e Entry) error
+
+	// Since returns the entries that were added after those that next, an
+	// earlier result, had covered; with an empty cursor, all of them. It may
+	// return some again, and may leave out those past their Until. A cursor
+	// that the store does not know means all.
+	Since(ctx context.Context, cursor string) (entries []Entry, next string, err error)
+}
+
+// Config says how a [List] follows its store.
+type Config struct {
+	// Store is shared by all replicas. Required.
+	Store Store
+	// MaxSession is the longest that a session can last, the issuer's: how long
+	// an entry has to be remembered. 0 means 24 h.
+	MaxSession time.Duration
+	// SyncEvery is how often Run reads the store, and so how soon, with one
+	// reading of it, every replica knows. 0 means 1 s.
+	SyncEvery time.Duration
+	// MaxStale is how long the list answers without having read the store:
+	// after that every answer is an error. At least twice SyncEvery. 0 means
+	// 30 s.
+	MaxStale time.Duration
+	// Logger is told when the store fails (Warn) and recovers (Info), once
+	// each. Nil means slog.Default().
+	Logger *slog.Logger
+}
+
+// skew is how far other machines' clocks may be behind: entries live so much longer.
+const skew = 5 * time.Minute
+
+// List knows what was ended. It is a RevocationChecker of package sessiontoken.
+// It is safe for concurrent use; make it with [NewList].
+type List struct {
+	cfg     Config
+	syncing *flight.Group
+	synced  atomic.Pointer[time.Time] // start of the last good reading
+	last    atomic.Pointer[outcome]
+
+	mu       sync.RWMutex
+	cursor   string
+	sessions map[string]mark
+	subjects map[string]mark
+	keys     map[string]mark
+	all      mark
+	swept    time.Time
+}
+
+type mark struct{ before, until time.Time }
+
+type outcome struct{ err error }
+
+// NewList checks the configuration and returns the list for it. An error names
+// the field at fault. It does no I/O and starts no goroutine.
+func NewList(cfg Config) (*List, error) {
+	if cfg.Store == nil || reflect.ValueOf(cfg.Store).Kind() == reflect.Pointer && reflect.ValueOf(cfg.Store).IsNil() {
+		return nil, errors.New("revoke: Config.Store is required")
+	}
+	for _, d := range []struct {
+		name  string
+		field *time.Duration
+		zero  time.Duration
+	}{
+		{"MaxSession", &cfg.MaxSession, 24 * time.Hour},
+		{"SyncEvery", &cfg.SyncEvery, time.Second},
+		{"MaxStale", &cfg.MaxStale, 30 * time.Second},
+	} {
+		if *d.field < 0 {
+			return nil, fmt.Errorf("revoke: Config.%s is negative", d.name)
+		}
+		if *d.field == 0 {
+			*d.field = d.zero
+		}
+	}
+	if cfg.MaxStale < 2*cfg.SyncEvery {
+		return nil, fmt.Errorf("revoke: Config.MaxStale is %v; it must be at least twice SyncEvery, which is %v", cfg.MaxStale, cfg.SyncEvery)
+	}
+	if cfg.Logger == nil {
+		cfg.Logger = slog.Default()
+	}
+	l := &List{cfg: cfg, sessions: map[string]mark{}, subjects: map[string]mark{}, keys: map[string]mark{}}
+	l.syncing = flight.New(min(cfg.MaxStale/2, 5*time.Second), cfg.SyncEvery/2, l.sync)
+	return l, nil
+}
+
+// Revoked says whether a session was ended. began is when it began (auth_time),
+// in whole seconds: one that began in the second in which its subject was ended
+// counts as ended. An error means that the list cannot tell, because its store
+// could not be read for MaxStale; the token must then not be accepted.
+//
+// It answers from memory. It waits for the store, for at most 5 s, only if that
+// was never read, or not for MaxStale.
+func (l *List) Revoked(ctx context.Context, sessionID, subject, keyID string, began time.Time) (bool, error) {
+	if !l.fresh() {
+		if _, err := l.syncing.Try(ctx); !l.fresh() {
+			if err == nil {
+				err = errors.New("it was not read in time")
+			}
+			return false, fmt.Errorf("revoke: the store has not been read for too long: %w", err)
+		}
+	}
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	if _, ended := l.sessions[sessionID]; ended {
+		return true, nil
+	}
+	if _, ended := l.keys[keyID]; ended {
+		return true, nil
+	}
+	return l.subjects[subject].ends(began) || l.all.ends(began), nil
+}
+
+func (m mark) ends(began time.Time) bool {
+	return !m.until.IsZero() && !began.After(m.before)
+}
+
+// fresh says whether the store was read within MaxStale, and has it read again
+// in the background when it should have been.
+func (l *List) fresh() bool {
+	synced := l.synced.Load()
+	if synced == nil {
+		return false
+	}
+	old := age(*synced)
+	if old > 2*l.cfg.SyncEvery {
+		l.syncing.Go() // Run does that, if it runs
+	}
+	return old <= l.cfg.MaxStale
+}
+
+// age is the time since t by the monotonic or the wall clock, whichever says
+// more: the monotonic one stands still while a machine is suspended.
+func age(t time.Time) time.Duration {
+	now := time.Now()
+	return max(now.Sub(t), now.Round(0).Sub(t.Round(0)))
+}
+
+// EndSession ends one session: at once here, and everywhere within SyncEvery
+// and one reading of the store. After an error it is ended here alone;
+// repeating it is safe.
+func (l *List) EndSession(ctx context.Context, sessionID string) error {
+	return l.end(ctx, Session, sessionID)
+}
+
+// EndSubject ends every session that a subject has begun by now: for "sign out
+// everywhere", a changed password, a blocked user. One that begins within the
+// same second is ended too.
+func (l *List) EndSubject(ctx context.Context, subject string) error {
+	return l.end(ctx, Subject, subject)
+}
+
+// EndKey ends every token that was signed with a key, which a key ring's own
+// Revoke makes superfluous where the ring is read.
+func (l *List) EndKey(ctx context.Context, keyID string) error { return l.end(ctx, Key, keyID) }
+
+// EndAll ends every session that has begun by now.
+func (l *List) EndAll(ctx context.Context) error { return l.end(ctx, All, "") }
+
+func (l *List) end(ctx context.Context, scope Scope, value string) error {
+	if value == "" && scope != All {
+		return fmt.Errorf("revoke: the %s to end is not named", scope)
+	}
+	now := time.Now()
+	e := Entry{Scope: scope, Value: value, Before: now.UTC(), Until: now.Add(l.cfg.MaxSession + skew).UTC()}
+	// Whatever the store says, the session is over for whoever was told so.
+	l.apply(e)
+	if err := l.cfg.Store.Append(ctx, e); err != nil {
+		return fmt.Errorf("revoke: %w", err)
+	}
+	return nil
+}
+
+func (l *List) apply(entries ...Entry) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	now := time.Now()
+	for _, e := range entries {
+		if !now.Before(e.Until) {
+			continue
+		}
+		switch e.Scope {
+		case Session:
+			l.sessions[e.Value] = l.sessions[e.Value].and(e)
+		case Subject:
+			l.subjects[e.Value] = l.subjects[e.Value].and(e)
+		case Key:
+			l.keys[e.Value] = l.keys[e.Value].and(e)
+		case All:
+			l.all = l.all.and(e)
+		}
+	}
+	if now.Sub(l.swept) >= time.Minute {
+		l.swept = now
+		for _, m := range []map[string]mark{l.sessions, l.subjects, l.keys} {
+			for value, mark := range m {
+				if !now.Before(mark.until) {
+					delete(m, value)
+				}
+			}
+		}
+		if !now.Before(l.all.until) {
+			l.all = mark{}
+		}
+	}
+}
+
+// and is the mark of both: an entry never takes another one back, in whatever
+// order they come.
+func (m mark) and(e Entry) mark {
+	if e.Before.After(m.before) {
+		m.before = e.Before
+	}
+	if e.Until.After(m.until) {
+		m.until = e.Until
+	}
+	return m
+}
+
+// Run follows the store until ctx ends, and returns ctx.Err(). Failures of the
+// store do not end it. Without it, the list reads the store when it is asked
+// something and the last reading is older than twice SyncEvery: in the
+// background, or before it answers if that is older than MaxStale. What others
+// end is then known within MaxStale only.
+func (l *List) Run(ctx context.Context) error {
+	for {
+		began := time.Now()
+		_ = l.syncing.Do(ctx) // logged by sync, and kept for Status
+		wait := l.cfg.SyncEvery - rand.N(l.cfg.SyncEvery/8+1) - time.Since(began)
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(max(wait, l.cfg.SyncEvery/4)):
+		}
+	}
+}
+
+func (l *List) sync(ctx context.Context) error {
+	began := time.Now()
+	l.mu.RLock()
+	cursor := l.cursor
+	l.mu.RUnlock()
+	entries, next, err := l.cfg.Store.Since(ctx, cursor)
+	if err == nil {
+		err = known(entries)
+	}
+	if err == nil {
+		l.apply(entries...)
+		l.mu.Lock()
+		l.cursor = next
+		l.mu.Unlock()
+		l.synced.Store(&began)
+	}
+	was := l.last.Swap(&outcome{err})
+	switch {
+	case err != nil && (was == nil || was.err == nil):
+		l.cfg.Logger.Warn("revoke: the store cannot be read; the list goes on with what it has", "for_at_most", l.cfg.MaxStale, "error", err)
+	case err == nil && was != nil && was.err != nil:
+		l.cfg.Logger.Info("revoke: the store can be read again")
+	}
+	return err
+}
+
+// known refuses entries that a later version wrote: what they end is not known
+// here, so this list must not go on answering.
+func known(entries []Entry) error {
+	for _, e := range entries {
+		switch e.Scope {
+		case Session, Subject, Key, All:
+		default:
+			return errors.New("the store holds an entry of a scope that this version does not know")
+		}
+	}
+	return nil
+}
+
+// Status says how a list stands, for health checks.
+type Status struct {
+	Entries int       // that are remembered
+	Synced  time.Time // start of the last good reading of the store; zero if never
+	Err     error     // of the last reading; nil if it succeeded
+}
+
+// Status reports from memory, without I/O.
+func (l *List) Status() Status {
+	var st Status
+	if t := l.synced.Load(); t != nil {
+		st.Synced = *t
+	}
+	if last := l.last.Load(); last != nil {
+		st.Err = last.err
+	}
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	st.Entries = len(l.sessions) + len(l.subjects) + len(l.keys)
+	if !l.all.until.IsZero() {
+		st.Entries++
+	}
+	return st
+}

@@ -1,0 +1,327 @@
+package revoke_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/sessiontoken/sessiontoken/revoke"
+)
+
+var errDown = errors.New("the store is down")
+
+// faulty is a store that can fail, hang, and apply what it reports as failed.
+type faulty struct {
+	revoke.MemStore
+	mode atomic.Int32
+}
+
+const (
+	good = iota
+	down
+	hung
+	lostReply
+)
+
+func (f *faulty) fault(ctx context.Context) error {
+	switch f.mode.Load() {
+	case down:
+		return errDown
+	case hung:
+		<-ctx.Done()
+		return ctx.Err()
+	}
+	return nil
+}
+
+func (f *faulty) Append(ctx context.Context, e revoke.Entry) error {
+	if err := f.fault(ctx); err != nil {
+		return err
+	}
+	if err := f.MemStore.Append(ctx, e); err != nil {
+		return err
+	}
+	if f.mode.Load() == lostReply {
+		return errDown
+	}
+	return nil
+}
+
+func (f *faulty) Since(ctx context.Context, cursor string) ([]revoke.Entry, string, error) {
+	if err := f.fault(ctx); err != nil {
+		return nil, "", err
+	}
+	return f.MemStore.Since(ctx, cursor)
+}
+
+func newList(t *testing.T, s revoke.Store, change ...func(*revoke.Config)) *revoke.List {
+	t.Helper()
+	cfg := revoke.Config{Store: s, Logger: slog.New(slog.DiscardHandler)}
+	for _, f := range change {
+		f(&cfg)
+	}
+	l, err := revoke.NewList(cfg)
+	require.NoError(t, err)
+	return l
+}
+
+func running(t *testing.T, s revoke.Store, change ...func(*revoke.Config)) *revoke.List {
+	t.Helper()
+	l := newList(t, s, change...)
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error)
+	go func() { done <- l.Run(ctx) }()
+	t.Cleanup(func() {
+		cancel()
+		require.ErrorIs(t, <-done, context.Canceled)
+	})
+	synctest.Wait()
+	return l
+}
+
+func ended(t *testing.T, l *revoke.List, sid, sub, kid string, began time.Time) bool {
+	t.Helper()
+	yes, err := l.Revoked(t.Context(), sid, sub, kid, began)
+	require.NoError(t, err)
+	return yes
+}
+
+func TestWhatIsEnded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := new(faulty)
+		a, b := running(t, s), running(t, s)
+		time.Sleep(time.Hour + time.Second/2)
+		second := time.Now().Truncate(time.Second)
+		before, after := second.Add(-time.Minute), second.Add(time.Second)
+
+		require.NoError(t, a.EndSession(t.Context(), "sid-1"))
+		require.NoError(t, a.EndSubject(t.Context(), "ada"))
+		require.NoError(t, a.EndKey(t.Context(), "kid-1"))
+		for _, l := range []*revoke.List{a, b} {
+			require.True(t, ended(t, l, "sid-1", "bob", "kid-2", after), "a session, whenever it began")
+			require.True(t, ended(t, l, "sid-2", "ada", "kid-2", before))
+			require.True(t, ended(t, l, "sid-2", "ada", "kid-2", second), "the same second")
+			require.False(t, ended(t, l, "sid-2", "ada", "kid-2", after), "a later sign-in")
+			require.True(t, ended(t, l, "sid-2", "bob", "kid-1", after), "a key")
+			require.False(t, ended(t, l, "sid-2", "bob", "kid-2", before))
+			require.False(t, ended(t, l, "", "", "", before))
+			time.Sleep(time.Second) // the bound on the others
+		}
+		require.NoError(t, b.EndAll(t.Context()))
+		time.Sleep(time.Second)
+		require.True(t, ended(t, a, "sid-2", "bob", "kid-2", after))
+		require.False(t, ended(t, a, "sid-2", "bob", "kid-2", time.Now()))
+		require.Equal(t, 4, a.Status().Entries)
+
+		for _, f := range []func(context.Context, string) error{a.EndSession, a.EndSubject, a.EndKey} {
+			require.Error(t, f(t.Context(), ""), "nothing is ended by mistake")
+		}
+	})
+}
+
+// An entry never takes back another one, in whatever order they arrive.
+func TestOrderDoesNotMatter(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		now := time.Now()
+		entries := []revoke.Entry{
+			{Scope: revoke.Subject, Value: "ada", Before: now.Add(-time.Hour), Until: now.Add(time.Hour)},
+			{Scope: revoke.Subject, Value: "ada", Before: now, Until: now.Add(time.Hour)},
+			{Scope: revoke.Subject, Value: "ada", Before: now.Add(-time.Minute), Until: now.Add(3 * time.Hour)},
+		}
+		for _, order := range [][]int{{0, 1, 2}, {2, 1, 0}, {1, 0, 2}, {1, 1, 0}} {
+			s := new(revoke.MemStore)
+			for _, i := range order {
+				require.NoError(t, s.Append(t.Context(), entries[i]))
+			}
+			l := newList(t, s)
+			require.True(t, ended(t, l, "", "ada", "", now))
+			require.False(t, ended(t, l, "", "ada", "", now.Add(time.Second)))
+		}
+	})
+}
+
+// What was ended is forgotten when no session that it ends can live, and not before.
+func TestEntriesForgetThemselves(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := new(revoke.MemStore)
+		l := running(t, s, func(c *revoke.Config) {
+			c.MaxSession = 10 * time.Hour
+			c.SyncEvery = time.Minute
+			c.MaxStale = time.Hour
+		})
+		for i := range 10_000 {
+			require.NoError(t, l.EndSession(t.Context(), fmt.Sprint(i)))
+		}
+		time.Sleep(10 * time.Hour)
+		require.True(t, ended(t, l, "77", "", "", time.Now()))
+		time.Sleep(7 * time.Minute)
+		require.NoError(t, l.EndSession(t.Context(), "last"))
+		time.Sleep(2 * time.Minute)
+		require.Equal(t, 1, l.Status().Entries)
+		for i := range 10_000 { // the store forgets too
+			require.NoError(t, l.EndSession(t.Context(), fmt.Sprint(i)))
+		}
+		all, _, err := s.Since(t.Context(), "")
+		require.NoError(t, err)
+		require.LessOrEqual(t, len(all), 10_001)
+	})
+}
+
+func TestStoreFails(t *testing.T) {
+	for _, mode := range []int32{down, hung} {
+		t.Run(fmt.Sprint("mode ", mode), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := new(faulty)
+				a, b := running(t, s), running(t, s)
+				require.NoError(t, a.EndSession(t.Context(), "sid-1"))
+				time.Sleep(time.Second)
+				s.mode.Store(mode)
+				begin := time.Now()
+				for time.Since(begin) < 29*time.Second {
+					require.True(t, ended(t, b, "sid-1", "", "", begin))
+					require.False(t, ended(t, b, "sid-2", "", "", begin))
+					time.Sleep(time.Second)
+				}
+				time.Sleep(3 * time.Second) // beyond MaxStale
+				_, err := b.Revoked(t.Context(), "sid-2", "", "", begin)
+				require.Error(t, err, "fails closed")
+				require.Error(t, b.Status().Err)
+
+				ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+				defer cancel()
+				require.Error(t, a.EndSession(ctx, "sid-3"))
+				s.mode.Store(good)
+				time.Sleep(7 * time.Second)
+				require.False(t, ended(t, b, "sid-2", "", "", begin))
+				require.NoError(t, b.Status().Err)
+				require.True(t, ended(t, a, "sid-3", "", "", begin), "ended here, whatever the store said")
+				require.False(t, ended(t, b, "sid-3", "", "", begin))
+				require.NoError(t, a.EndSession(t.Context(), "sid-3"), "and repeated")
+				time.Sleep(time.Second)
+				require.True(t, ended(t, b, "sid-3", "", "", begin))
+			})
+		})
+	}
+}
+
+func TestReplyIsLost(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := new(faulty)
+		a, b := running(t, s), running(t, s)
+		s.mode.Store(lostReply)
+		require.Error(t, a.EndSession(t.Context(), "sid-1"))
+		require.Error(t, a.EndSession(t.Context(), "sid-1"))
+		time.Sleep(time.Second)
+		require.True(t, ended(t, b, "sid-1", "", "", time.Now()))
+		require.Equal(t, 1, b.Status().Entries)
+	})
+}
+
+// A list that nobody runs reads its store by itself.
+func TestWithoutRun(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := new(faulty)
+		a, b := newList(t, s), newList(t, s)
+		require.False(t, ended(t, b, "sid-1", "", "", time.Now()), "the first answer waits for the store")
+		require.NoError(t, a.EndSession(t.Context(), "sid-1"))
+		time.Sleep(31 * time.Second)
+		require.True(t, ended(t, b, "sid-1", "", "", time.Now()), "and so does one after MaxStale")
+
+		s.mode.Store(down)
+		c := newList(t, s)
+		_, err := c.Revoked(t.Context(), "sid-1", "", "", time.Now())
+		require.ErrorIs(t, err, errDown)
+	})
+}
+
+// An entry that a later version wrote must not be passed over.
+func TestUnknownScope(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := new(revoke.MemStore)
+		l := running(t, s)
+		require.NoError(t, s.Append(t.Context(), revoke.Entry{Scope: "planet", Until: time.Now().Add(time.Hour)}))
+		time.Sleep(35 * time.Second)
+		_, err := l.Revoked(t.Context(), "sid-1", "", "", time.Now())
+		require.Error(t, err)
+	})
+}
+
+// revoked to refused everywhere, under the stated bound: SyncEvery and one reading.
+func TestBoundOnReplicas(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := new(revoke.MemStore)
+		var lists []*revoke.List
+		for range 8 {
+			lists = append(lists, running(t, s))
+		}
+		worst := time.Duration(0)
+		for i := range 1000 {
+			sid := fmt.Sprint(i)
+			require.NoError(t, lists[i%8].EndSession(t.Context(), sid))
+			begin := time.Now()
+			for _, l := range lists {
+				for !ended(t, l, sid, "", "", begin) {
+					time.Sleep(10 * time.Millisecond)
+				}
+			}
+			worst = max(worst, time.Since(begin))
+			time.Sleep(time.Duration(i%97) * 11 * time.Millisecond)
+		}
+		require.LessOrEqual(t, worst, time.Second+10*time.Millisecond)
+		require.Greater(t, worst, time.Second/2, "the test would notice")
+	})
+}
+
+func TestNewListNamesTheField(t *testing.T) {
+	for field, cfg := range map[string]revoke.Config{
+		"Store":      {},
+		"MaxSession": {Store: new(revoke.MemStore), MaxSession: -1},
+		"SyncEvery":  {Store: new(revoke.MemStore), SyncEvery: -1},
+		"MaxStale":   {Store: new(revoke.MemStore), SyncEvery: time.Minute},
+	} {
+		_, err := revoke.NewList(cfg)
+		require.ErrorContains(t, err, "Config."+field)
+	}
+	var none *revoke.MemStore
+	_, err := revoke.NewList(revoke.Config{Store: none})
+	require.ErrorContains(t, err, "Config.Store")
+}
+
+func TestConcurrentUse(t *testing.T) {
+	s := new(revoke.MemStore)
+	l := newList(t, s, func(c *revoke.Config) { c.SyncEvery = time.Millisecond; c.MaxStale = time.Minute })
+	ctx, cancel := context.WithCancel(t.Context())
+	var wg sync.WaitGroup
+	wg.Go(func() { _ = l.Run(ctx) })
+	var readers sync.WaitGroup
+	for i := range 4 {
+		readers.Go(func() {
+			for n := range 500 {
+				sid := fmt.Sprint(i, "-", n)
+				if yes, err := l.Revoked(ctx, sid, "ada", "kid", time.Now()); yes || err != nil {
+					t.Error(yes, err)
+				}
+				if err := l.EndSession(ctx, sid); err != nil {
+					t.Error(err)
+				}
+				if yes, err := l.Revoked(ctx, sid, "ada", "kid", time.Now()); !yes || err != nil {
+					t.Error(yes, err)
+				}
+				runtime.Gosched()
+			}
+		})
+	}
+	readers.Wait()
+	cancel()
+	wg.Wait()
+	require.Equal(t, 2000, l.Status().Entries)
+}
