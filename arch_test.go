@@ -61,7 +61,7 @@ func TestDependencies(t *testing.T) {
 		"github.com/lestrrat-go/option", "github.com/segmentio/asm", "github.com/decred/dcrd/dcrec/secp256k1/v4", "golang.org/x/crypto", "golang.org/x/sys",
 		"github.com/goccy/go-json", // with the build tag jwx_goccy alone
 	}
-	for _, p := range goList(t, "-deps", module, module+"/keys") {
+	for _, p := range goList(t, "-deps", module, module+"/keys", module+"/refresh", module+"/revoke", module+"/sessionhttp") {
 		if p.Standard {
 			continue
 		}
@@ -80,6 +80,9 @@ func TestArrows(t *testing.T) {
 		"/internal/jwk":        {"internal/strictjson"},
 		"/internal/strictjson": {},
 		"/internal/flight":     {},
+		"/refresh":             {},
+		"/revoke":              {"internal/flight"},
+		"/sessionhttp":         {"", "refresh"},
 		"/examples/quickstart": {"", "keys"},
 	}
 	seen := 0
@@ -106,7 +109,9 @@ func TestArrows(t *testing.T) {
 // change of the API, to be reviewed as one and written with -update.
 func TestAPI(t *testing.T) {
 	var out bytes.Buffer
-	for dir, most := range map[string]int{".": 30, "keys": 30} {
+	dirs := []string{".", "keys", "refresh", "revoke", "sessionhttp"}
+	for _, dir := range dirs {
+		const most = 30
 		names := exported(t, dir)
 		topLevel := 0
 		for _, n := range names {
@@ -116,7 +121,7 @@ func TestAPI(t *testing.T) {
 		}
 		require.LessOrEqual(t, topLevel, most, "%s has more names than fit one screen", dir)
 	}
-	for _, dir := range []string{".", "keys"} {
+	for _, dir := range dirs {
 		out.WriteString("package " + dir + "\n")
 		for _, n := range exported(t, dir) {
 			out.WriteString("\t" + n + "\n")

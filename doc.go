@@ -12,6 +12,11 @@
 // again from wherever it is kept. To hold the state to a budget in a test of
 // your own, use [Issuer.Size].
 //
+// Over HTTP, package sessionhttp does all of that: cookies for browsers, bearer
+// tokens for the rest, renewal on the way, sign-in and sign-out. It stands on
+// package revoke, which ends sessions early, and on package refresh, which keeps
+// them going with refresh tokens.
+//
 // # What a token says
 //
 // Claims that [Verifier.Verify] returns were signed by the issuer, for this
@@ -21,7 +26,8 @@
 // # What this package does not do
 //
 // A token cannot be called back. Until its exp, only a [RevocationChecker]
-// knows better, and only the verifiers that ask one.
+// knows better (the List of package revoke is one), and only the verifiers that
+// ask one.
 //
 // A token is signed, not encrypted. Whoever holds it reads the state: put
 // nothing there that the client must not see.

@@ -14,11 +14,75 @@ import (
 // TestReadmeProgramBuilds compiles the README's first Go block as a program in
 // a module of its own, as a newcomer would.
 func TestReadmeProgramBuilds(t *testing.T) {
-	readme, err := os.ReadFile("README.md")
-	require.NoError(t, err)
-	block := regexp.MustCompile("(?s)```go\n(package main\n.*?)```").FindSubmatch(readme)
+	block := regexp.MustCompile("(?s)```go\n(package main\n.*?)```").FindSubmatch(readme(t))
 	require.NotNil(t, block, "the README has no program")
+	build(t, block[1])
+}
 
+// TestReadmeFragmentsBuild does so for the parts on browsers and native clients,
+// within a program that has what they take as given.
+func TestReadmeFragmentsBuild(t *testing.T) {
+	const program = `package main
+
+import (
+	"context"
+	"net/http"
+	"time"
+
+	"github.com/sessiontoken/sessiontoken"
+	"github.com/sessiontoken/sessiontoken/refresh"
+	"github.com/sessiontoken/sessiontoken/revoke"
+	"github.com/sessiontoken/sessiontoken/sessionhttp"
+)
+
+type State struct{ Name, Role string }
+
+type database struct{}
+
+func (database) LoadState(context.Context, string) (State, error) { return State{}, nil }
+
+var (
+	ctx      = context.Background()
+	db       database
+	store    revoke.Store
+	families refresh.Store
+	ended    *revoke.List
+	secret   []byte
+	verifier *sessiontoken.Verifier[State]
+	issuer   *sessiontoken.Issuer[State]
+	orders   http.Handler
+	load     func(context.Context, *sessiontoken.Claims[State]) (State, error)
+	_        = time.Hour
+	_        refresh.Config
+)
+
+func answer(http.ResponseWriter, sessionhttp.Tokens, error) {}
+
+func main() {
+	var err error
+	FRAGMENT
+	_ = err
+}
+`
+	for _, heading := range []string{"### Browser\n", "### Native client\n"} {
+		_, rest, ok := strings.Cut(string(readme(t)), heading)
+		require.True(t, ok, heading)
+		_, rest, _ = strings.Cut(rest, "```go\n")
+		fragment, _, _ := strings.Cut(rest, "```")
+		require.LessOrEqual(t, strings.Count(fragment, "\n"), 15, "%s is too long", heading)
+		build(t, []byte(strings.Replace(program, "FRAGMENT", fragment, 1)))
+	}
+}
+
+func readme(t *testing.T) []byte {
+	t.Helper()
+	text, err := os.ReadFile("README.md")
+	require.NoError(t, err)
+	return text
+}
+
+func build(t *testing.T, program []byte) {
+	t.Helper()
 	root, err := os.Getwd()
 	require.NoError(t, err)
 	mod, err := os.ReadFile("go.mod")
@@ -30,7 +94,7 @@ func TestReadmeProgramBuilds(t *testing.T) {
 		"\nrequire " + module + " v0.0.0\nreplace " + module + " => " + root + "\n"
 
 	dir := t.TempDir()
-	for name, content := range map[string][]byte{"main.go": block[1], "go.mod": []byte(text), "go.sum": sum} {
+	for name, content := range map[string][]byte{"main.go": program, "go.mod": []byte(text), "go.sum": sum} {
 		require.NoError(t, os.WriteFile(filepath.Join(dir, name), content, 0o600))
 	}
 	cmd := exec.CommandContext(t.Context(), "go", "build", "-mod=mod", "-o", filepath.Join(dir, "newcomer"), ".")
