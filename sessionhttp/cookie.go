@@ -46,6 +46,34 @@ func (s *Sessions[T]) clear(w http.ResponseWriter) http.ResponseWriter {
 	return uncached(w)
 }
 
+// maxCookieAge is the longest Max-Age that browsers keep to (RFC 6265bis section
+// 5.5).
+const maxCookieAge = 400 * 24 * time.Hour
+
+// refreshCookie holds a refresh token. It outlives the browser's window, and is
+// sent to the refresh path alone; a path rules out the prefix "__Host-".
+func (s *Sessions[T]) refreshCookie(token string) *http.Cookie {
+	return &http.Cookie{
+		Name: "__Secure-" + s.cfg.CookieName + "-refresh", Value: token, Path: s.cfg.RefreshPath, Domain: s.cfg.CookieDomain,
+		Secure: true, HttpOnly: true, SameSite: http.SameSiteStrictMode,
+	}
+}
+
+func (s *Sessions[T]) setRefresh(w http.ResponseWriter, token string, ends time.Time) {
+	c := s.refreshCookie(token)
+	// Rounded down, and at least a second: 0 would mean that there is no Max-Age.
+	c.MaxAge = max(1, int(min(time.Until(ends), maxCookieAge)/time.Second))
+	http.SetCookie(w, c)
+}
+
+func (s *Sessions[T]) clearRefresh(w http.ResponseWriter) {
+	if s.cfg.RefreshPath != "" {
+		c := s.refreshCookie("")
+		c.MaxAge = -1
+		http.SetCookie(w, c)
+	}
+}
+
 func uncached(w http.ResponseWriter) http.ResponseWriter {
 	w.Header().Set("Cache-Control", "no-store")
 	if _, already := w.(*noStore); already {
@@ -113,7 +141,7 @@ func (s *Sessions[T]) isSecure(r *http.Request) bool {
 func (s *Sessions[T]) readCookie(w http.ResponseWriter, r *http.Request, token string) (http.ResponseWriter, *sessiontoken.Claims[T], error) {
 	ctx := r.Context()
 	c, err := s.cfg.Verifier.Verify(ctx, token)
-	due := err == nil && time.Since(c.IssuedAt) > c.Expires.Sub(c.IssuedAt)/2 || errors.Is(err, sessiontoken.ErrExpired)
+	due := err == nil && !time.Now().Before(dueAt(c)) || errors.Is(err, sessiontoken.ErrExpired)
 	if s.cfg.Issuer != nil && due {
 		var renewed string
 		var fresh *sessiontoken.Claims[T]
@@ -141,16 +169,22 @@ func (s *Sessions[T]) readCookie(w http.ResponseWriter, r *http.Request, token s
 	return w, c, err
 }
 
+// dueAt is when half of a token's life is over.
+func dueAt[T any](c *sessiontoken.Claims[T]) time.Time {
+	return c.IssuedAt.Add(c.Expires.Sub(c.IssuedAt) / 2)
+}
+
 // isEnd says whether a session has ended for good. A signature that cannot be
 // verified, for one, may be that of a key which is not known here yet.
 func isEnd(err error) bool {
 	return errors.Is(err, sessiontoken.ErrExpired) || errors.Is(err, sessiontoken.ErrRevoked) || errors.Is(err, ErrSessionOver)
 }
 
-// renew exchanges a token for one with the state of now.
-func (s *Sessions[T]) renew(ctx context.Context, token string) (string, error) {
+// renew exchanges a token for one with the state of now, and says when that one
+// is due.
+func (s *Sessions[T]) renew(ctx context.Context, token string) (string, time.Time, error) {
 	var over *sessiontoken.Claims[T]
-	renewed, _, err := s.cfg.Issuer.Renew(ctx, token, func(ctx context.Context, old *sessiontoken.Claims[T]) (T, error) {
+	renewed, c, err := s.cfg.Issuer.Renew(ctx, token, func(ctx context.Context, old *sessiontoken.Claims[T]) (T, error) {
 		state, err := s.cfg.Load(ctx, old)
 		if errors.Is(err, ErrSessionOver) {
 			over = old
@@ -159,12 +193,12 @@ func (s *Sessions[T]) renew(ctx context.Context, token string) (string, error) {
 	})
 	if over != nil {
 		if err := s.end(ctx, over); err != nil {
-			return "", err
+			return "", time.Time{}, err
 		}
-		return "", ErrSessionOver
+		return "", time.Time{}, ErrSessionOver
 	}
 	if err != nil {
-		return "", err
+		return "", time.Time{}, err
 	}
-	return renewed, s.fits(renewed)
+	return renewed, dueAt(c), s.fits(renewed)
 }

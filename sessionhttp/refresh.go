@@ -3,6 +3,7 @@ package sessionhttp
 import (
 	"context"
 	"errors"
+	"fmt"
 	"mime"
 	"net/http"
 	"net/url"
@@ -53,6 +54,10 @@ func tokensOf[T any](token string, c *sessiontoken.Claims[T], next string) Token
 // client, client_id. It answers with [Tokens], or with an error of section 5.2;
 // 503 means that the same refresh token can be sent again. Each refresh token
 // works once; see package refresh.
+//
+// With Config.RefreshPath, a POST of the same origin without refresh_token in
+// its body is a browser's, which has it in a cookie: the answer is 204 and sets
+// both cookies, 401 clears them, and no token is in any body.
 func (s *Sessions[T]) RefreshHandler() http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		h := w.Header()
@@ -75,6 +80,11 @@ func (s *Sessions[T]) RefreshHandler() http.Handler {
 			fail(http.StatusMethodNotAllowed, "invalid_request", ErrBadRequest)
 			return
 		}
+		if s.isBrowserRefresh(r) {
+			h.Del("Content-Type")
+			s.refreshBrowser(w, r)
+			return
+		}
 		form, err := readForm(w, r)
 		if err != nil {
 			fail(http.StatusBadRequest, "invalid_request", err)
@@ -84,33 +94,77 @@ func (s *Sessions[T]) RefreshHandler() http.Handler {
 			fail(http.StatusBadRequest, "unsupported_grant_type", ErrBadRequest)
 			return
 		}
-		var token string
-		var claims *sessiontoken.Claims[T]
-		next, _, err := s.cfg.Refresh.Exchange(r.Context(), form.Get("refresh_token"), form.Get("client_id"), func(ctx context.Context, f refresh.Family) error {
-			old := &sessiontoken.Claims[T]{Subject: f.Subject, SessionID: f.SessionID, AuthTime: f.Created}
-			state, err := s.cfg.Load(ctx, old)
-			if errors.Is(err, ErrSessionOver) {
-				if err := s.end(ctx, old); err != nil {
-					return err
-				}
-				return ErrSessionOver
-			}
-			if err != nil {
-				return err
-			}
-			token, claims, err = s.cfg.Issuer.Resume(ctx, f.Subject, f.SessionID, f.Created, state)
-			return err
-		})
+		token, claims, next, _, err := s.exchange(r.Context(), form.Get("refresh_token"), form.Get("client_id"))
 		switch {
 		case err == nil:
 			_ = json.MarshalWrite(w, tokensOf(token, claims, next))
-		case errors.Is(err, refresh.ErrInvalid), errors.Is(err, sessiontoken.ErrInvalid), errors.Is(err, ErrSessionOver):
+		case isRefused(err):
 			fail(http.StatusBadRequest, "invalid_grant", err)
 		default:
 			h.Set("Retry-After", "1")
 			fail(http.StatusServiceUnavailable, "temporarily_unavailable", err)
 		}
 	})
+}
+
+// isBrowserRefresh says whether a request may only mean the cookie: it has one,
+// and no body.
+func (s *Sessions[T]) isBrowserRefresh(r *http.Request) bool {
+	return s.cfg.RefreshPath != "" && r.ContentLength == 0 && len(r.CookiesNamed(s.refreshCookie("").Name)) > 0
+}
+
+func (s *Sessions[T]) refreshBrowser(w http.ResponseWriter, r *http.Request) {
+	cookies := r.CookiesNamed(s.refreshCookie("").Name)
+	switch {
+	case len(cookies) != 1:
+		s.refuse(w, r, fmt.Errorf("%w: more than one refresh cookie", ErrBadRequest))
+		return
+	case s.origins.Check(r) != nil:
+		s.refuse(w, r, ErrCrossOrigin)
+		return
+	case !s.isSecure(r):
+		s.refuse(w, r, ErrInsecure)
+		return
+	}
+	token, _, next, family, err := s.exchange(r.Context(), cookies[0].Value, "")
+	if err == nil {
+		err = s.fits(token)
+	}
+	if isRefused(err) {
+		s.clearRefresh(w)
+		s.refuse(s.clear(w), r, ErrSessionOver)
+		return
+	}
+	if err != nil {
+		s.refuse(w, r, err)
+		return
+	}
+	s.setRefresh(w, next, family.Ends)
+	s.set(w, token).WriteHeader(http.StatusNoContent)
+}
+
+func isRefused(err error) bool {
+	return errors.Is(err, refresh.ErrInvalid) || errors.Is(err, sessiontoken.ErrInvalid) || errors.Is(err, ErrSessionOver)
+}
+
+// exchange uses a refresh token up for a session token with the state of now.
+func (s *Sessions[T]) exchange(ctx context.Context, refreshToken, clientID string) (token string, claims *sessiontoken.Claims[T], next string, f refresh.Family, err error) {
+	next, f, err = s.cfg.Refresh.Exchange(ctx, refreshToken, clientID, func(ctx context.Context, f refresh.Family) error {
+		old := &sessiontoken.Claims[T]{Subject: f.Subject, SessionID: f.SessionID, AuthTime: f.Created}
+		state, err := s.cfg.Load(ctx, old)
+		if errors.Is(err, ErrSessionOver) {
+			if err := s.end(ctx, old); err != nil {
+				return err
+			}
+			return ErrSessionOver
+		}
+		if err != nil {
+			return err
+		}
+		token, claims, err = s.cfg.Issuer.Resume(ctx, f.Subject, f.SessionID, f.Created, state)
+		return err
+	})
+	return token, claims, next, f, err
 }
 
 // readForm reads the body alone, never the query, and each parameter at most

@@ -32,14 +32,16 @@ type renewal struct {
 	done  chan struct{} // closed when the rest is set
 	token string
 	err   error
-	ended time.Time
+	until time.Time // when its outcome is of no more use; zero while it is under way
 }
 
 var errRenewalPanic = errors.New("sessionhttp: the renewal panicked")
 
 // do returns the successor of token. No caller's end ends the renewal, which has
 // the values of the first caller's context and a limit of its own.
-func (g *renewals) do(ctx context.Context, token string, renew func(context.Context, string) (string, error)) (string, error) {
+//
+// renew returns it with the time at which it is itself due.
+func (g *renewals) do(ctx context.Context, token string, renew func(context.Context, string) (string, time.Time, error)) (string, error) {
 	key := sha256.Sum256([]byte(token))
 	g.mu.Lock()
 	r := g.find(key)
@@ -49,17 +51,21 @@ func (g *renewals) do(ctx context.Context, token string, renew func(context.Cont
 		go func() {
 			ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), renewTimeout)
 			defer cancel()
+			var due time.Time
 			defer func() {
 				_ = recover() // its value may hold what must not be logged
 				g.mu.Lock()
 				defer g.mu.Unlock()
-				r.ended = time.Now()
+				r.until = time.Now().Add(rememberFor)
+				if due.Before(r.until) {
+					r.until = due
+				}
 				if r.err != nil {
 					g.forget(key, r) // the next request tries again
 				}
 				close(r.done)
 			}()
-			r.token, r.err = renew(ctx, token)
+			r.token, due, r.err = renew(ctx, token)
 		}()
 	}
 	g.mu.Unlock()
@@ -81,7 +87,7 @@ func (g *renewals) find(key [sha256.Size]byte) *renewal {
 	if r == nil {
 		r = g.older[key]
 	}
-	if r != nil && !r.ended.IsZero() && now.Sub(r.ended) > rememberFor {
+	if r != nil && !r.until.IsZero() && !now.Before(r.until) {
 		return nil
 	}
 	return r

@@ -70,6 +70,16 @@ type Config[T any] struct {
 	// Refresh hands out refresh tokens. Optional.
 	Refresh *refresh.Manager
 
+	// RefreshPath is the path under which [Sessions.RefreshHandler] is mounted
+	// for browsers, such as "/session/". If it is set, SignIn also sets a refresh
+	// token as a cookie of that path, with which a session can go on after the
+	// browser was closed or idle; mount the sign-out below it too, so that it ends
+	// that token even when nothing else is left of the session. Needs Refresh.
+	RefreshPath string
+	// DeviceLabel is how the user's list of devices calls the client of a request
+	// that signs in. Optional.
+	DeviceLabel func(r *http.Request) string
+
 	// CookieName is that of the session's cookie, without the prefix that is
 	// put before it. Empty means "session", and so "__Host-session".
 	CookieName string
@@ -119,6 +129,10 @@ func New[T any](cfg Config[T]) (*Sessions[T], error) {
 		return nil, errors.New("sessionhttp: Config.Ender is required with Issuer: a sign-out has to end the session")
 	case cfg.Refresh != nil && cfg.Issuer == nil:
 		return nil, errors.New("sessionhttp: Config.Refresh needs Issuer")
+	case cfg.RefreshPath != "" && cfg.Refresh == nil:
+		return nil, errors.New("sessionhttp: Config.RefreshPath needs Refresh")
+	case cfg.RefreshPath != "" && (cfg.RefreshPath[0] != '/' || cfg.RefreshPath == "/"):
+		return nil, errors.New("sessionhttp: Config.RefreshPath must be a path below /, so that not every request carries the refresh token")
 	case cfg.SameSite == http.SameSiteNoneMode && !cfg.InsecureSameSiteNone:
 		return nil, errors.New("sessionhttp: Config.SameSite is None; set InsecureSameSiteNone to let other sites' requests carry the cookie")
 	case cfg.SameSite != 0 && cfg.SameSite != http.SameSiteLaxMode && cfg.SameSite != http.SameSiteStrictMode && cfg.SameSite != http.SameSiteNoneMode:
@@ -139,6 +153,9 @@ func New[T any](cfg Config[T]) (*Sessions[T], error) {
 	}
 	if err := s.newCookie("x").Valid(); err != nil {
 		return nil, fmt.Errorf("sessionhttp: Config.CookieName or Config.CookieDomain: %w", err)
+	}
+	if err := s.refreshCookie("x").Valid(); err != nil {
+		return nil, fmt.Errorf("sessionhttp: Config.RefreshPath: %w", err)
 	}
 	for _, origin := range cfg.TrustedOrigins {
 		if err := s.origins.AddTrustedOrigin(origin); err != nil {

@@ -317,6 +317,29 @@ func TestParallelRenewal(t *testing.T) {
 	})
 }
 
+// What is remembered of a renewal is used only while it is good: a request that
+// comes late with the old cookie is renewed again.
+func TestLateRequestAfterRenewal(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		s := newSite(t)
+		r := s.replica(func(c *sessionhttp.Config[state]) {
+			issuer, err := sessiontoken.NewIssuer[state](sessiontoken.IssuerConfig{
+				Issuer: "https://a.example", Audience: []string{"web"}, Keys: s.source, TTL: 3 * time.Second, Revocations: c.Ender.(sessiontoken.RevocationChecker),
+			})
+			require.NoError(t, err)
+			c.Issuer = issuer
+		})
+		cookie := r.signIn(t)
+		time.Sleep(3 * time.Second)
+		for range 20 {
+			resp := r.do(request("GET", "/who", cookie))
+			require.Equal(t, 200, resp.StatusCode)
+			require.Equal(t, 200, r.do(request("GET", "/who", cookieOf(t, resp))).StatusCode)
+			time.Sleep(time.Second + 100*time.Millisecond)
+		}
+	})
+}
+
 func TestLoadFails(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		s := newSite(t)
@@ -698,6 +721,89 @@ func TestNativeClient(t *testing.T) {
 	})
 }
 
+// A browser that was closed, or idle for longer than its token can be renewed,
+// goes on with the refresh token in a cookie that nothing else is sent.
+func TestRefreshCookie(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		s := newSite(t)
+		longer := func(c *sessionhttp.Config[state]) {
+			c.RefreshPath, c.DeviceLabel = "/refresh", func(*http.Request) string { return "laptop" }
+			manager, err := refresh.NewManager(refresh.Config{
+				Store: &s.families, Secrets: [][]byte{bytes.Repeat([]byte{7}, 32)}, Sessions: c.Ender, IdleTimeout: 12 * time.Hour, Logger: slog.New(slog.DiscardHandler),
+			})
+			require.NoError(t, err)
+			c.Refresh = manager
+		}
+		r := s.replica(longer)
+		const refreshName = "__Secure-session-refresh"
+		both := func(resp *http.Response) (session, token string) {
+			t.Helper()
+			require.Len(t, resp.Cookies(), 2)
+			for _, c := range resp.Cookies() {
+				switch c.Name {
+				case name:
+					session = c.Value
+				case refreshName:
+					token = c.Value
+				}
+			}
+			return session, token
+		}
+		post := func(path, token string, header ...string) *http.Response {
+			req := request("POST", path, "", header...)
+			if token != "" {
+				req.Header.Add("Cookie", refreshName+"="+token)
+			}
+			return r.do(req)
+		}
+		resp := r.do(request("POST", "/in", ""))
+		require.Regexp(t, `^__Secure-session-refresh=[\w-]+; Path=/refresh; Max-Age=86400; HttpOnly; Secure; SameSite=Strict$`, resp.Header["Set-Cookie"][0])
+		session, token := both(resp)
+		list, err := s.families.List(t.Context(), "ada")
+		require.NoError(t, err)
+		require.Equal(t, "laptop", list[0].Label)
+
+		time.Sleep(5 * time.Hour)
+		require.Equal(t, 401, r.do(request("GET", "/who", session)).StatusCode)
+		resp = post("/refresh", token, "Sec-Fetch-Site", "cross-site")
+		require.Equal(t, 403, resp.StatusCode)
+		require.Empty(t, resp.Cookies())
+		s.fail(errDown)
+		resp = post("/refresh", token)
+		require.Equal(t, 503, resp.StatusCode)
+		require.Empty(t, resp.Cookies(), "kept")
+		s.fail(nil)
+
+		resp = post("/refresh", token)
+		require.Equal(t, 204, resp.StatusCode)
+		require.Equal(t, "no-store", resp.Header.Get("Cache-Control"))
+		session, next := both(resp)
+		require.Empty(t, body(t, resp))
+		resp = post("/refresh", token) // the loser of a race
+		require.Equal(t, 204, resp.StatusCode)
+		_, same := both(resp)
+		require.Equal(t, next, same, "gets the successor's cookie")
+		resp = r.do(request("GET", "/who", session))
+		require.Equal(t, 200, resp.StatusCode)
+
+		req := request("POST", "/refresh", "", "Cookie", refreshName+"="+token+"; "+refreshName+"="+next)
+		require.Equal(t, 400, r.do(req).StatusCode, "two of them")
+		require.Equal(t, 401, r.do(request("GET", "/who", next)).StatusCode, "it is no session token")
+
+		time.Sleep(5 * time.Hour) // nothing is left but the refresh token
+		resp = post("/out", next)
+		require.Equal(t, 200, resp.StatusCode)
+		for _, c := range resp.Cookies() {
+			require.Equal(t, -1, c.MaxAge)
+		}
+		both(resp)
+		resp = post("/refresh", next)
+		require.Equal(t, 401, resp.StatusCode, "signed out")
+		both(resp)
+		require.Equal(t, 400, post("/refresh", "").StatusCode, "no cookie and no form")
+	})
+}
+
 func TestRefreshHandlerRefuses(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		s := newSite(t)
@@ -766,6 +872,10 @@ func TestNewNamesTheField(t *testing.T) {
 		{"Refresh", func(c *sessionhttp.Config[state]) { c.Issuer = nil }},
 		{"SameSite", func(c *sessionhttp.Config[state]) { c.SameSite = http.SameSiteNoneMode }},
 		{"SameSite", func(c *sessionhttp.Config[state]) { c.SameSite = 99 }},
+		{"RefreshPath", func(c *sessionhttp.Config[state]) { c.RefreshPath = "/" }},
+		{"RefreshPath", func(c *sessionhttp.Config[state]) { c.RefreshPath = "session" }},
+		{"RefreshPath", func(c *sessionhttp.Config[state]) { c.RefreshPath = "/a;b" }},
+		{"RefreshPath", func(c *sessionhttp.Config[state]) { c.RefreshPath, c.Refresh = "/session/", nil }},
 		{"CookieName", func(c *sessionhttp.Config[state]) { c.CookieName = "__Host-session" }},
 		{"CookieName", func(c *sessionhttp.Config[state]) { c.CookieName = "__secure-session" }},
 		{"CookieName", func(c *sessionhttp.Config[state]) { c.CookieName = "a b" }},

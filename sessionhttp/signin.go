@@ -7,6 +7,7 @@ import (
 	"net/http"
 
 	"github.com/sessiontoken/sessiontoken"
+	"github.com/sessiontoken/sessiontoken/refresh"
 )
 
 // SignIn begins a session for a browser: it issues a token and sets the cookie.
@@ -43,6 +44,17 @@ func (s *Sessions[T]) SignIn(w http.ResponseWriter, r *http.Request, subject str
 	}
 	if err := s.fits(token); err != nil {
 		return nil, err
+	}
+	if s.cfg.RefreshPath != "" {
+		f := refresh.Family{Subject: c.Subject, SessionID: c.SessionID, Created: c.AuthTime}
+		if s.cfg.DeviceLabel != nil {
+			f.Label = s.cfg.DeviceLabel(r)
+		}
+		refreshToken, f, err := s.cfg.Refresh.Start(r.Context(), f)
+		if err != nil {
+			return nil, err
+		}
+		s.setRefresh(w, refreshToken, f.Ends)
 	}
 	s.set(w, token)
 	return c, nil
@@ -108,6 +120,14 @@ func (s *Sessions[T]) signOut(w http.ResponseWriter, r *http.Request, end func(c
 			}
 		}
 	}
+	if s.cfg.RefreshPath != "" { // which is sent only below its path
+		for _, c := range r.CookiesNamed(s.refreshCookie("").Name) {
+			if err := s.cfg.Refresh.End(r.Context(), c.Value); err != nil && !errors.Is(err, refresh.ErrInvalid) {
+				return fmt.Errorf("sessionhttp: sign-out: %w", err)
+			}
+		}
+	}
+	s.clearRefresh(w)
 	s.clear(w)
 	return nil
 }
