@@ -1,0 +1,332 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/chromedp/cdproto/network"
+	"github.com/chromedp/cdproto/runtime"
+	"github.com/chromedp/chromedp"
+	"github.com/stretchr/testify/require"
+
+	"github.com/sessiontoken/sessiontoken/sessionhttp"
+)
+
+// ttl is short, so that the tests see tokens expire in real time, as a browser
+// does.
+const ttl = 4 * time.Second
+
+// site starts the program on a port of its own.
+func site(t *testing.T) string {
+	t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	t.Cleanup(cancel)
+	ready := make(chan string, 1)
+	failed := make(chan error, 1)
+	go func() { failed <- run(ctx, "localhost:0", ttl, func(url string) { ready <- url }) }()
+	select {
+	case u := <-ready:
+		return u
+	case err := <-failed:
+		require.NoError(t, err)
+		return ""
+	}
+}
+
+// browser is a Chromium with a profile of its own. Without one the tests are left
+// out, unless CI is set.
+func browser(t *testing.T) context.Context {
+	t.Helper()
+	var bin string
+	for _, name := range []string{"chromium", "chromium-browser", "google-chrome"} {
+		if path, err := exec.LookPath(name); err == nil {
+			bin = path
+			break
+		}
+	}
+	if bin == "" {
+		if os.Getenv("CI") != "" {
+			t.Fatal("Chromium is not installed")
+		}
+		t.Skip("NOT RUN: Chromium is not installed")
+	}
+	options := append(chromedp.DefaultExecAllocatorOptions[:], chromedp.ExecPath(bin), chromedp.NoSandbox,
+		chromedp.WindowSize(1180, 860), chromedp.Flag("lang", "en"))
+	alloc, cancel := chromedp.NewExecAllocator(context.Background(), options...)
+	t.Cleanup(cancel)
+	ctx, cancel := chromedp.NewContext(alloc)
+	t.Cleanup(cancel)
+	ctx, cancel = context.WithTimeout(ctx, 2*time.Minute)
+	t.Cleanup(cancel)
+	do(t, ctx) // starts it
+	return ctx
+}
+
+// tab is another tab of the same browser.
+func tab(t *testing.T, ctx context.Context) context.Context {
+	t.Helper()
+	other, cancel := chromedp.NewContext(ctx)
+	t.Cleanup(cancel)
+	return other
+}
+
+func do(t *testing.T, ctx context.Context, actions ...chromedp.Action) {
+	t.Helper()
+	require.NoError(t, chromedp.Run(ctx, actions...))
+}
+
+// picture keeps a screenshot where SESSIONTOKEN_SCREENSHOTS says.
+func picture(t *testing.T, ctx context.Context, name string) {
+	t.Helper()
+	dir := os.Getenv("SESSIONTOKEN_SCREENSHOTS")
+	if dir == "" {
+		return
+	}
+	var png []byte
+	do(t, ctx, chromedp.FullScreenshot(&png, 100))
+	require.NoError(t, os.MkdirAll(dir, 0o755))
+	require.NoError(t, os.WriteFile(filepath.Join(dir, name+".png"), png, 0o644))
+}
+
+func signIn(t *testing.T, ctx context.Context, site, user string) {
+	t.Helper()
+	do(t, ctx,
+		chromedp.Navigate(site+"/"), // sends us to the sign-in page
+		chromedp.WaitVisible("#password"),
+		chromedp.SendKeys("#user", user+"\t"),
+		chromedp.SendKeys("#password", "demo\r"), // keyboard alone
+		chromedp.WaitVisible("#session"),
+	)
+}
+
+func text(t *testing.T, ctx context.Context, selector string) string {
+	t.Helper()
+	var s string
+	do(t, ctx, chromedp.Text(selector, &s, chromedp.ByQuery))
+	return s
+}
+
+func cookies(t *testing.T, ctx context.Context, site string) []*network.Cookie {
+	t.Helper()
+	var list []*network.Cookie
+	do(t, ctx, chromedp.ActionFunc(func(ctx context.Context) (err error) {
+		list, err = network.GetCookies().WithURLs([]string{site}).Do(ctx)
+		return err
+	}))
+	return list
+}
+
+// status fetches a path from within the page, as its script would.
+func status(t *testing.T, ctx context.Context, method, path string) int {
+	t.Helper()
+	var code int
+	js := fmt.Sprintf(`fetch(%q, {method: %q, redirect: "manual"}).then(r => r.status)`, path, method)
+	do(t, ctx, chromedp.Evaluate(js, &code, awaited))
+	return code
+}
+
+func TestBrowser(t *testing.T) {
+	site, ctx := site(t), browser(t)
+	do(t, ctx, chromedp.Navigate(site+"/"), chromedp.WaitVisible("#password"))
+	picture(t, ctx, "1-sign-in")
+	do(t, ctx, chromedp.SendKeys("#user", "ada"), chromedp.SendKeys("#password", "wrong\r"), chromedp.WaitVisible(".problem"))
+	picture(t, ctx, "2-wrong-password")
+	require.Empty(t, cookies(t, ctx, site))
+
+	signIn(t, ctx, site, "ada")
+	session := text(t, ctx, "#session")
+	list := cookies(t, ctx, site)
+	require.Len(t, list, 1)
+	c := list[0]
+	require.Equal(t, "__Host-session", c.Name)
+	require.True(t, c.HTTPOnly && c.Secure && c.Session)
+	require.Equal(t, network.CookieSameSiteLax, c.SameSite)
+	require.Equal(t, "/", c.Path)
+	require.Equal(t, "localhost", c.Domain)
+	var visible string
+	do(t, ctx, chromedp.Evaluate("document.cookie", &visible))
+	require.Empty(t, visible, "no script sees it")
+
+	// It is renewed while the page is open, across its expiry; the session stays.
+	first := c.Value
+	require.Eventually(t, func() bool { return cookies(t, ctx, site)[0].Value != first }, 3*ttl, 200*time.Millisecond)
+	do(t, ctx, chromedp.SetValue("#note", strings.Repeat("A long text. ", 200)), chromedp.Sleep(2*ttl), chromedp.Submit("#note"), chromedp.WaitVisible("#saved"))
+	require.Equal(t, session, text(t, ctx, "#session"), "the form survives")
+	picture(t, ctx, "3-session")
+
+	// Parallel tabs, all of which come with a cookie that has expired.
+	do(t, ctx, chromedp.Navigate("about:blank"), chromedp.Sleep(ttl+time.Second))
+	do(t, ctx, chromedp.Navigate(site+"/style.css"))
+	var codes []int
+	do(t, ctx, chromedp.Evaluate(`Promise.all(Array.from({length: 50}, () => fetch("/api/me").then(r => r.status)))`, &codes, awaited))
+	require.Len(t, codes, 50)
+	for _, code := range codes {
+		require.Equal(t, 200, code)
+	}
+	do(t, ctx, chromedp.Navigate(site+"/"), chromedp.WaitVisible("#session"))
+	require.Equal(t, session, text(t, ctx, "#session"))
+
+	// The browser verifies the session itself, for each algorithm.
+	do(t, ctx, chromedp.Navigate(site+"/verify"), chromedp.WaitVisible("#summary.good, #summary.problem", chromedp.ByQuery))
+	picture(t, ctx, "4-verify")
+	require.Equal(t, "4 of 4 verified in this browser", text(t, ctx, "#summary"))
+
+	// The browser was closed: the session's cookie is gone, and the refresh token
+	// brings the same session back.
+	do(t, ctx, chromedp.ActionFunc(func(ctx context.Context) error {
+		return network.DeleteCookies("__Host-session").WithURL(site).Do(ctx)
+	}))
+	require.Empty(t, cookies(t, ctx, site))
+	do(t, ctx, chromedp.Navigate(site+"/"), chromedp.WaitVisible("#session"))
+	require.Equal(t, session, text(t, ctx, "#session"))
+	resumed := cookies(t, ctx, site+"/session/")
+	require.Len(t, resumed, 2)
+	for _, c := range resumed {
+		require.True(t, c.HTTPOnly && c.Secure, c.Name)
+	}
+
+	// A sign-out in one tab is seen by the other one.
+	do(t, ctx, chromedp.Navigate(site+"/"), chromedp.WaitVisible("#session"))
+	other := tab(t, ctx)
+	do(t, other, chromedp.Navigate(site+"/"), chromedp.WaitVisible("#session"), chromedp.Click("#sign-out"), chromedp.WaitVisible("#password"))
+	do(t, ctx, chromedp.WaitVisible("#gone"))
+	picture(t, ctx, "5-signed-out-elsewhere")
+	require.Equal(t, 401, status(t, ctx, "GET", "/api/me"))
+	require.Empty(t, cookies(t, ctx, site))
+}
+
+func awaited(p *runtime.EvaluateParams) *runtime.EvaluateParams { return p.WithAwaitPromise(true) }
+
+func TestDevices(t *testing.T) {
+	site := site(t)
+	laptop, phone := browser(t), browser(t)
+	signIn(t, laptop, site, "ada")
+	signIn(t, phone, site, "ada")
+	do(t, laptop, chromedp.Reload(), chromedp.WaitVisible("#devices"))
+	require.Equal(t, "Signed in on 2 devices", text(t, laptop, "#devices"))
+	picture(t, laptop, "6-devices")
+	// Ends the other one: the row that is not "this one".
+	do(t, laptop, chromedp.Click(`//tr[td and not(.//span[@class="tag"])]//button`), chromedp.WaitVisible("#devices"))
+	require.Eventually(t, func() bool { return text(t, laptop, "#devices") == "Signed in on 1 device" }, 5*time.Second, 100*time.Millisecond)
+	do(t, phone, chromedp.WaitVisible("#gone"))
+	signIn(t, phone, site, "ada")
+	do(t, laptop, chromedp.Sleep(time.Second), chromedp.Click("#everywhere"), chromedp.WaitVisible("#password"))
+	do(t, phone, chromedp.WaitVisible("#gone"))
+}
+
+// A page of another site posts to ours with the user's cookie, or would.
+func TestCrossSitePost(t *testing.T) {
+	site, ctx := site(t), browser(t)
+	signIn(t, ctx, site, "ada")
+	evil := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "text/html")
+		_, _ = fmt.Fprintf(w, `<title>evil</title><form method="post" action="%s%s"><input name="note" value="pwned"><input name="user" value="grace"><input name="password" value="demo"><button id="go">Win</button></form>`,
+			site, r.URL.Query().Get("to"))
+	}))
+	defer evil.Close() // on 127.0.0.1: another site than localhost
+	for _, to := range []string{"/note", "/session/sign-out", "/session/sign-out-everywhere", "/sign-in", "/devices/end"} {
+		answer := make(chan int64, 8)
+		listen, cancel := context.WithCancel(ctx)
+		chromedp.ListenTarget(listen, func(ev any) {
+			if e, ok := ev.(*network.EventResponseReceived); ok && e.Type == network.ResourceTypeDocument && strings.HasSuffix(e.Response.URL, to) {
+				answer <- e.Response.Status
+			}
+		})
+		do(t, ctx, network.Enable(), chromedp.Navigate(evil.URL+"/?to="+url.QueryEscape(to)), chromedp.Click("#go"))
+		select {
+		case code := <-answer:
+			// SameSite=Lax keeps the cookie away (401), and what comes without one
+			// is refused by its origin (403).
+			require.Contains(t, []int64{401, 403}, code, to)
+		case <-time.After(10 * time.Second):
+			t.Fatal("no answer for " + to)
+		}
+		cancel()
+	}
+	do(t, ctx, chromedp.Navigate(site+"/"), chromedp.WaitVisible("#session"))
+	require.Equal(t, "ada", text(t, ctx, "#subject"), "still signed in, as herself")
+	var note string
+	do(t, ctx, chromedp.Value("#note", &note))
+	require.Empty(t, note)
+}
+
+// A native client keeps no cookies.
+func TestNativeClient(t *testing.T) {
+	site := site(t)
+	client := &http.Client{CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+	post := func(path string, form url.Values) (int, sessionhttp.Tokens) {
+		resp, err := client.PostForm(site+path, form)
+		require.NoError(t, err)
+		defer resp.Body.Close()
+		require.Empty(t, resp.Header["Set-Cookie"])
+		var tokens sessionhttp.Tokens
+		body, err := io.ReadAll(resp.Body)
+		require.NoError(t, err)
+		_ = json.Unmarshal(body, &tokens)
+		return resp.StatusCode, tokens
+	}
+	me := func(token string) int {
+		req, err := http.NewRequest("GET", site+"/api/me", nil)
+		require.NoError(t, err)
+		req.Header.Set("Authorization", "Bearer "+token)
+		resp, err := client.Do(req)
+		require.NoError(t, err)
+		require.NoError(t, resp.Body.Close())
+		return resp.StatusCode
+	}
+	code, tokens := post("/native/sign-in", url.Values{"user": {"ada"}, "password": {"demo"}})
+	require.Equal(t, 200, code)
+	require.Equal(t, 200, me(tokens.AccessToken))
+	require.Eventually(t, func() bool { return me(tokens.AccessToken) == 401 }, 2*ttl, 200*time.Millisecond, "it expires")
+	grant := func(token string) url.Values {
+		return url.Values{"grant_type": {"refresh_token"}, "client_id": {"app"}, "refresh_token": {token}}
+	}
+	code, next := post("/native/token", grant(tokens.RefreshToken))
+	require.Equal(t, 200, code)
+	require.Equal(t, 200, me(next.AccessToken))
+	code, again := post("/native/token", grant(tokens.RefreshToken))
+	require.Equal(t, 200, code, "a lost answer")
+	require.Equal(t, next.RefreshToken, again.RefreshToken)
+	code, third := post("/native/token", grant(next.RefreshToken))
+	require.Equal(t, 200, code)
+	code, _ = post("/native/token", grant(tokens.RefreshToken))
+	require.Equal(t, 400, code, "used before, and not the last one")
+	code, _ = post("/native/token", grant(third.RefreshToken))
+	require.Equal(t, 400, code, "so the family is over")
+	require.Eventually(t, func() bool { return me(third.AccessToken) == 401 }, 2*time.Second, 50*time.Millisecond, "and its session")
+}
+
+// The same with curl, as somebody else's client.
+func TestCurl(t *testing.T) {
+	if _, err := exec.LookPath("curl"); errors.Is(err, exec.ErrNotFound) && os.Getenv("CI") == "" {
+		t.Skip("NOT RUN: curl is not installed")
+	}
+	site := site(t)
+	curl := func(args ...string) string {
+		out, err := exec.CommandContext(t.Context(), "curl", append([]string{"-sS", "-w", "\n%{http_code}"}, args...)...).CombinedOutput()
+		require.NoError(t, err, string(out))
+		return string(out)
+	}
+	out := curl("-d", "user=grace", "-d", "password=demo", site+"/native/sign-in")
+	body, _, _ := strings.Cut(out, "\n")
+	var tokens sessionhttp.Tokens
+	require.NoError(t, json.Unmarshal([]byte(body), &tokens), out)
+	require.Contains(t, curl("-H", "Authorization: Bearer "+tokens.AccessToken, site+"/api/me"), `"name":"Grace Hopper"`)
+	require.True(t, strings.HasSuffix(curl("-d", "grant_type=refresh_token", "-d", "client_id=app", "-d", "refresh_token="+tokens.RefreshToken, site+"/native/token"), "\n200"))
+	require.True(t, strings.HasSuffix(curl("-H", "Authorization: Bearer "+tokens.AccessToken, "-X", "POST", site+"/session/sign-out"), "\n303"))
+	require.Eventually(t, func() bool {
+		return strings.HasSuffix(curl("-H", "Authorization: Bearer "+tokens.AccessToken, site+"/api/me"), "\n401")
+	}, 3*time.Second, 50*time.Millisecond, "on one replica at once, on the other within a second")
+}

@@ -1,0 +1,96 @@
+// Command webapp is a small site with sessions: a sign-in page, two API replicas
+// behind one origin, and what a browser does with them.
+//
+//	go -C examples/webapp run .
+//
+// It listens on http://localhost:8080. Browsers treat that as secure enough for
+// __Host- cookies; anywhere else, put TLS in front.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"log"
+	"net"
+	"net/http"
+	"net/http/httputil"
+	"net/url"
+	"os"
+	"os/signal"
+	"sync/atomic"
+	"time"
+)
+
+func main() {
+	addr := flag.String("addr", "localhost:8080", "where to listen; a loopback address")
+	ttl := flag.Duration("ttl", time.Minute, "how long a session token is valid")
+	flag.Parse()
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	defer stop()
+	if err := run(ctx, *addr, *ttl, func(url string) {
+		fmt.Printf("open %s and sign in as ada or grace, with the password \"demo\"\n", url)
+	}); err != nil {
+		log.Fatal(err)
+	}
+}
+
+// run serves the site until ctx ends.
+func run(ctx context.Context, addr string, ttl time.Duration, ready func(url string)) error {
+	shared, err := newShared()
+	if err != nil {
+		return err
+	}
+	var replicas []*url.URL
+	for _, name := range []string{"A", "B"} {
+		r, err := newReplica(ctx, name, shared, ttl)
+		if err != nil {
+			return err
+		}
+		u, err := serve(ctx, "127.0.0.1:0", r.routes())
+		if err != nil {
+			return err
+		}
+		replicas = append(replicas, u)
+	}
+	front, err := serve(ctx, addr, balance(replicas))
+	if err != nil {
+		return err
+	}
+	_, port, err := net.SplitHostPort(front.Host)
+	if err != nil {
+		return err
+	}
+	ready("http://localhost:" + port)
+	<-ctx.Done()
+	return nil
+}
+
+// serve serves h until ctx ends.
+func serve(ctx context.Context, addr string, h http.Handler) (*url.URL, error) {
+	l, err := net.Listen("tcp", addr)
+	if err != nil {
+		return nil, err
+	}
+	server := &http.Server{Handler: h, ReadHeaderTimeout: 5 * time.Second}
+	go func() {
+		if err := server.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+			log.Print(err)
+		}
+	}()
+	context.AfterFunc(ctx, func() { _ = server.Close() })
+	return &url.URL{Scheme: "http", Host: l.Addr().String()}, nil
+}
+
+// balance sends each request to the next replica: no request may count on the
+// one before it having been there.
+func balance(replicas []*url.URL) http.Handler {
+	var n atomic.Uint64
+	return &httputil.ReverseProxy{
+		Rewrite: func(r *httputil.ProxyRequest) {
+			r.SetURL(replicas[n.Add(1)%uint64(len(replicas))])
+			r.Out.Host = r.In.Host // by which cross-origin requests are told
+		},
+	}
+}

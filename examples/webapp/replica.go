@@ -1,0 +1,352 @@
+package main
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/subtle"
+	"embed"
+	"encoding/json"
+	"html/template"
+	"log"
+	"net/http"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/sessiontoken/sessiontoken"
+	"github.com/sessiontoken/sessiontoken/keys"
+	"github.com/sessiontoken/sessiontoken/refresh"
+	"github.com/sessiontoken/sessiontoken/revoke"
+	"github.com/sessiontoken/sessiontoken/sessionhttp"
+)
+
+// State is what a session carries.
+type State struct {
+	Name  string   `json:"name"`
+	Roles []string `json:"roles"`
+	Theme string   `json:"theme"`
+}
+
+const (
+	issuerName = "http://localhost/webapp"
+	audience   = "webapp"
+	// pageAudience is that of the tokens which the page may read: the API takes
+	// none of them.
+	pageAudience = "webapp-page"
+)
+
+// shared is what the replicas have in common: a database, and three stores.
+type shared struct {
+	keys     keys.MemStore
+	ended    revoke.MemStore
+	families refresh.MemStore
+	secret   []byte
+	algs     []*keys.Static // one key of each algorithm, for the page that verifies
+
+	mu    sync.Mutex
+	users map[string]*user
+}
+
+type user struct {
+	State
+	Blocked bool
+	Note    string
+}
+
+func newShared() (*shared, error) {
+	s := &shared{secret: make([]byte, 32), users: map[string]*user{
+		"ada":   {State: State{"Ada Lovelace", []string{"author", "editor"}, "light"}, Note: ""},
+		"grace": {State: State{"Grace Hopper", []string{"reader"}, "light"}, Note: ""},
+	}}
+	rand.Read(s.secret)
+	for _, alg := range []keys.Algorithm{keys.ES256, keys.EdDSA, keys.PS256, keys.RS256} {
+		key, err := keys.GenerateKey(alg)
+		if err != nil {
+			return nil, err
+		}
+		static, err := keys.NewStatic(key)
+		if err != nil {
+			return nil, err
+		}
+		s.algs = append(s.algs, static)
+	}
+	return s, nil
+}
+
+// load is the authority: what the database says of a user now.
+func (s *shared) load(_ context.Context, old *sessiontoken.Claims[State]) (State, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	u := s.users[old.Subject]
+	if u == nil || u.Blocked {
+		return State{}, sessionhttp.ErrSessionOver
+	}
+	return u.State, nil
+}
+
+// replica is one API server. All it has of its own is memory that it could lose.
+type replica struct {
+	name     string
+	shared   *shared
+	ring     *keys.Ring
+	ended    *revoke.List
+	families *refresh.Manager
+	sessions *sessionhttp.Sessions[State]
+	page     []*sessiontoken.Issuer[State] // one for each algorithm
+}
+
+func newReplica(ctx context.Context, name string, s *shared, ttl time.Duration) (*replica, error) {
+	r := &replica{name: name, shared: s}
+	var err error
+	if r.ring, err = keys.NewRing(keys.RingConfig{Store: &s.keys}); err != nil {
+		return nil, err
+	}
+	if r.ended, err = revoke.NewList(revoke.Config{Store: &s.ended}); err != nil {
+		return nil, err
+	}
+	go func() { _ = r.ring.Run(ctx) }()
+	go func() { _ = r.ended.Run(ctx) }()
+	verifier, err := sessiontoken.NewVerifier[State](sessiontoken.VerifierConfig{Issuer: issuerName, Audience: audience, Keys: r.ring, Revocations: r.ended})
+	if err != nil {
+		return nil, err
+	}
+	issuer, err := sessiontoken.NewIssuer[State](sessiontoken.IssuerConfig{Issuer: issuerName, Audience: []string{audience}, Keys: r.ring, TTL: ttl, Revocations: r.ended})
+	if err != nil {
+		return nil, err
+	}
+	for _, key := range s.algs {
+		i, err := sessiontoken.NewIssuer[State](sessiontoken.IssuerConfig{Issuer: issuerName, Audience: []string{pageAudience}, Keys: key, TTL: time.Minute, Revocations: r.ended})
+		if err != nil {
+			return nil, err
+		}
+		r.page = append(r.page, i)
+	}
+	if r.families, err = refresh.NewManager(refresh.Config{Store: &s.families, Secrets: [][]byte{s.secret}, Sessions: r.ended, IdleTimeout: 24 * time.Hour}); err != nil {
+		return nil, err
+	}
+	r.sessions, err = sessionhttp.New(sessionhttp.Config[State]{
+		Verifier: verifier, Issuer: issuer, Load: s.load, Ender: r.ended, Refresh: r.families,
+		RefreshPath: "/session/", DeviceLabel: device,
+		Unauthorized: http.HandlerFunc(r.unauthorized),
+	})
+	return r, err
+}
+
+//go:embed web
+var files embed.FS
+
+var pages = template.Must(template.ParseFS(files, "web/*.html"))
+
+func (r *replica) routes() http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /sign-in", func(w http.ResponseWriter, req *http.Request) { r.signInPage(w, http.StatusOK, "") })
+	mux.HandleFunc("POST /sign-in", r.signIn)
+	mux.Handle("POST /session/refresh", r.sessions.RefreshHandler())
+	mux.HandleFunc("POST /session/sign-out", r.signOut(r.sessions.SignOut))
+	mux.HandleFunc("POST /session/sign-out-everywhere", r.signOut(r.sessions.SignOutEverywhere))
+	mux.Handle("GET /{$}", r.require(r.home))
+	mux.Handle("GET /verify", r.require(r.verifyPage))
+	mux.Handle("POST /note", r.require(r.saveNote))
+	mux.Handle("POST /devices/end", r.require(r.endDevice))
+	mux.Handle("GET /api/me", r.require(r.me))
+	mux.Handle("POST /api/page-tokens", r.require(r.pageTokens))
+	mux.HandleFunc("POST /native/sign-in", r.nativeSignIn)
+	mux.Handle("POST /native/token", r.sessions.RefreshHandler())
+	// Over plain http, since this is a demonstration on localhost.
+	jwks, err := sessiontoken.JWKSHandler(sessiontoken.JWKSConfig{Keys: r.ring, InsecurePlainHTTP: true})
+	if err != nil {
+		log.Fatal(err)
+	}
+	mux.Handle("/.well-known/jwks.json", jwks)
+	mux.HandleFunc("GET /page-keys.json", r.pageKeys)
+	for _, name := range []string{"app.js", "resume.js", "verify.js", "style.css"} {
+		mux.HandleFunc("GET /"+name, func(w http.ResponseWriter, req *http.Request) { http.ServeFileFS(w, req, files, "web/"+name) })
+	}
+	return http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+		h := w.Header()
+		h.Set("Content-Security-Policy", "default-src 'self'; frame-ancestors 'none'; form-action 'self'; base-uri 'none'")
+		h.Set("X-Content-Type-Options", "nosniff")
+		h.Set("Referrer-Policy", "same-origin")
+		h.Set("X-Replica", r.name)
+		mux.ServeHTTP(w, req)
+	})
+}
+
+type handler func(http.ResponseWriter, *http.Request, *sessiontoken.Claims[State])
+
+func (r *replica) require(h handler) http.Handler {
+	return r.sessions.Require(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+		c, ok := sessionhttp.FromContext[State](req.Context())
+		if !ok {
+			http.Error(w, "no session", http.StatusInternalServerError)
+			return
+		}
+		h(w, req, c)
+	}))
+}
+
+// unauthorized sends people to the sign-in page, and tells programs.
+func (r *replica) unauthorized(w http.ResponseWriter, req *http.Request) {
+	if req.Method == http.MethodGet && strings.Contains(req.Header.Get("Accept"), "text/html") {
+		http.Redirect(w, req, "/sign-in", http.StatusSeeOther)
+		return
+	}
+	http.Error(w, "not signed in", http.StatusUnauthorized)
+}
+
+func (r *replica) render(w http.ResponseWriter, status int, name string, data any) {
+	w.Header().Set("Content-Type", "text/html; charset=utf-8")
+	w.Header().Set("Cache-Control", "no-store")
+	w.WriteHeader(status)
+	if err := pages.ExecuteTemplate(w, name, data); err != nil {
+		log.Print(err)
+	}
+}
+
+func (r *replica) signInPage(w http.ResponseWriter, status int, problem string) {
+	r.render(w, status, "sign-in.html", map[string]string{"Problem": problem})
+}
+
+// check is where a real site compares password hashes, or asks for a passkey.
+func (r *replica) check(req *http.Request) (name string, state State, ok bool) {
+	name = strings.ToLower(strings.TrimSpace(req.PostFormValue("user")))
+	r.shared.mu.Lock()
+	defer r.shared.mu.Unlock()
+	u := r.shared.users[name]
+	if subtle.ConstantTimeCompare([]byte(req.PostFormValue("password")), []byte("demo")) != 1 || u == nil || u.Blocked {
+		return "", State{}, false
+	}
+	return name, u.State, true
+}
+
+func (r *replica) signIn(w http.ResponseWriter, req *http.Request) {
+	name, state, ok := r.check(req)
+	if !ok {
+		r.signInPage(w, http.StatusUnauthorized, "That user and password do not go together.")
+		return
+	}
+	if _, err := r.sessions.SignIn(w, req, name, state); err != nil {
+		r.sessions.Refuse(w, req, err)
+		return
+	}
+	http.Redirect(w, req, "/", http.StatusSeeOther)
+}
+
+func (r *replica) nativeSignIn(w http.ResponseWriter, req *http.Request) {
+	name, state, ok := r.check(req)
+	if !ok {
+		http.Error(w, "not signed in", http.StatusUnauthorized)
+		return
+	}
+	tokens, err := r.sessions.SignInNative(req.Context(), "app", device(req), name, state)
+	if err != nil {
+		r.sessions.Refuse(w, req, err)
+		return
+	}
+	answer(w, tokens)
+}
+
+// device is how a list of devices calls the client of a request.
+func device(req *http.Request) string {
+	agent := req.UserAgent()
+	for _, known := range []string{"Firefox", "Edg", "Chrome", "Safari", "curl", "Go-http-client"} {
+		if strings.Contains(agent, known) {
+			return known
+		}
+	}
+	return "unknown client"
+}
+
+func (r *replica) signOut(out func(http.ResponseWriter, *http.Request) error) http.HandlerFunc {
+	return func(w http.ResponseWriter, req *http.Request) {
+		if err := out(w, req); err != nil {
+			r.sessions.Refuse(w, req, err)
+			return
+		}
+		http.Redirect(w, req, "/sign-in", http.StatusSeeOther)
+	}
+}
+
+func (r *replica) home(w http.ResponseWriter, req *http.Request, c *sessiontoken.Claims[State]) {
+	devices, err := r.families.List(req.Context(), c.Subject)
+	if err != nil {
+		r.sessions.Refuse(w, req, err)
+		return
+	}
+	r.shared.mu.Lock()
+	note := r.shared.users[c.Subject].Note
+	r.shared.mu.Unlock()
+	r.render(w, http.StatusOK, "home.html", map[string]any{"Claims": c, "Devices": devices, "Note": note, "Saved": req.URL.Query().Has("saved")})
+}
+
+func (r *replica) verifyPage(w http.ResponseWriter, _ *http.Request, c *sessiontoken.Claims[State]) {
+	r.render(w, http.StatusOK, "verify.html", map[string]any{"Claims": c})
+}
+
+func (r *replica) saveNote(w http.ResponseWriter, req *http.Request, c *sessiontoken.Claims[State]) {
+	req.Body = http.MaxBytesReader(w, req.Body, 1<<20)
+	note := req.PostFormValue("note")
+	r.shared.mu.Lock()
+	r.shared.users[c.Subject].Note = note
+	r.shared.mu.Unlock()
+	http.Redirect(w, req, "/?saved", http.StatusSeeOther)
+}
+
+func (r *replica) endDevice(w http.ResponseWriter, req *http.Request, c *sessiontoken.Claims[State]) {
+	if err := r.families.EndFamily(req.Context(), c.Subject, req.PostFormValue("id")); err != nil {
+		http.Error(w, "no such device", http.StatusNotFound)
+		return
+	}
+	http.Redirect(w, req, "/", http.StatusSeeOther)
+}
+
+// me answers "who am I".
+func (r *replica) me(w http.ResponseWriter, _ *http.Request, c *sessiontoken.Claims[State]) {
+	answer(w, map[string]any{
+		"subject": c.Subject, "name": c.State.Name, "roles": c.State.Roles, "session": c.SessionID, "replica": r.name,
+		"signed_in": c.AuthTime, "issued": c.IssuedAt, "expires": c.Expires,
+	})
+}
+
+// pageTokens gives the page tokens of the same session that it may read, for
+// which no script can use the cookie. They are for an audience of their own, so
+// that stealing one gives nobody the session.
+func (r *replica) pageTokens(w http.ResponseWriter, req *http.Request, c *sessiontoken.Claims[State]) {
+	tokens := []string{}
+	for _, i := range r.page {
+		token, _, err := i.Resume(req.Context(), c.Subject, c.SessionID, c.AuthTime, c.State)
+		if err != nil {
+			r.sessions.Refuse(w, req, err)
+			return
+		}
+		tokens = append(tokens, token)
+	}
+	answer(w, tokens)
+}
+
+// pageKeys is the JWKS of those tokens.
+func (r *replica) pageKeys(w http.ResponseWriter, req *http.Request) {
+	var all []*keys.PublicKey
+	for _, key := range r.shared.algs {
+		set, err := key.KeySet(req.Context(), "")
+		if err != nil {
+			r.sessions.Refuse(w, req, err)
+			return
+		}
+		all = append(all, set.Keys()...)
+	}
+	set, err := keys.NewSet(all...)
+	if err != nil {
+		r.sessions.Refuse(w, req, err)
+		return
+	}
+	answer(w, set)
+}
+
+func answer(w http.ResponseWriter, v any) {
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("Cache-Control", "no-store")
+	if err := json.NewEncoder(w).Encode(v); err != nil {
+		log.Print(err)
+	}
+}
