@@ -155,6 +155,19 @@ func (s *modelStore) swap(doc []byte, rev string) (string, error) {
 	return strconv.Itoa(s.rev), nil
 }
 
+func (s *modelStore) seen(kid string) (time.Time, bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	t, ok := s.firstSeen[kid]
+	return t, ok
+}
+
+func (s *modelStore) counts() (writes, lostRaces int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.writes, s.lostRaces
+}
+
 func (s *modelStore) parsed() (d modelDocument) {
 	if err := json.Unmarshal(s.doc, &d); err != nil {
 		panic("the stored document is not JSON")
@@ -219,10 +232,11 @@ func TestRotationModel(t *testing.T) {
 				m.run(time.Duration(days) * 24 * time.Hour)
 				m.stop()
 				total.Add(int64(len(m.signed)))
-				lostRaces.Add(int64(m.store.lostRaces))
+				writes, lost := m.store.counts()
+				lostRaces.Add(int64(lost))
 				revocations.Add(int64(m.revocations))
 				t.Logf("%d days: %d keys signed, %d rotated and %d revoked by hand, %d writes, %d lost races; %d tokens issued, %d renewed, %d verifications, %d excused",
-					days, len(m.signed), m.rotations, m.revocations, m.store.writes, m.store.lostRaces, m.issued, m.renewed, m.verified, m.excused)
+					days, len(m.signed), m.rotations, m.revocations, writes, lost, m.issued, m.renewed, m.verified, m.excused)
 				require.NotZero(t, m.renewed)
 				if days > 30 {
 					require.Greater(t, m.verified, 50*m.excused, "the model excuses too much")
@@ -465,9 +479,7 @@ func (m *model) record(token string, claims *sessiontoken.Claims[attackState]) {
 	m.issued++
 	if !m.signed[kid] {
 		m.signed[kid] = true
-		m.store.mu.Lock()
-		seen, ok := m.store.firstSeen[kid]
-		m.store.mu.Unlock()
+		seen, ok := m.store.seen(kid)
 		require.True(m.t, ok, "a key signed that was never stored")
 		if _, ok := m.emergency[kid]; !ok {
 			if _, ok := m.revoked[kid]; !ok {
@@ -547,7 +559,8 @@ func (m *model) check() {
 				// It read the store in the second before the key was made.
 				m.excused++
 			case errors.Is(err, sessiontoken.ErrInvalid):
-				require.NoError(m.t, err, "replica %d refuses a good token of key %s, published %v ago, emergency %v", i, x.kid, time.Since(m.store.firstSeen[x.kid]), m.emergency[x.kid])
+				seen, _ := m.store.seen(x.kid)
+				require.NoError(m.t, err, "replica %d refuses a good token of key %s, published %v ago, emergency %v", i, x.kid, time.Since(seen), m.emergency[x.kid])
 			default: // it says that it cannot tell
 				require.True(m.t, !r.inStep() || m.fresh(x.kid, modelStale), "replica %d is in step: %v", i, err)
 				m.excused++
