@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -21,6 +22,9 @@ import (
 	"github.com/chromedp/chromedp"
 	"github.com/stretchr/testify/require"
 
+	"github.com/sessiontoken/sessiontoken"
+	"github.com/sessiontoken/sessiontoken/keys"
+	"github.com/sessiontoken/sessiontoken/revoke"
 	"github.com/sessiontoken/sessiontoken/sessionhttp"
 )
 
@@ -343,4 +347,55 @@ func TestCurl(t *testing.T) {
 	require.Eventually(t, func() bool {
 		return strings.HasSuffix(curl("-H", "Authorization: Bearer "+tokens.AccessToken, site+"/api/me"), "\n401")
 	}, 3*time.Second, 50*time.Millisecond, "on one replica at once, on the other within a second")
+}
+
+// A browser drops a cookie of more than 4096 bytes without a word. SignIn says so
+// before; up to there, every cookie that it sets is one that the browser keeps.
+func TestLargestCookie(t *testing.T) {
+	ctx := browser(t)
+	ring, err := keys.NewRing(keys.RingConfig{Store: new(keys.MemStore)})
+	require.NoError(t, err)
+	ended, err := revoke.NewList(revoke.Config{Store: new(revoke.MemStore)})
+	require.NoError(t, err)
+	issuer, err := sessiontoken.NewIssuer[string](sessiontoken.IssuerConfig{Issuer: issuerName, Audience: []string{audience}, Keys: ring, MaxBytes: 8000, Revocations: ended})
+	require.NoError(t, err)
+	verifier, err := sessiontoken.NewVerifier[string](sessiontoken.VerifierConfig{Issuer: issuerName, Audience: audience, Keys: ring, Revocations: ended})
+	require.NoError(t, err)
+	sessions, err := sessionhttp.New(sessionhttp.Config[string]{
+		Verifier: verifier, Issuer: issuer, Ender: ended,
+		Load: func(_ context.Context, old *sessiontoken.Claims[string]) (string, error) { return old.State, nil },
+	})
+	require.NoError(t, err)
+	mux := http.NewServeMux()
+	mux.HandleFunc("/in/{bytes}", func(w http.ResponseWriter, r *http.Request) {
+		n, _ := strconv.Atoi(r.PathValue("bytes"))
+		if _, err := sessions.SignIn(w, r, "ada", strings.Repeat("x", n)); err != nil {
+			_, _ = io.WriteString(w, "refused")
+		}
+	})
+	mux.Handle("/me", sessions.Require(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		c, _ := sessionhttp.FromContext[string](r.Context())
+		_, _ = fmt.Fprint(w, len(c.State))
+	})))
+	serving, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	at, err := serve(serving, "localhost:0", mux)
+	require.NoError(t, err)
+	origin := "http://localhost:" + at.Port()
+
+	largest := 0
+	for n := 2680; ; n++ {
+		require.Less(t, n, 2800, "no size was refused")
+		var said, kept string
+		do(t, ctx, chromedp.Navigate(fmt.Sprintf("%s/in/%d", origin, n)), chromedp.Evaluate("document.body.innerText", &said))
+		if said == "refused" {
+			break
+		}
+		do(t, ctx, chromedp.Navigate(origin+"/me"), chromedp.Evaluate("document.body.innerText", &kept))
+		require.Equal(t, strconv.Itoa(n), kept, "the browser dropped the cookie")
+		c := cookies(t, ctx, origin)[0]
+		largest = len(c.Name) + len(c.Value)
+	}
+	require.GreaterOrEqual(t, largest, 4094)
+	t.Logf("the browser kept %d bytes", largest)
 }
