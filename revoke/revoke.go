@@ -61,6 +61,15 @@ type Store interface {
 	Since(ctx context.Context, cursor string) (entries []Entry, next string, err error)
 }
 
+// Waiter is what a [Store] may be too: one that can say when there is news, so
+// that a list need not wait for SyncEvery to pass. It is a hint and nothing more:
+// what counts is what Since returns, and how long ago it did.
+type Waiter interface {
+	// Wait returns nil when there may be entries after cursor, and an error when
+	// ctx ends or it cannot wait.
+	Wait(ctx context.Context, cursor string) error
+}
+
 // Config says how a [List] follows its store.
 type Config struct {
 	// Store is shared by all replicas. Required.
@@ -75,6 +84,10 @@ type Config struct {
 	// after that every answer is an error. At least twice SyncEvery. 0 means
 	// 30 s.
 	MaxStale time.Duration
+	// InsecureAnswerWhenStale lets the list answer from what it has past
+	// MaxStale: what others have ended since is then not ended here, for as long
+	// as the store cannot be read. A list that was never read fails all the same.
+	InsecureAnswerWhenStale bool
 	// Logger is told when the store fails (Warn) and recovers (Info), once
 	// each. Nil means slog.Default().
 	Logger *slog.Logger
@@ -91,16 +104,13 @@ type List struct {
 	synced  atomic.Pointer[time.Time] // start of the last good reading
 	last    atomic.Pointer[outcome]
 
-	mu       sync.RWMutex
-	cursor   string
-	sessions map[string]mark
-	subjects map[string]mark
-	keys     map[string]mark
-	all      mark
-	swept    time.Time
-}
+	sessions, subjects, keys *table
+	all                      atomic.Pointer[mark]
 
-type mark struct{ before, until time.Time }
+	mu     sync.Mutex // of whoever changes anything; nobody who asks waits for it
+	cursor string
+	swept  int // the next part to sweep
+}
 
 type outcome struct{ err error }
 
@@ -132,8 +142,8 @@ func NewList(cfg Config) (*List, error) {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.Default()
 	}
-	l := &List{cfg: cfg, sessions: map[string]mark{}, subjects: map[string]mark{}, keys: map[string]mark{}}
-	l.syncing = flight.New(min(cfg.MaxStale/2, 5*time.Second), cfg.SyncEvery/2, l.sync)
+	l := &List{cfg: cfg, sessions: newTable(), subjects: newTable(), keys: newTable()}
+	l.syncing = flight.New(l.timeout(), cfg.SyncEvery/2, l.sync)
 	return l, nil
 }
 
@@ -153,19 +163,17 @@ func (l *List) Revoked(ctx context.Context, sessionID, subject, keyID string, be
 			return false, fmt.Errorf("revoke: the store has not been read for too long: %w", err)
 		}
 	}
-	l.mu.RLock()
-	defer l.mu.RUnlock()
-	if _, ended := l.sessions[sessionID]; ended {
+	if _, ended := l.sessions.get(sessionID); ended {
 		return true, nil
 	}
-	if _, ended := l.keys[keyID]; ended {
+	if _, ended := l.keys.get(keyID); ended {
 		return true, nil
 	}
-	return l.subjects[subject].ends(began) || l.all.ends(began), nil
-}
-
-func (m mark) ends(began time.Time) bool {
-	return !m.until.IsZero() && !began.After(m.before)
+	if m, ok := l.subjects.get(subject); ok && m.ends(began) {
+		return true, nil
+	}
+	m := l.all.Load()
+	return m != nil && m.ends(began), nil
 }
 
 // fresh says whether the store was read within MaxStale, and has it read again
@@ -179,8 +187,19 @@ func (l *List) fresh() bool {
 	if old > 2*l.cfg.SyncEvery {
 		l.syncing.Go() // Run does that, if it runs
 	}
-	return old <= l.cfg.MaxStale
+	return old <= l.cfg.MaxStale || l.cfg.InsecureAnswerWhenStale
 }
+
+// Staleness is the bound that this configuration states: how long after somebody
+// else's end of a session this list may still not know of it, with Run under way.
+// While the store answers it is the first, SyncEvery and one reading; past the
+// second, no list answers any more (unless it is told to).
+func (l *List) Staleness() (healthy, most time.Duration) {
+	return l.cfg.SyncEvery + l.timeout(), l.cfg.MaxStale
+}
+
+// timeout bounds one reading of the store.
+func (l *List) timeout() time.Duration { return min(l.cfg.MaxStale/2, 5*time.Second) }
 
 // age is the time since t by the monotonic or the wall clock, whichever says
 // more: the monotonic one stands still while a machine is suspended.
@@ -228,46 +247,39 @@ func (l *List) apply(entries ...Entry) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	now := time.Now()
-	for _, e := range entries {
-		if !now.Before(e.Until) {
-			continue
-		}
-		switch e.Scope {
-		case Session:
-			l.sessions[e.Value] = l.sessions[e.Value].and(e)
-		case Subject:
-			l.subjects[e.Value] = l.subjects[e.Value].and(e)
-		case Key:
-			l.keys[e.Value] = l.keys[e.Value].and(e)
-		case All:
-			l.all = l.all.and(e)
+	by := map[Scope][]*Entry{}
+	for i := range entries {
+		if e := &entries[i]; now.Before(e.Until) {
+			by[e.Scope] = append(by[e.Scope], e)
 		}
 	}
-	if now.Sub(l.swept) >= time.Minute {
-		l.swept = now
-		for _, m := range []map[string]mark{l.sessions, l.subjects, l.keys} {
-			for value, mark := range m {
-				if !now.Before(mark.until) {
-					delete(m, value)
-				}
-			}
+	l.sessions.add(by[Session])
+	l.subjects.add(by[Subject])
+	l.keys.add(by[Key])
+	for _, e := range by[All] {
+		m := markOf(e)
+		if old := l.all.Load(); old != nil {
+			m = m.and(*old)
 		}
-		if !now.Before(l.all.until) {
-			l.all = mark{}
-		}
+		l.all.Store(&m)
 	}
 }
 
-// and is the mark of both: an entry never takes another one back, in whatever
-// order they come.
-func (m mark) and(e Entry) mark {
-	if e.Before.After(m.before) {
-		m.before = e.Before
+// sweep forgets what is over, a part at a time: all of it in as many syncs as
+// there are parts, or in an hour.
+func (l *List) sweep() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	now := time.Now().UnixNano()
+	for range max(1, parts*int(l.cfg.SyncEvery/time.Second)/3600) {
+		for _, t := range []*table{l.sessions, l.subjects, l.keys} {
+			t.sweep(l.swept, now)
+		}
+		l.swept = (l.swept + 1) % parts
 	}
-	if e.Until.After(m.until) {
-		m.until = e.Until
+	if m := l.all.Load(); m != nil && now >= m.until {
+		l.all.Store(nil)
 	}
-	return m
 }
 
 // Run follows the store until ctx ends, and returns ctx.Err(). Failures of the
@@ -280,25 +292,41 @@ func (l *List) Run(ctx context.Context) error {
 		began := time.Now()
 		_ = l.syncing.Do(ctx) // logged by sync, and kept for Status
 		wait := l.cfg.SyncEvery - rand.N(l.cfg.SyncEvery/8+1) - time.Since(began)
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-time.After(max(wait, l.cfg.SyncEvery/4)):
+		if err := l.pause(ctx, max(wait, l.cfg.SyncEvery/4)); err != nil {
+			return err
 		}
 	}
 }
 
+// pause waits for news, or for d. It fails only if ctx has ended.
+func (l *List) pause(ctx context.Context, d time.Duration) error {
+	timed, cancel := context.WithTimeout(ctx, d)
+	defer cancel()
+	if w, ok := l.cfg.Store.(Waiter); ok && l.Status().Err == nil {
+		l.mu.Lock()
+		cursor := l.cursor
+		l.mu.Unlock()
+		if w.Wait(timed, cursor) == nil {
+			time.Sleep(time.Millisecond) // a flood of news is read in portions
+			return ctx.Err()
+		}
+	}
+	<-timed.Done()
+	return ctx.Err()
+}
+
 func (l *List) sync(ctx context.Context) error {
 	began := time.Now()
-	l.mu.RLock()
+	l.mu.Lock()
 	cursor := l.cursor
-	l.mu.RUnlock()
+	l.mu.Unlock()
 	entries, next, err := l.cfg.Store.Since(ctx, cursor)
 	if err == nil {
 		err = known(entries)
 	}
 	if err == nil {
 		l.apply(entries...)
+		l.sweep()
 		l.mu.Lock()
 		l.cursor = next
 		l.mu.Unlock()
@@ -343,10 +371,8 @@ func (l *List) Status() Status {
 	if last := l.last.Load(); last != nil {
 		st.Err = last.err
 	}
-	l.mu.RLock()
-	defer l.mu.RUnlock()
-	st.Entries = len(l.sessions) + len(l.subjects) + len(l.keys)
-	if !l.all.until.IsZero() {
+	st.Entries = int(l.sessions.size.Load() + l.subjects.size.Load() + l.keys.size.Load())
+	if l.all.Load() != nil {
 		st.Entries++
 	}
 	return st

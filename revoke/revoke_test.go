@@ -165,7 +165,7 @@ func TestEntriesForgetThemselves(t *testing.T) {
 		require.True(t, ended(t, l, "77", "", "", time.Now()))
 		time.Sleep(7 * time.Minute)
 		require.NoError(t, l.EndSession(t.Context(), "last"))
-		time.Sleep(2 * time.Minute)
+		time.Sleep(70 * time.Minute) // in which all parts are swept
 		require.Equal(t, 1, l.Status().Entries)
 		for i := range 10_000 { // the store forgets too
 			require.NoError(t, l.EndSession(t.Context(), fmt.Sprint(i)))
@@ -294,6 +294,179 @@ func TestNewListNamesTheField(t *testing.T) {
 	var none *revoke.MemStore
 	_, err := revoke.NewList(revoke.Config{Store: none})
 	require.ErrorContains(t, err, "Config.Store")
+}
+
+// waiting is a store that tells of news at once, until it breaks.
+type waiting struct {
+	faulty
+	news chan struct{}
+}
+
+func (w *waiting) Append(ctx context.Context, e revoke.Entry) error {
+	err := w.faulty.Append(ctx, e)
+	select {
+	case w.news <- struct{}{}:
+	default:
+	}
+	return err
+}
+
+func (w *waiting) Wait(ctx context.Context, _ string) error {
+	if err := w.fault(ctx); err != nil {
+		return err
+	}
+	select {
+	case <-w.news:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// A store that can wait makes a list know at once; one whose waiting breaks, or
+// says nothing, is read every SyncEvery all the same, and no more often.
+func TestWaiter(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := &waiting{news: make(chan struct{}, 1)}
+		a, b := newList(t, w), running(t, w)
+		require.NoError(t, a.EndSession(t.Context(), "sid-1"))
+		time.Sleep(2 * time.Millisecond)
+		require.True(t, ended(t, b, "sid-1", "", "", time.Now()), "at once")
+
+		require.NoError(t, w.MemStore.Append(t.Context(), revoke.Entry{Scope: revoke.Session, Value: "sid-2", Until: time.Now().Add(time.Hour)}))
+		time.Sleep(time.Second)
+		require.True(t, ended(t, b, "sid-2", "", "", time.Now()), "without a hint")
+
+		w.mode.Store(down)
+		time.Sleep(10 * time.Second)
+		require.Error(t, b.Status().Err)
+		w.mode.Store(good)
+		time.Sleep(time.Second)
+		require.NoError(t, b.Status().Err)
+	})
+}
+
+func TestStaleness(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := new(faulty)
+		healthy, most := newList(t, s).Staleness()
+		require.Equal(t, 6*time.Second, healthy)
+		require.Equal(t, 30*time.Second, most)
+		open := running(t, s, func(c *revoke.Config) { c.InsecureAnswerWhenStale = true })
+		require.NoError(t, open.EndSession(t.Context(), "sid-1"))
+		s.mode.Store(down)
+		time.Sleep(time.Hour)
+		require.True(t, ended(t, open, "sid-1", "", "", time.Now()))
+		require.False(t, ended(t, open, "sid-2", "", "", time.Now()), "as it was told")
+		never := newList(t, s, func(c *revoke.Config) { c.InsecureAnswerWhenStale = true })
+		_, err := never.Revoked(t.Context(), "sid-2", "", "", time.Now())
+		require.ErrorIs(t, err, errDown)
+	})
+}
+
+func TestTimesAreHeldToWhatCanBeSaid(t *testing.T) {
+	s := new(revoke.MemStore)
+	require.NoError(t, s.Append(t.Context(), revoke.Entry{Scope: revoke.Subject, Value: "ada", Before: time.Date(9999, 1, 1, 0, 0, 0, 0, time.UTC), Until: time.Date(9999, 1, 1, 0, 0, 0, 0, time.UTC)}))
+	require.NoError(t, s.Append(t.Context(), revoke.Entry{Scope: revoke.Subject, Value: "bob", Until: time.Now().Add(time.Hour)}))
+	l := newList(t, s)
+	require.True(t, ended(t, l, "", "ada", "", time.Now()))
+	require.False(t, ended(t, l, "", "bob", "", time.Now()))
+}
+
+// TestMillion: a million ended sessions stay within 128 MiB, and asking about
+// one allocates nothing.
+func TestMillion(t *testing.T) {
+	if testing.Short() {
+		t.Skip("a million entries")
+	}
+	const million = 1_000_000
+	id := func(i int) string { return fmt.Sprintf("sid-%018d", i) } // as long as a real one
+	s := &log{make: func(i int) revoke.Entry {
+		return revoke.Entry{Scope: revoke.Session, Value: id(i), Before: time.Now(), Until: time.Now().Add(time.Hour)}
+	}, n: million}
+	runtime.GC()
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	l := newList(t, s)
+	now := time.Now()
+	require.True(t, ended(t, l, id(77), "ada", "kid", now))
+	runtime.GC()
+	runtime.GC()
+	runtime.ReadMemStats(&after)
+	used := (after.HeapAlloc - before.HeapAlloc) >> 20
+	t.Logf("%d entries in %d MiB", l.Status().Entries, used)
+	require.Equal(t, million, l.Status().Entries)
+	require.Less(t, used, uint64(128))
+	require.Zero(t, testing.AllocsPerRun(100, func() { _, _ = l.Revoked(t.Context(), "sid-1", "ada", "kid", now) }))
+	require.True(t, ended(t, l, id(million-1), "ada", "kid", now))
+	require.False(t, ended(t, l, id(million), "ada", "kid", now))
+}
+
+// log is a store that makes its entries up, in portions.
+type log struct {
+	revoke.MemStore
+	make func(int) revoke.Entry
+	n    int
+}
+
+func (l *log) Since(_ context.Context, cursor string) ([]revoke.Entry, string, error) {
+	if cursor != "" {
+		return nil, cursor, nil
+	}
+	var out []revoke.Entry
+	for i := range l.n {
+		out = append(out, l.make(i))
+	}
+	return out, "all", nil
+}
+
+func benchmarked(b *testing.B, n int) *revoke.List {
+	s := &log{make: func(i int) revoke.Entry {
+		return revoke.Entry{Scope: revoke.Session, Value: fmt.Sprintf("sid-%018d", i), Before: time.Now(), Until: time.Now().Add(time.Hour)}
+	}, n: n}
+	l, err := revoke.NewList(revoke.Config{Store: s, MaxStale: time.Hour, SyncEvery: time.Minute})
+	if err != nil {
+		b.Fatal(err)
+	}
+	if _, err := l.Revoked(b.Context(), "", "", "", time.Now()); err != nil {
+		b.Fatal(err)
+	}
+	return l
+}
+
+// BenchmarkRevoked is the question that each verification asks.
+func BenchmarkRevoked(b *testing.B) {
+	for _, n := range []int{0, 1_000_000} {
+		b.Run(fmt.Sprint(n, " entries"), func(b *testing.B) {
+			l := benchmarked(b, n)
+			ids := make([]string, 1024)
+			for i := range ids {
+				ids[i] = fmt.Sprintf("sid-%018d", 5_000_000+i)
+			}
+			now, ctx := time.Now(), b.Context()
+			b.ReportAllocs()
+			i := 0
+			for b.Loop() {
+				i++
+				if yes, err := l.Revoked(ctx, ids[i%len(ids)], "user-42", "key-1", now); yes || err != nil {
+					b.Fatal(yes, err)
+				}
+			}
+		})
+	}
+}
+
+// BenchmarkEnd adds one entry to a million.
+func BenchmarkEnd(b *testing.B) {
+	l := benchmarked(b, 1_000_000)
+	ctx := b.Context()
+	i := 0
+	for b.Loop() {
+		i++
+		if err := l.EndSession(ctx, fmt.Sprint("new-", i)); err != nil {
+			b.Fatal(err)
+		}
+	}
 }
 
 func TestConcurrentUse(t *testing.T) {
