@@ -83,6 +83,7 @@ func TestArrows(t *testing.T) {
 		"/refresh":             {},
 		"/revoke":              {"internal/flight"},
 		"/sessionhttp":         {"", "refresh"},
+		"/storetest":           {"keys", "refresh", "revoke"},
 		"/examples/quickstart": {"", "keys"},
 	}
 	seen := 0
@@ -109,7 +110,7 @@ func TestArrows(t *testing.T) {
 // change of the API, to be reviewed as one and written with -update.
 func TestAPI(t *testing.T) {
 	var out bytes.Buffer
-	dirs := []string{".", "keys", "refresh", "revoke", "sessionhttp"}
+	dirs := []string{".", "keys", "refresh", "revoke", "sessionhttp", "storetest"}
 	for _, dir := range dirs {
 		const most = 30
 		names := exported(t, dir)

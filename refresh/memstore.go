@@ -14,7 +14,7 @@ type MemStore struct {
 	sweepAt int
 }
 
-// Create adds a record.
+// Create adds a record, unless there is one with its id.
 func (s *MemStore) Create(ctx context.Context, r Record) error {
 	if err := ctx.Err(); err != nil {
 		return err
@@ -33,7 +33,9 @@ func (s *MemStore) Create(ctx context.Context, r Record) error {
 		}
 		s.sweepAt = 2 * len(s.records)
 	}
-	s.records[r.ID] = r
+	if _, there := s.records[r.ID]; !there {
+		s.records[r.ID] = r
+	}
 	return nil
 }
 

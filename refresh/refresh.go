@@ -81,11 +81,13 @@ type Record struct {
 	Until   time.Time // when the store may forget the record
 }
 
-// Store keeps records for all replicas. It holds no logic. All methods are
+// Store keeps records for all replicas. It holds no logic; package storetest
+// shows what it has to do. All methods are
 // called concurrently, and repeated after an error: all of them must be safe to
 // repeat.
 type Store interface {
-	// Create adds a record with a new id.
+	// Create adds a record with a new id. Creating it again changes nothing, also
+	// if it was swapped since.
 	Create(ctx context.Context, r Record) error
 	// Find returns the record with an id, or ErrNotFound.
 	Find(ctx context.Context, id string) (Record, error)

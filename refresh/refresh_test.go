@@ -419,6 +419,7 @@ func TestStoreFallsBack(t *testing.T) {
 	for range 3 {
 		token = next(t, m, token)
 	}
+	require.NoError(t, s.Delete(t.Context(), backup[0].ID))
 	require.NoError(t, s.Create(t.Context(), backup[0]))
 	token = next(t, m, token)
 	next(t, m, token)

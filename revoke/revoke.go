@@ -47,7 +47,7 @@ type Entry struct {
 }
 
 // Store keeps entries for all replicas. It holds no logic; package storetest
-// will show what it has to do. All methods are called concurrently.
+// shows what it has to do. All methods are called concurrently.
 type Store interface {
 	// Append adds an entry. When it returns nil, every later Since that starts
 	// before it returns it, on every replica. A caller repeats it after an

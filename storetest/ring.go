@@ -1,0 +1,162 @@
+package storetest
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"sync"
+	"testing"
+
+	"github.com/sessiontoken/sessiontoken/keys"
+)
+
+// Ring tests a store of a key ring.
+func Ring(t *testing.T, open func(t *testing.T) (a, b keys.Store)) {
+	run := func(name string, f func(t *testing.T, a, b keys.Store)) {
+		t.Run("Ring/"+name, func(t *testing.T) {
+			a, b := open(t)
+			f(t, a, b)
+		})
+	}
+	load := func(t *testing.T, s keys.Store) ([]byte, string) {
+		t.Helper()
+		doc, rev, err := s.Load(t.Context())
+		check(t, err)
+		return doc, rev
+	}
+
+	run("absence is no error", func(t *testing.T, a, b keys.Store) {
+		for _, s := range []keys.Store{a, b} {
+			if doc, rev := load(t, s); doc != nil || rev != "" {
+				t.Fatalf("an empty store returns %d bytes and revision %q", len(doc), rev)
+			}
+		}
+	})
+	run("what is saved is what is loaded", func(t *testing.T, a, b keys.Store) {
+		rev := ""
+		for i, doc := range [][]byte{{0}, []byte(`{"a":1}`), {0, 1, 2, 0xff, 0xfe, '\'', '"', '\\', '\n'}, bytes.Repeat([]byte{7}, 1<<20)} {
+			next, err := a.Save(t.Context(), doc, rev)
+			check(t, err)
+			if next == "" || next == rev {
+				t.Fatalf("the revision went from %q to %q", rev, next)
+			}
+			rev = next
+			if got, gotRev := load(t, b); !bytes.Equal(got, doc) || gotRev != rev {
+				t.Fatalf("document %d of %d bytes came back as %d bytes, revision %q for %q", i, len(doc), len(got), gotRev, rev)
+			}
+		}
+	})
+	run("another revision is a conflict", func(t *testing.T, a, b keys.Store) {
+		_, err := a.Save(t.Context(), []byte("x"), "never")
+		refused(t, err, keys.ErrConflict)
+		first, err := a.Save(t.Context(), []byte("one"), "")
+		check(t, err)
+		_, err = b.Save(t.Context(), []byte("two"), "")
+		refused(t, err, keys.ErrConflict)
+		second, err := b.Save(t.Context(), []byte("two"), first)
+		check(t, err)
+		_, err = a.Save(t.Context(), []byte("three"), first)
+		refused(t, err, keys.ErrConflict)
+		if doc, rev := load(t, a); string(doc) != "two" || rev != second {
+			t.Fatalf("a conflict changed the document to %q", doc)
+		}
+	})
+	run("sizes", func(t *testing.T, a, _ keys.Store) {
+		for _, doc := range [][]byte{nil, {}, make([]byte, 1<<20+1)} {
+			if _, err := a.Save(t.Context(), doc, ""); err == nil || errors.Is(err, keys.ErrConflict) {
+				t.Fatalf("a document of %d bytes: %v", len(doc), err)
+			}
+		}
+		if doc, rev := load(t, a); doc != nil || rev != "" {
+			t.Fatal("something was written")
+		}
+	})
+	run("slices are copied", func(t *testing.T, a, _ keys.Store) {
+		doc := []byte("document")
+		_, err := a.Save(t.Context(), doc, "")
+		check(t, err)
+		doc[0] = 'X'
+		got, _ := load(t, a)
+		got[1] = 'X'
+		if again, _ := load(t, a); string(again) != "document" {
+			t.Fatalf("the stored document became %q", again)
+		}
+	})
+	run("a context that has ended", func(t *testing.T, a, _ keys.Store) {
+		_, err := a.Save(over(t), []byte("x"), "")
+		refused(t, err, context.Canceled)
+		_, _, err = a.Load(over(t))
+		refused(t, err, context.Canceled)
+		if doc, _ := load(t, a); doc != nil {
+			t.Fatal("something was written")
+		}
+	})
+	run("one of many writers wins", func(t *testing.T, a, b keys.Store) {
+		const writers, rounds = 16, 20
+		rev := ""
+		for round := range rounds {
+			var wg sync.WaitGroup
+			var mu sync.Mutex
+			won := ""
+			for w := range writers {
+				wg.Go(func() {
+					s := a
+					if w%2 == 1 {
+						s = b
+					}
+					next, err := s.Save(t.Context(), fmt.Appendf(nil, "round %d writer %d", round, w), rev)
+					switch {
+					case err == nil:
+						mu.Lock()
+						defer mu.Unlock()
+						if won != "" {
+							t.Error("two writers won")
+						}
+						won = next
+					case !errors.Is(err, keys.ErrConflict):
+						t.Error(err)
+					}
+				})
+			}
+			wg.Wait()
+			if won == "" {
+				t.Fatal("no writer won")
+			}
+			rev = won
+		}
+	})
+	run("no update is lost", func(t *testing.T, a, b keys.Store) {
+		const writers, each = 8, 20
+		var wg sync.WaitGroup
+		for w := range writers {
+			s := a
+			if w%2 == 1 {
+				s = b
+			}
+			wg.Go(func() {
+				for done := 0; done < each; {
+					doc, rev, err := s.Load(t.Context())
+					if err != nil {
+						t.Error(err)
+						return
+					}
+					n, _ := strconv.Atoi(string(doc))
+					_, err = s.Save(t.Context(), []byte(strconv.Itoa(n+1)), rev)
+					switch {
+					case err == nil:
+						done++
+					case !errors.Is(err, keys.ErrConflict):
+						t.Error(err)
+						return
+					}
+				}
+			})
+		}
+		wg.Wait()
+		if doc, _ := load(t, a); string(doc) != strconv.Itoa(writers*each) {
+			t.Fatalf("%d increments came to %s", writers*each, doc)
+		}
+	})
+}
