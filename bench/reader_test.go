@@ -12,7 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/sessiontoken/sessiontoken/bench"
-	"github.com/sessiontoken/sessiontoken/bench/servers"
+	"github.com/sessiontoken/sessiontoken/internal/servers"
 )
 
 var atEnd struct {
@@ -32,7 +32,7 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-var redis, postgres = server(servers.Redis), server(servers.Postgres)
+var redis, postgres = server(func() (string, func(), error) { return servers.Redis() }), server(servers.Postgres)
 
 // server starts a server when it is first asked for. "" means that it is not
 // installed, which is an error where CI is set.

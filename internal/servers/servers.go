@@ -1,5 +1,8 @@
+//go:build unix
+
 // Package servers starts a real Redis and a real PostgreSQL on loopback, in
-// temporary folders, for the benchmarks that need one.
+// temporary folders, for the tests and benchmarks of other modules of this
+// repository. Nothing that ships imports it.
 package servers
 
 import (
@@ -11,6 +14,7 @@ import (
 	"os/user"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"syscall"
 	"time"
 )
@@ -18,8 +22,9 @@ import (
 // ErrMissing means that the server is not installed.
 var ErrMissing = errors.New("servers: not installed")
 
-// Redis starts redis-server without persistence and returns its address.
-func Redis() (addr string, stop func(), err error) {
+// Redis starts redis-server and returns its address. Without options it keeps
+// nothing on disk.
+func Redis(options ...string) (addr string, stop func(), err error) {
 	bin, err := find("redis-server", "/usr/bin/redis-server")
 	if err != nil {
 		return "", nil, err
@@ -32,7 +37,7 @@ func Redis() (addr string, stop func(), err error) {
 	if err != nil {
 		return "", nil, err
 	}
-	cmd := exec.Command(bin, "--port", port, "--bind", "127.0.0.1", "--dir", dir, "--save", "", "--appendonly", "no")
+	cmd := exec.Command(bin, append([]string{"--port", port, "--bind", "127.0.0.1", "--dir", dir, "--save", "", "--appendonly", "no"}, options...)...)
 	addr = net.JoinHostPort("127.0.0.1", port)
 	stop, err = start(cmd, dir, addr)
 	return addr, stop, err
@@ -104,14 +109,21 @@ func find(name, elsewhere string) (string, error) {
 	return "", fmt.Errorf("%w: %s", ErrMissing, name)
 }
 
+// freePort returns a port that was free a moment ago. A node of a Redis Cluster
+// uses the one 10,000 above it too.
 func freePort() (string, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", err
+	for range 100 {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			return "", err
+		}
+		at := l.Addr().(*net.TCPAddr)
+		_ = l.Close()
+		if at.Port < 55_000 {
+			return strconv.Itoa(at.Port), nil
+		}
 	}
-	defer l.Close()
-	_, port, err := net.SplitHostPort(l.Addr().String())
-	return port, err
+	return "", errors.New("servers: no free port below 55000")
 }
 
 // start runs the server until stop, and returns when it takes connections.
@@ -151,4 +163,38 @@ func start(cmd *exec.Cmd, dir, addr string) (stop func(), err error) {
 	}
 	stop()
 	return nil, fmt.Errorf("servers: %s takes no connections", filepath.Base(cmd.Path))
+}
+
+// Split is the host and the port of an address.
+func Split(addr string) (host, port string) {
+	host, port, _ = net.SplitHostPort(addr)
+	return host, port
+}
+
+// JoinRedisCluster makes one Cluster of servers that were started for it, with
+// redis-cli.
+func JoinRedisCluster(addrs []string) error {
+	cli, err := find("redis-cli", "/usr/bin/redis-cli")
+	if err != nil {
+		return err
+	}
+	args := append([]string{"--cluster", "create"}, addrs...)
+	if out, err := exec.Command(cli, append(args, "--cluster-yes")...).CombinedOutput(); err != nil {
+		return fmt.Errorf("servers: redis-cli: %w: %s", err, out)
+	}
+	// The nodes tell each other who has what.
+	for deadline := time.Now().Add(30 * time.Second); time.Now().Before(deadline); time.Sleep(100 * time.Millisecond) {
+		ready := 0
+		for _, addr := range addrs {
+			host, port := Split(addr)
+			out, err := exec.Command(cli, "-h", host, "-p", port, "cluster", "info").Output()
+			if err == nil && strings.Contains(string(out), "cluster_state:ok") {
+				ready++
+			}
+		}
+		if ready == len(addrs) {
+			return nil
+		}
+	}
+	return errors.New("servers: the cluster does not form")
 }
