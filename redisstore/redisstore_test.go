@@ -1,12 +1,9 @@
 package redisstore_test
 
 import (
-	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"os"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -15,6 +12,7 @@ import (
 	"github.com/redis/go-redis/v9"
 	"github.com/stretchr/testify/require"
 
+	"github.com/sessiontoken/sessiontoken/internal/faults"
 	"github.com/sessiontoken/sessiontoken/internal/servers"
 	"github.com/sessiontoken/sessiontoken/keys"
 	"github.com/sessiontoken/sessiontoken/redisstore"
@@ -97,39 +95,16 @@ func TestStore(t *testing.T) {
 	})
 }
 
-// TestHowSoon: from the end of a session on one replica to its refusal on
-// another, 1,000 times.
 func TestHowSoon(t *testing.T) {
 	each(t, func(t *testing.T, open func(t *testing.T) (a, b *redisstore.Store)) {
 		a, b := open(t)
-		list := func(s *redisstore.Store) *revoke.List {
-			l, err := revoke.NewList(revoke.Config{Store: s, Logger: slog.New(slog.DiscardHandler)})
-			require.NoError(t, err)
-			ctx, cancel := context.WithCancel(t.Context())
-			done := make(chan error)
-			go func() { done <- l.Run(ctx) }()
-			t.Cleanup(func() { cancel(); <-done })
-			return l
-		}
-		here, there := list(a), list(b)
-		var took []time.Duration
-		for i := range 1000 {
-			sid := fmt.Sprint("sid-", i)
-			require.NoError(t, here.EndSession(t.Context(), sid))
-			begin := time.Now()
-			for {
-				ended, err := there.Revoked(t.Context(), sid, "ada", "kid", begin)
-				require.NoError(t, err)
-				if ended {
-					break
-				}
-				require.Less(t, time.Since(begin), 10*time.Second)
-				time.Sleep(100 * time.Microsecond)
-			}
-			took = append(took, time.Since(begin))
-		}
-		slices.Sort(took)
-		t.Logf("from the acknowledged end to the refusal elsewhere: p50 %v, p99 %v, worst %v", took[500], took[990], took[999])
+		faults.HowSoon(t, a, b, time.Second, 10*time.Millisecond)
+	})
+}
+
+func TestFirstStart(t *testing.T) {
+	each(t, func(t *testing.T, open func(t *testing.T) (a, b *redisstore.Store)) {
+		faults.FirstStart(t, func(t *testing.T) keys.Store { a, _ := open(t); return a })
 	})
 }
 
@@ -187,4 +162,15 @@ func TestNewNamesTheField(t *testing.T) {
 		_, err := redisstore.New(cfg)
 		require.ErrorContains(t, err, "Config."+field)
 	}
+}
+
+func TestFaults(t *testing.T) {
+	server, err := servers.StartRedis("--appendonly", "yes", "--appendfsync", "always")
+	require.NoError(t, err)
+	defer server.Stop()
+	faults.Ended(t, faults.Engine{Server: server, Open: func(t *testing.T, addr string) revoke.Store {
+		s, err := redisstore.New(redisstore.Config{Client: connect(t, addr)})
+		require.NoError(t, err)
+		return s
+	}})
 }

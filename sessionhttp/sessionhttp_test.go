@@ -417,6 +417,28 @@ func TestSignOutWins(t *testing.T) {
 	})
 }
 
+// A token that another replica renewed before it heard of "sign out everywhere" is
+// refused once it has: what counts is when the session began.
+func TestRenewedDuringTheDelay(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		s := newSite(t)
+		r, other := s.replica(), s.replica()
+		cookie := r.signIn(t)
+		time.Sleep(4 * time.Minute)
+		require.Equal(t, 401, other.do(request("GET", "/who", "")).StatusCode)
+		require.Equal(t, 200, other.do(request("GET", "/who", cookie)).StatusCode, "it has read the list just now")
+		require.Equal(t, 200, r.do(request("POST", "/everywhere", cookie)).StatusCode)
+		time.Sleep(time.Second)
+		resp := other.do(request("GET", "/who", cookie))
+		require.Equal(t, 200, resp.StatusCode, "it has not heard of it")
+		renewed := cookieOf(t, resp)
+		time.Sleep(31 * time.Second)
+		for _, replica := range []*replica{r, other} {
+			require.Equal(t, 401, replica.do(request("GET", "/who", renewed)).StatusCode)
+		}
+	})
+}
+
 func TestSignOut(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		s := newSite(t)

@@ -15,6 +15,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/sessiontoken/sessiontoken/internal/faults"
 	"github.com/sessiontoken/sessiontoken/internal/servers"
 	"github.com/sessiontoken/sessiontoken/keys"
 	"github.com/sessiontoken/sessiontoken/refresh"
@@ -167,32 +168,31 @@ func TestNewNamesTheField(t *testing.T) {
 	require.ErrorContains(t, err, "Config.Dialect")
 }
 
-// Three replicas that start at once on an empty database agree on one ring, and
-// what one ends the others know.
-func TestReplicas(t *testing.T) {
+func TestHowSoon(t *testing.T) {
 	each(t, func(t *testing.T, d sqlstore.Dialect) {
-		for range 10 {
-			a, b := open(t, d)
-			aead := must(keys.NewAESGCM(make([]byte, 32)))
-			var wg sync.WaitGroup
-			kids := make([]string, 3)
-			for i, s := range []*sqlstore.Store{a, b, a} {
-				wg.Go(func() {
-					ring, err := keys.NewRing(keys.RingConfig{Store: keys.Sealed(s, aead)})
-					if err != nil {
-						t.Error(err)
-						return
-					}
-					key, err := ring.SigningKey(t.Context())
-					if err != nil {
-						t.Error(err)
-						return
-					}
-					kids[i] = key.Public().KeyID()
-				})
-			}
-			wg.Wait()
-			require.Equal(t, []string{kids[0], kids[0], kids[0]}, kids, "one ring")
-		}
+		a, b := open(t, d)
+		faults.HowSoon(t, a, b, 20*time.Millisecond, 70*time.Millisecond)
 	})
+}
+
+func TestFirstStart(t *testing.T) {
+	each(t, func(t *testing.T, d sqlstore.Dialect) {
+		faults.FirstStart(t, func(t *testing.T) keys.Store { a, _ := open(t, d); return a })
+	})
+}
+
+func TestFaults(t *testing.T) {
+	server, err := servers.StartPostgres()
+	if errors.Is(err, servers.ErrMissing) && os.Getenv("CI") == "" {
+		t.Skip("NOT RUN: PostgreSQL is not installed")
+	}
+	require.NoError(t, err)
+	defer server.Stop()
+	faults.Ended(t, faults.Engine{Server: server, Open: func(t *testing.T, addr string) revoke.Store {
+		db := must(sqlstore.OpenPostgres(servers.PostgresDSN(addr)))
+		t.Cleanup(func() { _ = db.Close() })
+		s := must(sqlstore.New(sqlstore.Config{DB: db, Dialect: sqlstore.Postgres}))
+		require.NoError(t, s.CreateSchema(t.Context()))
+		return s
+	}})
 }

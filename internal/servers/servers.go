@@ -22,62 +22,112 @@ import (
 // ErrMissing means that the server is not installed.
 var ErrMissing = errors.New("servers: not installed")
 
-// Redis starts redis-server and returns its address. Without options it keeps
-// nothing on disk.
+// Server is a server that runs until it is stopped or killed, and can be started
+// again with what it had on disk.
+type Server struct {
+	Addr string // host:port
+
+	dir     string
+	command func() *exec.Cmd
+	ready   func(net.Conn) bool // nil: when it takes connections
+	cmd     *exec.Cmd
+	ended   chan error
+	log     *os.File
+}
+
+// Redis is [StartRedis] for those who need no more than the address.
 func Redis(options ...string) (addr string, stop func(), err error) {
-	bin, err := find("redis-server", "/usr/bin/redis-server")
+	s, err := StartRedis(options...)
 	if err != nil {
 		return "", nil, err
 	}
-	dir, err := os.MkdirTemp("", "bench-redis-")
+	return s.Addr, s.Stop, nil
+}
+
+// StartRedis starts redis-server. Without options it keeps nothing on disk.
+func StartRedis(options ...string) (*Server, error) {
+	bin, err := find("redis-server", "/usr/bin/redis-server")
 	if err != nil {
-		return "", nil, err
+		return nil, err
+	}
+	dir, err := os.MkdirTemp("", "sessiontoken-redis-")
+	if err != nil {
+		return nil, err
 	}
 	port, err := freePort()
 	if err != nil {
-		return "", nil, err
+		return nil, err
 	}
-	cmd := exec.Command(bin, append([]string{"--port", port, "--bind", "127.0.0.1", "--dir", dir, "--save", "", "--appendonly", "no"}, options...)...)
-	addr = net.JoinHostPort("127.0.0.1", port)
-	stop, err = start(cmd, dir, addr)
-	return addr, stop, err
+	args := append([]string{"--port", port, "--bind", "127.0.0.1", "--dir", dir, "--save", "", "--appendonly", "no"}, options...)
+	s := &Server{Addr: net.JoinHostPort("127.0.0.1", port), dir: dir, command: func() *exec.Cmd { return exec.Command(bin, args...) }}
+	return s, s.Start()
 }
 
-// Postgres starts a new PostgreSQL cluster with its default settings and
-// returns a connection string. As root it runs as the user postgres.
+// Postgres is [StartPostgres] for those who need no more than a connection string.
 func Postgres() (dsn string, stop func(), err error) {
-	initdb, err := find("initdb", "/usr/lib/postgresql/*/bin/initdb")
+	s, err := StartPostgres()
 	if err != nil {
 		return "", nil, err
+	}
+	return PostgresDSN(s.Addr), s.Stop, nil
+}
+
+// PostgresDSN is the connection string for a server of [StartPostgres], or for a
+// proxy before it.
+func PostgresDSN(addr string) string {
+	return "postgres://bench@" + addr + "/postgres?sslmode=disable"
+}
+
+// StartPostgres starts a new PostgreSQL cluster with its default settings. As root
+// it runs as the user postgres.
+func StartPostgres() (*Server, error) {
+	initdb, err := find("initdb", "/usr/lib/postgresql/*/bin/initdb")
+	if err != nil {
+		return nil, err
 	}
 	bin, err := find("postgres", "/usr/lib/postgresql/*/bin/postgres")
 	if err != nil {
-		return "", nil, err
+		return nil, err
 	}
-	dir, err := os.MkdirTemp("", "bench-postgres-")
+	dir, err := os.MkdirTemp("", "sessiontoken-postgres-")
 	if err != nil {
-		return "", nil, err
+		return nil, err
 	}
 	var as *syscall.SysProcAttr
 	if os.Geteuid() == 0 { // which postgres refuses to be
 		if as, err = postgresUser(dir); err != nil {
-			return "", nil, err
+			return nil, err
 		}
 	}
 	data := filepath.Join(dir, "data")
 	init := exec.Command(initdb, "-D", data, "-U", "bench", "-A", "trust", "--no-sync")
 	init.Dir, init.SysProcAttr = dir, as
 	if out, err := init.CombinedOutput(); err != nil {
-		return "", nil, fmt.Errorf("servers: initdb: %w: %s", err, out)
+		return nil, fmt.Errorf("servers: initdb: %w: %s", err, out)
 	}
 	port, err := freePort()
 	if err != nil {
-		return "", nil, err
+		return nil, err
 	}
-	cmd := exec.Command(bin, "-D", data, "-p", port, "-c", "listen_addresses=127.0.0.1", "-c", "unix_socket_directories="+dir)
-	cmd.Dir, cmd.SysProcAttr = dir, as
-	stop, err = start(cmd, dir, net.JoinHostPort("127.0.0.1", port))
-	return "postgres://bench@127.0.0.1:" + port + "/postgres?sslmode=disable", stop, err
+	s := &Server{Addr: net.JoinHostPort("127.0.0.1", port), dir: dir, command: func() *exec.Cmd {
+		cmd := exec.Command(bin, "-D", data, "-p", port, "-c", "listen_addresses=127.0.0.1", "-c", "unix_socket_directories="+dir)
+		cmd.Dir, cmd.SysProcAttr = dir, as
+		return cmd
+	}, ready: postgresReady}
+	return s, s.Start()
+}
+
+// postgresReady says whether PostgreSQL lets a user in: while it starts, it takes
+// connections and answers them with an error.
+func postgresReady(c net.Conn) bool {
+	_ = c.SetDeadline(time.Now().Add(time.Second))
+	const startup = "\x00\x03\x00\x00user\x00bench\x00database\x00postgres\x00\x00"
+	if _, err := c.Write(append([]byte{0, 0, 0, byte(len(startup) + 4)}, startup...)); err != nil {
+		return false
+	}
+	kind := make([]byte, 1)
+	_, err := c.Read(kind)
+	return err == nil && kind[0] == 'R' // AuthenticationOk
 }
 
 func postgresUser(dir string) (*syscall.SysProcAttr, error) {
@@ -126,43 +176,57 @@ func freePort() (string, error) {
 	return "", errors.New("servers: no free port below 55000")
 }
 
-// start runs the server until stop, and returns when it takes connections.
-func start(cmd *exec.Cmd, dir, addr string) (stop func(), err error) {
-	log, err := os.Create(filepath.Join(os.TempDir(), filepath.Base(dir)+".log"))
-	if err != nil {
-		return nil, err
-	}
-	cmd.Stdout, cmd.Stderr = log, log
-	if err := cmd.Start(); err != nil {
-		return nil, fmt.Errorf("servers: %w", err)
-	}
-	ended := make(chan error, 1)
-	go func() { ended <- cmd.Wait() }()
-	stop = func() {
-		_ = cmd.Process.Signal(syscall.SIGINT) // PostgreSQL's fast shutdown; Redis's too
-		select {
-		case <-ended:
-		case <-time.After(10 * time.Second):
-			_ = cmd.Process.Kill()
-			<-ended
+// Start starts the server, again if it was killed, and returns when it takes
+// connections.
+func (s *Server) Start() (err error) {
+	if s.log == nil {
+		if s.log, err = os.Create(filepath.Join(os.TempDir(), filepath.Base(s.dir)+".log")); err != nil {
+			return err
 		}
-		_ = log.Close()
-		_ = os.Remove(log.Name())
-		_ = os.RemoveAll(dir)
 	}
+	s.cmd = s.command()
+	s.cmd.Stdout, s.cmd.Stderr = s.log, s.log
+	if err := s.cmd.Start(); err != nil {
+		return fmt.Errorf("servers: %w", err)
+	}
+	cmd, ended := s.cmd, make(chan error, 1)
+	s.ended = ended
+	go func() { ended <- cmd.Wait() }()
 	for deadline := time.Now().Add(30 * time.Second); time.Now().Before(deadline); {
 		select {
 		case err := <-ended:
-			return nil, fmt.Errorf("servers: %s ended: %w; see %s", filepath.Base(cmd.Path), err, log.Name())
+			return fmt.Errorf("servers: %s ended: %w; see %s", filepath.Base(cmd.Path), err, s.log.Name())
 		case <-time.After(50 * time.Millisecond):
 		}
-		if c, err := net.DialTimeout("tcp", addr, time.Second); err == nil {
+		if c, err := net.DialTimeout("tcp", s.Addr, time.Second); err == nil {
+			ready := s.ready == nil || s.ready(c)
 			_ = c.Close()
-			return stop, nil
+			if ready {
+				return nil
+			}
 		}
 	}
-	stop()
-	return nil, fmt.Errorf("servers: %s takes no connections", filepath.Base(cmd.Path))
+	s.Stop()
+	return fmt.Errorf("servers: %s takes no connections", filepath.Base(cmd.Path))
+}
+
+// Kill ends the server at once, as kill -9 does.
+func (s *Server) Kill() {
+	_ = s.cmd.Process.Kill()
+	<-s.ended
+}
+
+// Stop ends the server and removes what it had on disk.
+func (s *Server) Stop() {
+	_ = s.cmd.Process.Signal(syscall.SIGINT) // PostgreSQL's fast shutdown; Redis's too
+	select {
+	case <-s.ended:
+	case <-time.After(10 * time.Second):
+		s.Kill()
+	}
+	_ = s.log.Close()
+	_ = os.Remove(s.log.Name())
+	_ = os.RemoveAll(s.dir)
 }
 
 // Split is the host and the port of an address.
