@@ -81,7 +81,7 @@ func TestArrows(t *testing.T) {
 		"/internal/strictjson": {},
 		"/internal/flight":     {},
 		"/internal/servers":    {}, // for the tests of other modules, as is the next
-		"/internal/faults":     {"internal/servers", "keys", "revoke"},
+		"/internal/faults":     {"internal/servers", "keys", "refresh", "revoke"},
 		"/refresh":             {},
 		"/revoke":              {"internal/flight"},
 		"/sessionhttp":         {"", "refresh"},

@@ -46,6 +46,14 @@ var cluster = sync.OnceValues(func() ([]string, error) {
 })
 
 func TestMain(m *testing.M) {
+	if addr := os.Getenv(faults.ExchangeVariable); addr != "" {
+		s, err := redisstore.New(redisstore.Config{Client: redis.NewUniversalClient(&redis.UniversalOptions{Addrs: []string{addr}}), Prefix: "races"})
+		if err != nil {
+			panic(err)
+		}
+		faults.ServeExchange(s)
+		return
+	}
 	code := m.Run()
 	for _, stop := range stops {
 		stop()
@@ -162,6 +170,14 @@ func TestNewNamesTheField(t *testing.T) {
 		_, err := redisstore.New(cfg)
 		require.ErrorContains(t, err, "Config."+field)
 	}
+}
+
+func TestRefreshRaces(t *testing.T) {
+	addr, err := single()
+	require.NoError(t, err)
+	s, err := redisstore.New(redisstore.Config{Client: connect(t, addr), Prefix: "races"})
+	require.NoError(t, err)
+	faults.RefreshRaces(t, s, addr)
 }
 
 func TestFaults(t *testing.T) {

@@ -32,6 +32,15 @@ var postgres = sync.OnceValues(func() (dsn string, err error) {
 })
 
 func TestMain(m *testing.M) {
+	if place := os.Getenv(faults.ExchangeVariable); place != "" {
+		d, at, _ := strings.Cut(place, " ")
+		db := must(sqlstore.OpenSQLite(at))
+		if sqlstore.Dialect(d) == sqlstore.Postgres {
+			db = must(sqlstore.OpenPostgres(at))
+		}
+		faults.ServeExchange(must(sqlstore.New(sqlstore.Config{DB: db, Dialect: sqlstore.Dialect(d)})))
+		return
+	}
 	code := m.Run()
 	if stop != nil {
 		stop()
@@ -40,6 +49,22 @@ func TestMain(m *testing.M) {
 }
 
 var databases atomic.Int64
+
+// newDatabase returns the connection string of a new, empty one.
+func newDatabase(t *testing.T) string {
+	t.Helper()
+	dsn, err := postgres()
+	if errors.Is(err, servers.ErrMissing) && os.Getenv("CI") == "" {
+		t.Skip("NOT RUN: PostgreSQL is not installed")
+	}
+	require.NoError(t, err)
+	admin := must(sqlstore.OpenPostgres(dsn))
+	defer admin.Close()
+	name := fmt.Sprintf("test_%d", databases.Add(1))
+	_, err = admin.Exec("CREATE DATABASE " + name)
+	require.NoError(t, err)
+	return strings.Replace(dsn, "/postgres?", "/"+name+"?", 1)
+}
 
 // open returns two stores on one new database, each with connections of its own.
 func open(t *testing.T, d sqlstore.Dialect) (a, b *sqlstore.Store) {
@@ -50,18 +75,7 @@ func open(t *testing.T, d sqlstore.Dialect) (a, b *sqlstore.Store) {
 		path := filepath.Join(t.TempDir(), "sessions 100%.db")
 		connect = func() *sql.DB { return must(sqlstore.OpenSQLite(path)) }
 	} else {
-		var err error
-		dsn, err = postgres()
-		if errors.Is(err, servers.ErrMissing) && os.Getenv("CI") == "" {
-			t.Skip("NOT RUN: PostgreSQL is not installed")
-		}
-		require.NoError(t, err)
-		admin := connect()
-		name := fmt.Sprintf("test_%d", databases.Add(1))
-		_, err = admin.Exec("CREATE DATABASE " + name)
-		require.NoError(t, err)
-		require.NoError(t, admin.Close())
-		dsn = strings.Replace(dsn, "/postgres?", "/"+name+"?", 1)
+		dsn = newDatabase(t)
 	}
 	var stores []*sqlstore.Store
 	for range 2 {
@@ -141,9 +155,7 @@ func TestMissingTables(t *testing.T) {
 	_, _, err := s.Load(t.Context())
 	require.ErrorContains(t, err, "CreateSchema")
 
-	dsn, err := postgres()
-	require.NoError(t, err)
-	pg := must(sqlstore.OpenPostgres(dsn))
+	pg := must(sqlstore.OpenPostgres(newDatabase(t)))
 	defer pg.Close()
 	s = must(sqlstore.New(sqlstore.Config{DB: pg, Dialect: sqlstore.Postgres}))
 	_, _, err = s.Since(t.Context(), "")
@@ -178,6 +190,21 @@ func TestHowSoon(t *testing.T) {
 func TestFirstStart(t *testing.T) {
 	each(t, func(t *testing.T, d sqlstore.Dialect) {
 		faults.FirstStart(t, func(t *testing.T) keys.Store { a, _ := open(t, d); return a })
+	})
+}
+
+func TestRefreshRaces(t *testing.T) {
+	each(t, func(t *testing.T, d sqlstore.Dialect) {
+		at := filepath.Join(t.TempDir(), "races.db")
+		db := must(sqlstore.OpenSQLite(at))
+		if d == sqlstore.Postgres {
+			at = newDatabase(t)
+			db = must(sqlstore.OpenPostgres(at))
+		}
+		t.Cleanup(func() { _ = db.Close() })
+		s := must(sqlstore.New(sqlstore.Config{DB: db, Dialect: d}))
+		require.NoError(t, s.CreateSchema(t.Context()))
+		faults.RefreshRaces(t, s, string(d)+" "+at)
 	})
 }
 

@@ -36,14 +36,23 @@ const ttl = 4 * time.Second
 func site(t *testing.T) string {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
-	t.Cleanup(cancel)
 	ready := make(chan string, 1)
 	failed := make(chan error, 1)
-	go func() { failed <- run(ctx, "localhost:0", ttl, func(url string) { ready <- url }) }()
+	store := os.Getenv("SESSIONTOKEN_WEBAPP_STORE")
+	if store == "" { // the default, in a folder of its own
+		store = "sqlite:" + filepath.Join(t.TempDir(), "webapp.db")
+	}
+	secret := filepath.Join(t.TempDir(), "secret")
+	go func() { failed <- run(ctx, "localhost:0", ttl, store, secret, func(url string) { ready <- url }) }()
 	select {
 	case u := <-ready:
+		t.Cleanup(func() { // before its folder goes
+			cancel()
+			require.NoError(t, <-failed)
+		})
 		return u
 	case err := <-failed:
+		cancel()
 		require.NoError(t, err)
 		return ""
 	}

@@ -2,6 +2,8 @@
 // behind one origin, and what a browser does with them.
 //
 //	go -C examples/webapp run .
+//	go -C examples/webapp run . -store postgres://user@host/database
+//	go -C examples/webapp run . -store redis://host:6379
 //
 // It listens on http://localhost:8080. Browsers treat that as secure enough for
 // __Host- cookies; anywhere else, put TLS in front.
@@ -26,10 +28,12 @@ import (
 func main() {
 	addr := flag.String("addr", "localhost:8080", "where to listen; a loopback address")
 	ttl := flag.Duration("ttl", time.Minute, "how long a session token is valid")
+	store := flag.String("store", "sqlite:webapp.db", "where replicas share what they must: sqlite:FILE, postgres://…, redis://… or memory")
+	secret := flag.String("secret", "webapp.secret", "a file with the secret that seals keys and makes refresh tokens; made if it is not there")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
-	if err := run(ctx, *addr, *ttl, func(url string) {
+	if err := run(ctx, *addr, *ttl, *store, *secret, func(url string) {
 		fmt.Printf("open %s and sign in as ada or grace, with the password \"demo\"\n", url)
 	}); err != nil {
 		log.Fatal(err)
@@ -37,11 +41,12 @@ func main() {
 }
 
 // run serves the site until ctx ends.
-func run(ctx context.Context, addr string, ttl time.Duration, ready func(url string)) error {
-	shared, err := newShared()
+func run(ctx context.Context, addr string, ttl time.Duration, store, secret string, ready func(url string)) error {
+	shared, err := newShared(ctx, store, secret)
 	if err != nil {
 		return err
 	}
+	defer shared.close()
 	var replicas []*url.URL
 	for _, name := range []string{"A", "B"} {
 		r, err := newReplica(ctx, name, shared, ttl)

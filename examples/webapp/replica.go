@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"crypto/rand"
 	"crypto/subtle"
 	"embed"
 	"encoding/json"
@@ -37,11 +36,9 @@ const (
 
 // shared is what the replicas have in common: a database, and three stores.
 type shared struct {
-	keys     keys.MemStore
-	ended    revoke.MemStore
-	families refresh.MemStore
-	secret   []byte
-	algs     []*keys.Static // one key of each algorithm, for the page that verifies
+	stores
+	secret []byte         // of refresh tokens
+	algs   []*keys.Static // one key of each algorithm, for the page that verifies
 
 	mu    sync.Mutex
 	users map[string]*user
@@ -53,12 +50,18 @@ type user struct {
 	Note    string
 }
 
-func newShared() (*shared, error) {
-	s := &shared{secret: make([]byte, 32), users: map[string]*user{
+func newShared(ctx context.Context, store, secretFile string) (*shared, error) {
+	seal, secret, err := secrets(secretFile)
+	if err != nil {
+		return nil, err
+	}
+	s := &shared{secret: secret, users: map[string]*user{
 		"ada":   {State: State{"Ada Lovelace", []string{"author", "editor"}, "light"}, Note: ""},
 		"grace": {State: State{"Grace Hopper", []string{"reader"}, "light"}, Note: ""},
 	}}
-	rand.Read(s.secret)
+	if s.stores, err = open(ctx, store, seal); err != nil {
+		return nil, err
+	}
 	for _, alg := range []keys.Algorithm{keys.ES256, keys.EdDSA, keys.PS256, keys.RS256} {
 		key, err := keys.GenerateKey(alg)
 		if err != nil {
@@ -98,10 +101,10 @@ type replica struct {
 func newReplica(ctx context.Context, name string, s *shared, ttl time.Duration) (*replica, error) {
 	r := &replica{name: name, shared: s}
 	var err error
-	if r.ring, err = keys.NewRing(keys.RingConfig{Store: &s.keys}); err != nil {
+	if r.ring, err = keys.NewRing(keys.RingConfig{Store: s.keys}); err != nil {
 		return nil, err
 	}
-	if r.ended, err = revoke.NewList(revoke.Config{Store: &s.ended}); err != nil {
+	if r.ended, err = revoke.NewList(revoke.Config{Store: s.ended}); err != nil {
 		return nil, err
 	}
 	go func() { _ = r.ring.Run(ctx) }()
@@ -121,7 +124,7 @@ func newReplica(ctx context.Context, name string, s *shared, ttl time.Duration) 
 		}
 		r.page = append(r.page, i)
 	}
-	if r.families, err = refresh.NewManager(refresh.Config{Store: &s.families, Secrets: [][]byte{s.secret}, Sessions: r.ended, IdleTimeout: 24 * time.Hour}); err != nil {
+	if r.families, err = refresh.NewManager(refresh.Config{Store: s.families, Secrets: [][]byte{s.secret}, Sessions: r.ended, IdleTimeout: 24 * time.Hour}); err != nil {
 		return nil, err
 	}
 	r.sessions, err = sessionhttp.New(sessionhttp.Config[State]{
