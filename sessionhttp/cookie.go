@@ -113,11 +113,9 @@ func (w *noStore) Flush() {
 	_ = http.NewResponseController(w.ResponseWriter).Flush()
 }
 
-// Unwrap is for http.ResponseController.
-func (w *noStore) Unwrap() http.ResponseWriter {
-	w.begin()
-	return w.ResponseWriter
-}
+// Unwrap is for http.ResponseController, which may be used before the header is
+// written.
+func (w *noStore) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 
 // isSecure says whether a cookie may be set in answer to r.
 func (s *Sessions[T]) isSecure(r *http.Request) bool {

@@ -686,6 +686,7 @@ func TestStreamingAfterRenewal(t *testing.T) {
 		r := newSite(t).replica()
 		cookie := r.signIn(t)
 		r.mux.Handle("/stream", r.Require(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(time.Minute)) // which unwraps it
 			w.Header().Set("Cache-Control", "public")
 			w.(http.Flusher).Flush()
 			_, err := io.WriteString(w, "part")
