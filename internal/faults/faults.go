@@ -76,6 +76,20 @@ func firstStart(t *testing.T, store keys.Store) {
 	}
 }
 
+// follow is a list that runs until the test ends.
+func follow(t *testing.T, cfg revoke.Config) *revoke.List {
+	cfg.Logger = slog.New(slog.DiscardHandler)
+	l, err := revoke.NewList(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error)
+	go func() { done <- l.Run(ctx) }()
+	t.Cleanup(func() { cancel(); <-done })
+	return l
+}
+
 // HowSoon measures how long it takes, from the acknowledged end of a session on
 // one replica, until another refuses it: 200 times, or as often as
 // SESSIONTOKEN_TRIALS says.
@@ -87,18 +101,7 @@ func HowSoon(t *testing.T, a, b revoke.Store, every, bound time.Duration) {
 			t.Fatal(err)
 		}
 	}
-	start := func(s revoke.Store) *revoke.List {
-		l, err := revoke.NewList(revoke.Config{Store: s, SyncEvery: every, Logger: slog.New(slog.DiscardHandler)})
-		if err != nil {
-			t.Fatal(err)
-		}
-		ctx, cancel := context.WithCancel(context.Background())
-		done := make(chan error)
-		go func() { done <- l.Run(ctx) }()
-		t.Cleanup(func() { cancel(); <-done })
-		return l
-	}
-	here, there := start(a), start(b)
+	here, there := follow(t, revoke.Config{Store: a, SyncEvery: every}), follow(t, revoke.Config{Store: b, SyncEvery: every})
 	var took []time.Duration
 	for i := range trials {
 		sid := fmt.Sprint("sid-", i)
@@ -140,17 +143,7 @@ func Ended(t *testing.T, e Engine) {
 	}
 	defer proxy.Close()
 	start := func(addr string) *revoke.List {
-		l, err := revoke.NewList(revoke.Config{
-			Store: e.Open(t, addr), SyncEvery: 200 * time.Millisecond, MaxStale: 2 * time.Second, Logger: slog.New(slog.DiscardHandler),
-		})
-		if err != nil {
-			t.Fatal(err)
-		}
-		ctx, cancel := context.WithCancel(context.Background())
-		done := make(chan error)
-		go func() { done <- l.Run(ctx) }()
-		t.Cleanup(func() { cancel(); <-done })
-		return l
+		return follow(t, revoke.Config{Store: e.Open(t, addr), SyncEvery: 200 * time.Millisecond, MaxStale: 2 * time.Second})
 	}
 	writer, live := start(e.Server.Addr), start(proxy.Addr)
 
