@@ -26,9 +26,9 @@ type contestant struct {
 	run  func() error
 }
 
-// verifiers returns the floor, first, and every peer that offers alg, all of
-// them about to verify the same token.
-func verifiers(b *testing.B, alg bench.Algorithm) []contestant {
+// prepare returns the key set, a token of its current key for alg, and the floor
+// over that token.
+func prepare(b *testing.B, alg bench.Algorithm) (*bench.Fixture, string, *bench.Floor) {
 	b.Helper()
 	f := newFixture(b)
 	key := f.Current(alg)
@@ -40,6 +40,14 @@ func verifiers(b *testing.B, alg bench.Algorithm) []contestant {
 	if err != nil {
 		b.Fatal(err)
 	}
+	return f, token, floor
+}
+
+// verifiers returns the floor, first, and every peer that offers alg, all of
+// them about to verify the same token.
+func verifiers(b *testing.B, alg bench.Algorithm) []contestant {
+	b.Helper()
+	f, token, floor := prepare(b, alg)
 	out := []contestant{{floorName, floor.Verify}}
 	for name, c := range contenders(b, f, alg) {
 		out = append(out, contestant{name, func() error {
@@ -53,16 +61,7 @@ func verifiers(b *testing.B, alg bench.Algorithm) []contestant {
 // issuers is the same for tokens of one state.
 func issuers(b *testing.B, alg bench.Algorithm) []contestant {
 	b.Helper()
-	f := newFixture(b)
-	key := f.Current(alg)
-	token, _, err := bench.GoodToken(key)
-	if err != nil {
-		b.Fatal(err)
-	}
-	floor, err := bench.NewFloor(key, token)
-	if err != nil {
-		b.Fatal(err)
-	}
+	f, _, floor := prepare(b, alg)
 	state := bench.SampleState()
 	out := []contestant{{floorName, floor.Sign}}
 	for name, c := range contenders(b, f, alg) {
@@ -121,15 +120,7 @@ type plainState struct {
 // before, and the floor of ES256.
 func sessions(b *testing.B, alg bench.Algorithm) []contestant {
 	b.Helper()
-	key := newFixture(b).Current(alg)
-	token, _, err := bench.GoodToken(key)
-	if err != nil {
-		b.Fatal(err)
-	}
-	floor, err := bench.NewFloor(key, token)
-	if err != nil {
-		b.Fatal(err)
-	}
+	_, _, floor := prepare(b, alg)
 	out := []contestant{{floorName, floor.Verify}}
 	servers, ways := readers(b)
 	subjects := make([]string, 100)
@@ -175,18 +166,9 @@ func repeated(b *testing.B) func() error {
 // hundred, over the floor.
 func keySets(b *testing.B, alg bench.Algorithm) []contestant {
 	b.Helper()
-	f := newFixture(b)
-	key := f.Current(alg)
-	token, _, err := bench.GoodToken(key)
-	if err != nil {
-		b.Fatal(err)
-	}
-	floor, err := bench.NewFloor(key, token)
-	if err != nil {
-		b.Fatal(err)
-	}
+	f, token, floor := prepare(b, alg)
 	out := []contestant{{floorName, floor.Verify}}
-	signing, err := keys.NewSigningKey(keys.ES256, key.Signer)
+	signing, err := keys.NewSigningKey(keys.ES256, f.Current(alg).Signer)
 	if err != nil {
 		b.Fatal(err)
 	}
