@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"reflect"
 	"slices"
 	"strings"
 	"sync"
@@ -15,6 +14,7 @@ import (
 
 	"github.com/go-json-experiment/json"
 
+	"github.com/sessiontoken/sessiontoken/internal/arg"
 	"github.com/sessiontoken/sessiontoken/internal/jws"
 	"github.com/sessiontoken/sessiontoken/internal/strictjson"
 	"github.com/sessiontoken/sessiontoken/keys"
@@ -108,9 +108,9 @@ func (cfg *IssuerConfig) setDefaults() error {
 		return errors.New("sessiontoken: IssuerConfig.Audience is required")
 	case slices.ContainsFunc(cfg.Audience, func(a string) bool { return a == "" || !utf8.ValidString(a) }):
 		return errors.New("sessiontoken: IssuerConfig.Audience holds an empty name, or one that is not valid UTF-8")
-	case isNil(cfg.Keys):
+	case arg.IsNil(cfg.Keys):
 		return errors.New("sessiontoken: IssuerConfig.Keys is required")
-	case cfg.Revocations != nil && isNil(cfg.Revocations):
+	case cfg.Revocations != nil && arg.IsNil(cfg.Revocations):
 		return errors.New("sessiontoken: IssuerConfig.Revocations holds a nil pointer")
 	case cfg.TTL < 0 || cfg.TTL%time.Second != 0:
 		return errors.New("sessiontoken: IssuerConfig.TTL must be a whole number of seconds")
@@ -408,14 +408,4 @@ func checkSubject(subject string) error {
 		return errors.New("sessiontoken: subject is required, in valid UTF-8")
 	}
 	return nil
-}
-
-// isNil catches a typed nil in an interface, which would otherwise surface at
-// the first token.
-func isNil(v any) bool {
-	if v == nil {
-		return true
-	}
-	r := reflect.ValueOf(v)
-	return r.Kind() == reflect.Pointer && r.IsNil()
 }

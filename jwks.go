@@ -16,6 +16,7 @@ import (
 
 	"github.com/go-json-experiment/json"
 
+	"github.com/sessiontoken/sessiontoken/internal/arg"
 	"github.com/sessiontoken/sessiontoken/keys"
 )
 
@@ -50,7 +51,7 @@ type JWKSConfig struct {
 //
 // An error names the field of the configuration at fault.
 func JWKSHandler(cfg JWKSConfig) (http.Handler, error) {
-	if isNil(cfg.Keys) {
+	if arg.IsNil(cfg.Keys) {
 		return nil, errors.New("sessiontoken: JWKSConfig.Keys is required")
 	}
 	if cfg.MaxAge < 0 || cfg.MaxAge%time.Second != 0 {
@@ -96,7 +97,7 @@ type DiscoveryConfig struct {
 //
 // An error names the field of the configuration at fault.
 func DiscoveryHandler(cfg DiscoveryConfig) (http.Handler, error) {
-	if isNil(cfg.Keys) {
+	if arg.IsNil(cfg.Keys) {
 		return nil, errors.New("sessiontoken: DiscoveryConfig.Keys is required")
 	}
 	if !isPublicURL(cfg.Issuer, cfg.InsecurePlainHTTP) {

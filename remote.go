@@ -17,6 +17,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/sessiontoken/sessiontoken/internal/clock"
 	"github.com/sessiontoken/sessiontoken/internal/flight"
 	"github.com/sessiontoken/sessiontoken/keys"
 )
@@ -107,14 +108,7 @@ type remoteSet struct {
 	refresh time.Duration // age at which to fetch again
 }
 
-func (s *remoteSet) age(now time.Time) time.Duration { return elapsed(s.fetched, now) }
-
-// elapsed is the larger of the times between by the monotonic and by the wall
-// clock: the first stands still while a machine is suspended, the second can be
-// set back.
-func elapsed(since, now time.Time) time.Duration {
-	return max(now.Sub(since), now.Round(0).Sub(since.Round(0)))
-}
+func (s *remoteSet) age(now time.Time) time.Duration { return clock.Elapsed(s.fetched, now) }
 
 // remoteFetch is the outcome of a fetch.
 type remoteFetch struct {
@@ -273,7 +267,7 @@ func (r *RemoteKeys) overdue(s *remoteSet, now time.Time) bool {
 		return false
 	}
 	last := r.last.Load()
-	return last == nil || last.err == nil || elapsed(last.ended, now) >= r.refreshEvery
+	return last == nil || last.err == nil || clock.Elapsed(last.ended, now) >= r.refreshEvery
 }
 
 // has reports whether the set answers a question for kid; any set does for none.

@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/sessiontoken/sessiontoken/internal/arg"
 	"github.com/sessiontoken/sessiontoken/internal/jws"
 	"github.com/sessiontoken/sessiontoken/keys"
 )
@@ -97,9 +98,9 @@ func NewVerifier[T any](cfg VerifierConfig) (*Verifier[T], error) {
 		return nil, errors.New("sessiontoken: VerifierConfig.Issuer is required")
 	case cfg.Audience == "":
 		return nil, errors.New("sessiontoken: VerifierConfig.Audience is required")
-	case isNil(cfg.Keys):
+	case arg.IsNil(cfg.Keys):
 		return nil, errors.New("sessiontoken: VerifierConfig.Keys is required")
-	case cfg.Revocations != nil && isNil(cfg.Revocations):
+	case cfg.Revocations != nil && arg.IsNil(cfg.Revocations):
 		return nil, errors.New("sessiontoken: VerifierConfig.Revocations holds a nil pointer")
 	case cfg.Leeway < 0 || cfg.Leeway > maxLeeway:
 		return nil, fmt.Errorf("sessiontoken: VerifierConfig.Leeway is %v; it must be from 0 to %v", cfg.Leeway, maxLeeway)

@@ -6,11 +6,12 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
-	"reflect"
 	"slices"
 	"sync/atomic"
 	"time"
 
+	"github.com/sessiontoken/sessiontoken/internal/arg"
+	"github.com/sessiontoken/sessiontoken/internal/clock"
 	"github.com/sessiontoken/sessiontoken/internal/flight"
 )
 
@@ -139,7 +140,7 @@ func NewRing(cfg RingConfig) (*Ring, error) {
 }
 
 func (cfg *RingConfig) setDefaults() error {
-	if cfg.Store == nil || reflect.ValueOf(cfg.Store).Kind() == reflect.Pointer && reflect.ValueOf(cfg.Store).IsNil() {
+	if arg.IsNil(cfg.Store) {
 		return errors.New("keys: RingConfig.Store is required")
 	}
 	switch s := cfg.Store.(type) {
@@ -288,7 +289,7 @@ func (s *ringState) current(now time.Time) (signer, bool) {
 func (r *Ring) fresh(ctx context.Context) (*ringState, error) {
 	s := r.state.Load()
 	if s != nil {
-		old := age(s.synced)
+		old := clock.Elapsed(s.synced, time.Now())
 		if old < r.cfg.SyncEvery/10*9 {
 			return s, nil
 		}
@@ -298,7 +299,7 @@ func (r *Ring) fresh(ctx context.Context) (*ringState, error) {
 		}
 	}
 	_, err := r.syncing.Try(ctx)
-	if s = r.state.Load(); s != nil && age(s.synced) < r.cfg.MaxStale {
+	if s = r.state.Load(); s != nil && clock.Elapsed(s.synced, time.Now()) < r.cfg.MaxStale {
 		return s, nil
 	}
 	if err == nil {
@@ -307,20 +308,13 @@ func (r *Ring) fresh(ctx context.Context) (*ringState, error) {
 	if s == nil {
 		return nil, fmt.Errorf("keys: the store has not been read yet: %w", err)
 	}
-	return nil, fmt.Errorf("keys: the store has not been read for %v: %w", age(s.synced).Round(time.Second), err)
+	return nil, fmt.Errorf("keys: the store has not been read for %v: %w", clock.Elapsed(s.synced, time.Now()).Round(time.Second), err)
 }
 
 // failedLately reports whether the last sync failed, and less than SyncEvery ago.
 func (r *Ring) failedLately() bool {
 	last := r.last.Load()
-	return last != nil && last.err != nil && age(last.ended) < r.cfg.SyncEvery
-}
-
-// age is the time since t by the monotonic or the wall clock, whichever says
-// more: the monotonic one stands still while a machine is suspended.
-func age(t time.Time) time.Duration {
-	now := time.Now()
-	return max(now.Sub(t), now.Round(0).Sub(t.Round(0)))
+	return last != nil && last.err != nil && clock.Elapsed(last.ended, time.Now()) < r.cfg.SyncEvery
 }
 
 // Run keeps the ring in step with its store, and rotates it, until ctx ends; it

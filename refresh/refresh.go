@@ -28,9 +28,10 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"reflect"
 	"slices"
 	"time"
+
+	"github.com/sessiontoken/sessiontoken/internal/arg"
 )
 
 // Reasons for which a refresh token is refused. Each of them matches [ErrInvalid],
@@ -148,13 +149,13 @@ type Manager struct{ cfg Config }
 // names the field at fault. It does no I/O.
 func NewManager(cfg Config) (*Manager, error) {
 	switch {
-	case isNil(cfg.Store):
+	case arg.IsNil(cfg.Store):
 		return nil, errors.New("refresh: Config.Store is required")
 	case len(cfg.Secrets) == 0:
 		return nil, errors.New("refresh: Config.Secrets is required")
 	case slices.ContainsFunc(cfg.Secrets, func(s []byte) bool { return len(s) < 32 }):
 		return nil, errors.New("refresh: Config.Secrets holds one of fewer than 32 bytes")
-	case isNil(cfg.Sessions) && !cfg.InsecureSessionsLiveOn:
+	case arg.IsNil(cfg.Sessions) && !cfg.InsecureSessionsLiveOn:
 		return nil, errors.New("refresh: Config.Sessions is required; set InsecureSessionsLiveOn to let the session tokens of an ended family live on")
 	case cfg.IdleTimeout < 0:
 		return nil, errors.New("refresh: Config.IdleTimeout is negative")
@@ -184,14 +185,6 @@ func NewManager(cfg Config) (*Manager, error) {
 	}
 	cfg.Secrets = secrets
 	return &Manager{cfg}, nil
-}
-
-func isNil(v any) bool {
-	if v == nil {
-		return true
-	}
-	r := reflect.ValueOf(v)
-	return r.Kind() == reflect.Pointer && r.IsNil()
 }
 
 // Start begins a family and returns its first refresh token. Of f, Subject,

@@ -18,11 +18,12 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
-	"reflect"
 	"sync"
 	"sync/atomic"
 	"time"
 
+	"github.com/sessiontoken/sessiontoken/internal/arg"
+	"github.com/sessiontoken/sessiontoken/internal/clock"
 	"github.com/sessiontoken/sessiontoken/internal/flight"
 )
 
@@ -117,7 +118,7 @@ type outcome struct{ err error }
 // NewList checks the configuration and returns the list for it. An error names
 // the field at fault. It does no I/O and starts no goroutine.
 func NewList(cfg Config) (*List, error) {
-	if cfg.Store == nil || reflect.ValueOf(cfg.Store).Kind() == reflect.Pointer && reflect.ValueOf(cfg.Store).IsNil() {
+	if arg.IsNil(cfg.Store) {
 		return nil, errors.New("revoke: Config.Store is required")
 	}
 	for _, d := range []struct {
@@ -183,7 +184,7 @@ func (l *List) fresh() bool {
 	if synced == nil {
 		return false
 	}
-	old := age(*synced)
+	old := clock.Elapsed(*synced, time.Now())
 	if old > 2*l.cfg.SyncEvery {
 		l.syncing.Go() // Run does that, if it runs
 	}
@@ -200,13 +201,6 @@ func (l *List) Staleness() (healthy, most time.Duration) {
 
 // timeout bounds one reading of the store.
 func (l *List) timeout() time.Duration { return min(l.cfg.MaxStale/2, 5*time.Second) }
-
-// age is the time since t by the monotonic or the wall clock, whichever says
-// more: the monotonic one stands still while a machine is suspended.
-func age(t time.Time) time.Duration {
-	now := time.Now()
-	return max(now.Sub(t), now.Round(0).Sub(t.Round(0)))
-}
 
 // EndSession ends one session: at once here, and everywhere within SyncEvery
 // and one reading of the store. After an error it is ended here alone;

@@ -18,11 +18,11 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"reflect"
 	"strings"
 	"time"
 
 	"github.com/sessiontoken/sessiontoken"
+	"github.com/sessiontoken/sessiontoken/internal/arg"
 	"github.com/sessiontoken/sessiontoken/refresh"
 )
 
@@ -125,7 +125,7 @@ func New[T any](cfg Config[T]) (*Sessions[T], error) {
 		return nil, errors.New("sessionhttp: Config.Verifier is required")
 	case cfg.Issuer != nil && cfg.Load == nil:
 		return nil, errors.New("sessionhttp: Config.Load is required with Issuer")
-	case cfg.Issuer != nil && isNil(cfg.Ender):
+	case cfg.Issuer != nil && arg.IsNil(cfg.Ender):
 		return nil, errors.New("sessionhttp: Config.Ender is required with Issuer: a sign-out has to end the session")
 	case cfg.Refresh != nil && cfg.Issuer == nil:
 		return nil, errors.New("sessionhttp: Config.Refresh needs Issuer")
@@ -163,14 +163,6 @@ func New[T any](cfg Config[T]) (*Sessions[T], error) {
 		}
 	}
 	return s, nil
-}
-
-func isNil(v any) bool {
-	if v == nil {
-		return true
-	}
-	r := reflect.ValueOf(v)
-	return r.Kind() == reflect.Pointer && r.IsNil()
 }
 
 type contextKey[T any] struct{}
