@@ -83,7 +83,7 @@ func TestArrows(t *testing.T) {
 		"/internal/arg":        {},
 		"/internal/clock":      {},
 		"/internal/servers":    {}, // for the tests of other modules, as is the next
-		"/internal/faults":     {"internal/servers", "keys", "refresh", "revoke"},
+		"/internal/faults":     {"", "internal/servers", "keys", "refresh", "revoke"},
 		"/refresh":             {"internal/arg"},
 		"/revoke":              {"internal/arg", "internal/clock", "internal/flight"},
 		"/sessionhttp":         {"", "internal/arg", "refresh"},

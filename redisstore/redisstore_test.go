@@ -1,9 +1,13 @@
 package redisstore_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"net"
 	"os"
+	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -42,16 +46,17 @@ var cluster = sync.OnceValues(func() ([]string, error) {
 		stops = append(stops, stop)
 		addrs = append(addrs, addr)
 	}
-	return addrs, servers.JoinRedisCluster(addrs)
+	return addrs, servers.JoinRedisCluster(addrs, 0)
 })
 
+// quiet says nothing of servers that are gone on purpose.
+type quiet struct{}
+
+func (quiet) Printf(context.Context, string, ...any) {}
+
 func TestMain(m *testing.M) {
-	if addr := os.Getenv(faults.ExchangeVariable); addr != "" {
-		s, err := redisstore.New(redisstore.Config{Client: redis.NewUniversalClient(&redis.UniversalOptions{Addrs: []string{addr}}), Prefix: "races"})
-		if err != nil {
-			panic(err)
-		}
-		faults.ServeExchange(s)
+	redis.SetLogger(quiet{})
+	if faults.Main(func(place string) (faults.Store, error) { return storeAt(place) }) {
 		return
 	}
 	code := m.Run()
@@ -59,6 +64,38 @@ func TestMain(m *testing.M) {
 		stop()
 	}
 	os.Exit(code)
+}
+
+// storeAt opens the store at a place: "one PREFIX ADDR", "cluster PREFIX ADDRS" or
+// "sentinel PREFIX ADDRS", with addresses as "ADDR" or "ADDR=PROXY". With WAIT
+// before the prefix, each write waits for a replica.
+func storeAt(place string) (*redisstore.Store, error) {
+	field := strings.Fields(place)
+	cfg := redisstore.Config{Prefix: field[1]}
+	if prefix, ok := strings.CutPrefix(field[1], "WAIT"); ok {
+		cfg.Prefix, cfg.WaitReplicas, cfg.WaitTimeout = prefix, 1, 300*time.Millisecond
+	}
+	options := &redis.UniversalOptions{ContextTimeoutEnabled: true, PoolSize: 20, MaxRetries: 1}
+	through := map[string]string{}
+	for addr := range strings.SplitSeq(field[2], ",") {
+		addr, proxy, _ := strings.Cut(addr, "=")
+		options.Addrs = append(options.Addrs, addr)
+		through[addr] = proxy
+	}
+	options.Dialer = func(ctx context.Context, network, addr string) (net.Conn, error) {
+		if proxy := through[addr]; proxy != "" {
+			addr = proxy
+		}
+		return (&net.Dialer{Timeout: time.Second}).DialContext(ctx, network, addr)
+	}
+	switch field[0] {
+	case "cluster":
+		options.IsClusterMode = true
+	case "sentinel":
+		options.MasterName = "main"
+	}
+	cfg.Client = redis.NewUniversalClient(options)
+	return redisstore.New(cfg)
 }
 
 func connect(t *testing.T, addrs ...string) redis.UniversalClient {
@@ -70,93 +107,289 @@ func connect(t *testing.T, addrs ...string) redis.UniversalClient {
 
 var prefixes atomic.Int64
 
-// each runs f with a Redis alone and with a Cluster of three.
-func each(t *testing.T, f func(t *testing.T, open func(t *testing.T) (a, b *redisstore.Store))) {
-	for name, addrs := range map[string]func() ([]string, error){
-		"single":  func() ([]string, error) { addr, err := single(); return []string{addr}, err },
-		"cluster": cluster,
-	} {
-		t.Run(name, func(t *testing.T) {
+// kinds are the servers that every test runs on: one alone, and a Cluster of three.
+var kinds = map[string]func() ([]string, error){
+	"one":     func() ([]string, error) { addr, err := single(); return []string{addr}, err },
+	"cluster": cluster,
+}
+
+// each runs f on each kind, with a place in it that nothing uses.
+func each(t *testing.T, f func(t *testing.T, place string)) {
+	for kind, addrs := range kinds {
+		t.Run(kind, func(t *testing.T) {
 			at, err := addrs()
-			if errors.Is(err, servers.ErrMissing) && os.Getenv("CI") == "" {
-				t.Skip("NOT RUN: redis-server is not installed")
-			}
-			require.NoError(t, err)
-			f(t, func(t *testing.T) (a, b *redisstore.Store) {
-				prefix := fmt.Sprint("test-", prefixes.Add(1))
-				open := func() *redisstore.Store {
-					s, err := redisstore.New(redisstore.Config{Client: connect(t, at...), Prefix: prefix})
-					require.NoError(t, err)
-					return s
-				}
-				return open(), open()
-			})
+			installed(t, err)
+			f(t, fmt.Sprintf("%s test-%d %s", kind, prefixes.Add(1), strings.Join(at, ",")))
 		})
 	}
 }
 
+// installed skips the test where there is no server, but in CI.
+func installed(t *testing.T, err error) {
+	t.Helper()
+	if errors.Is(err, servers.ErrMissing) && os.Getenv("CI") == "" {
+		t.Skip("NOT RUN: redis-server is not installed")
+	}
+	require.NoError(t, err)
+}
+
+// alone is a client of the one server.
+func alone(t *testing.T) redis.UniversalClient {
+	t.Helper()
+	addr, err := single()
+	installed(t, err)
+	return connect(t, addr)
+}
+
+// open opens two stores at a place, under a new prefix.
+func open(t *testing.T, place string) (a, b *redisstore.Store) {
+	t.Helper()
+	field := strings.Fields(place)
+	field[1] = fmt.Sprint("test-", prefixes.Add(1))
+	at := strings.Join(field, " ")
+	return must(storeAt(at)), must(storeAt(at))
+}
+
+func must[T any](v T, err error) T {
+	if err != nil {
+		panic(err)
+	}
+	return v
+}
+
+func entry(value string) revoke.Entry {
+	return revoke.Entry{Scope: revoke.Session, Value: value, Before: time.Now(), Until: time.Now().Add(time.Hour)}
+}
+
 func TestStore(t *testing.T) {
-	each(t, func(t *testing.T, open func(t *testing.T) (a, b *redisstore.Store)) {
-		storetest.Ring(t, func(t *testing.T) (a, b keys.Store) { return open(t) })
-		storetest.Ended(t, func(t *testing.T) (a, b revoke.Store) { return open(t) })
-		storetest.Families(t, func(t *testing.T) (a, b refresh.Store) { return open(t) })
+	each(t, func(t *testing.T, place string) {
+		storetest.Ring(t, func(t *testing.T) (a, b keys.Store) { return open(t, place) })
+		storetest.Ended(t, func(t *testing.T) (a, b revoke.Store) { return open(t, place) })
+		storetest.Families(t, func(t *testing.T) (a, b refresh.Store) { return open(t, place) })
 	})
 }
 
 func TestHowSoon(t *testing.T) {
-	each(t, func(t *testing.T, open func(t *testing.T) (a, b *redisstore.Store)) {
-		a, b := open(t)
-		faults.HowSoon(t, a, b, time.Second, 10*time.Millisecond)
-	})
+	each(t, func(t *testing.T, place string) { faults.HowSoon(t, place, time.Second, 10*time.Millisecond) })
 }
 
 func TestFirstStart(t *testing.T) {
-	each(t, func(t *testing.T, open func(t *testing.T) (a, b *redisstore.Store)) {
-		faults.FirstStart(t, func(t *testing.T) keys.Store { a, _ := open(t); return a })
+	each(t, func(t *testing.T, place string) {
+		faults.FirstStart(t, func(t *testing.T) keys.Store { a, _ := open(t, place); return a })
 	})
 }
 
-func TestPersistence(t *testing.T) {
-	addr, err := single()
+func TestRefreshRaces(t *testing.T) { each(t, faults.RefreshRaces) }
+
+func TestTamperedRing(t *testing.T) {
+	each(t, func(t *testing.T, place string) {
+		a, b := open(t, place)
+		faults.Tampered(t, a, b)
+	})
+}
+
+// many adds entries to the log as a writer would, many at once.
+func many(t *testing.T, c redis.UniversalClient, prefix string, n int) {
+	t.Helper()
+	for i := 1; i <= n; {
+		_, err := c.Pipelined(t.Context(), func(p redis.Pipeliner) error {
+			for range 1000 {
+				if i <= n {
+					p.XAdd(t.Context(), &redis.XAddArgs{Stream: "{" + prefix + "}:ended", Values: []any{"scope", "session",
+						"value", fmt.Sprint("sid-", i), "before", time.Now().UnixMicro(), "until", time.Now().Add(time.Hour).UnixMicro()}})
+				}
+				i++
+			}
+			return nil
+		})
+		require.NoError(t, err)
+	}
+}
+
+// A long list of ended sessions is known to a replica that starts, in portions that
+// fit their time.
+func TestReplicaStartsWithMany(t *testing.T) {
+	c := alone(t)
+	s := must(redisstore.New(redisstore.Config{Client: c, Prefix: "many"}))
+	many(t, c, "many", faults.Many())
+	faults.Starts(t, s, faults.Many())
+	cursor, n := "", 0
+	for more := true; more; {
+		var entries []revoke.Entry
+		var err error
+		entries, cursor, more, err = s.Since(t.Context(), cursor)
+		require.NoError(t, err)
+		require.LessOrEqual(t, len(entries), 10_000)
+		n += len(entries)
+		if more {
+			require.NoError(t, s.Append(t.Context(), entry(cursor)))
+		}
+	}
+	require.GreaterOrEqual(t, n, faults.Many()+9, "what is written meanwhile is not missed")
+	none, next, more, err := s.Since(t.Context(), cursor)
 	require.NoError(t, err)
-	s, err := redisstore.New(redisstore.Config{Client: connect(t, addr)})
+	require.Empty(t, none)
+	require.False(t, more)
+	require.Equal(t, cursor, next)
+	require.NoError(t, c.Del(t.Context(), "{many}:ended").Err())
+}
+
+// A server that takes over may lack what another acknowledged last, and its clock
+// may be behind: what is added to it is not passed over.
+func TestAnotherHistory(t *testing.T) {
+	c := alone(t)
+	s := must(redisstore.New(redisstore.Config{Client: c, Prefix: "history"}))
+	const log = "{history}:ended"
+	add := func(id, value string) {
+		require.NoError(t, c.XAdd(t.Context(), &redis.XAddArgs{Stream: log, ID: id, Values: []any{"scope", "session",
+			"value", value, "before", 1, "until", time.Now().Add(time.Hour).UnixMicro()}}).Err())
+	}
+	add("1000-0", "a")
+	add("2000-0", "b")
+	add("3000-0", "lost")
+	_, cursor, _, err := s.Since(t.Context(), "")
 	require.NoError(t, err)
-	require.NoError(t, s.CheckPersistence(t.Context()))
-	plain, stop, err := servers.Redis()
+	require.Equal(t, "3000-0", cursor)
+	require.NoError(t, c.Del(t.Context(), log).Err())
+	add("1000-0", "a")
+	add("2000-0", "b")
+	add("2500-0", "new, with an id that is behind the cursor")
+	add("3500-0", "new, with one that is beyond it")
+	entries, cursor, _, err := s.Since(t.Context(), cursor)
+	require.NoError(t, err)
+	require.Len(t, entries, 4)
+	require.Equal(t, "3500-0", cursor)
+	require.NoError(t, c.Del(t.Context(), log).Err())
+	entries, _, _, err = s.Since(t.Context(), cursor)
+	require.NoError(t, err)
+	require.Empty(t, entries)
+}
+
+// What was written long ago leaves the log, by the server's clock; what has to be
+// kept for longer than that is refused.
+func TestKeepEnded(t *testing.T) {
+	c := alone(t)
+	s := must(redisstore.New(redisstore.Config{Client: c, Prefix: "keep", KeepEnded: 2 * time.Hour}))
+	long := entry("x")
+	long.Until = time.Now().Add(3 * time.Hour)
+	require.ErrorContains(t, s.Append(t.Context(), long), "Config.KeepEnded")
+	add := func(ago time.Duration) {
+		for i := range 200 { // a node of the log holds 100 entries, and goes as a whole
+			require.NoError(t, c.XAdd(t.Context(), &redis.XAddArgs{Stream: "{keep}:ended", ID: fmt.Sprint(time.Now().Add(-ago).UnixMilli(), "-", i+1),
+				Values: []any{"scope", "session", "value", fmt.Sprint(ago), "before", 1, "until", 1}}).Err())
+		}
+	}
+	add(4 * time.Hour)
+	add(2*time.Hour + 30*time.Minute)
+	require.NoError(t, s.Append(t.Context(), entry("x")))
+	entries, _, _, err := s.Since(t.Context(), "")
+	require.NoError(t, err)
+	left := map[string]int{}
+	for _, e := range entries {
+		left[e.Value]++
+	}
+	require.Equal(t, map[string]int{"2h30m0s": 200, "x": 1}, left)
+}
+
+// What is wrong with a server is said, with what to do about it.
+func TestBadServers(t *testing.T) {
+	c := alone(t)
+	addr := c.(*redis.Client).Options().Addr
+	acl := func(rules ...any) {
+		require.NoError(t, c.Do(t.Context(), append([]any{"ACL", "SETUSER"}, rules...)...).Err())
+	}
+	acl("poor", "on", ">right", "~*", "+@connection")
+	acl("reader", "on", ">right", "~*", "+@read", "+@connection")
+	as := func(user, password string) *redis.Options {
+		return &redis.Options{Addr: addr, Username: user, Password: password, MaxRetries: -1}
+	}
+	locked, stop, err := servers.Redis("--requirepass", "right")
 	require.NoError(t, err)
 	defer stop()
-	s, err = redisstore.New(redisstore.Config{Client: connect(t, plain)})
+	full, stop, err := servers.Redis("--maxmemory", "1kb")
 	require.NoError(t, err)
-	require.ErrorContains(t, s.CheckPersistence(t.Context()), "appendonly")
+	defer stop()
+	_, port := servers.Split(addr)
+	replica, stop, err := servers.Redis("--replicaof", "127.0.0.1 "+port)
+	require.NoError(t, err)
+	defer stop()
+	require.NoError(t, c.Set(t.Context(), "{later}:version", "7", 0).Err())
+	require.NoError(t, c.MSet(t.Context(), "{odd}:version", "1", "{odd}:ended", "x", "{odd}:ring", "x").Err())
+	for _, row := range []struct {
+		name    string
+		options *redis.Options
+		prefix  string
+		says    string
+		reads   bool // it can be read all the same
+	}{
+		{"nobody there", &redis.Options{Addr: "127.0.0.1:1", Password: "hunter2", MaxRetries: -1}, "", "cannot be reached", false},
+		{"no password", &redis.Options{Addr: locked, MaxRetries: -1}, "", "wants a password", false},
+		{"a wrong password", &redis.Options{Addr: locked, Password: "hunter2", MaxRetries: -1}, "", "refuses the user or the password", false},
+		{"an unknown user", as("nobody", "hunter2"), "", "refuses the user or the password", false},
+		{"a user without rights", as("poor", "right"), "", "may not do that", false},
+		{"a user who may read", as("reader", "right"), "", "may not do that", true},
+		{"a replica", &redis.Options{Addr: replica}, "", "connect to the master", true},
+		{"no memory left", &redis.Options{Addr: full}, "", "raise its maxmemory", true},
+		{"a later version", &redis.Options{Addr: addr}, "later", "version \"7\", and this program reads version 1", false},
+		{"keys of something else", &redis.Options{Addr: addr}, "odd", "use another prefix", false},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			client := redis.NewClient(row.options)
+			defer client.Close()
+			s := must(redisstore.New(redisstore.Config{Client: client, Prefix: row.prefix}))
+			err := s.Append(t.Context(), entry("x"))
+			require.ErrorContains(t, err, row.says)
+			require.NotContains(t, err.Error(), "hunter2")
+			t.Log(err)
+			_, err = s.Save(t.Context(), []byte("x"), "")
+			require.ErrorContains(t, err, row.says)
+			if row.reads {
+				_, _, _, err = s.Since(t.Context(), "")
+				require.NoError(t, err)
+				return
+			}
+			_, _, err = s.Load(t.Context())
+			require.ErrorContains(t, err, row.says)
+			_, _, _, err = s.Since(t.Context(), "")
+			require.ErrorContains(t, err, row.says)
+		})
+	}
+}
+
+func TestPersistence(t *testing.T) {
+	c := alone(t)
+	require.NoError(t, must(redisstore.New(redisstore.Config{Client: c})).CheckPersistence(t.Context()))
+	for says, options := range map[string][]string{
+		"appendonly":                 nil,
+		"appendfsync \"everysec\"":   {"--appendonly", "yes"},
+		"maxmemory-policy \"allkeys": {"--appendonly", "yes", "--appendfsync", "always", "--maxmemory", "1gb", "--maxmemory-policy", "allkeys-lru"},
+	} {
+		addr, stop, err := servers.Redis(options...)
+		require.NoError(t, err)
+		defer stop()
+		s := must(redisstore.New(redisstore.Config{Client: connect(t, addr)}))
+		require.ErrorContains(t, s.CheckPersistence(t.Context()), says)
+	}
 }
 
 // A write that too few replicas have is no success.
 func TestWaitReplicas(t *testing.T) {
-	addr, err := single()
-	require.NoError(t, err)
-	s, err := redisstore.New(redisstore.Config{Client: connect(t, addr), Prefix: "wait", WaitReplicas: 1, WaitTimeout: 100 * time.Millisecond})
-	require.NoError(t, err)
-	e := revoke.Entry{Scope: revoke.Session, Value: "x", Before: time.Now(), Until: time.Now().Add(time.Hour)}
-	require.ErrorContains(t, s.Append(t.Context(), e), "0 of 1 replicas")
-
+	addr := alone(t).(*redis.Client).Options().Addr
+	s := must(storeAt("one WAITwait " + addr))
+	require.ErrorContains(t, s.Append(t.Context(), entry("x")), "0 of 1 replicas")
 	_, port := servers.Split(addr)
 	_, stop, err := servers.Redis("--replicaof", "127.0.0.1 "+port)
 	require.NoError(t, err)
 	defer stop()
-	require.Eventually(t, func() bool { return s.Append(t.Context(), e) == nil }, 10*time.Second, 50*time.Millisecond)
-}
+	require.Eventually(t, func() bool { return s.Append(t.Context(), entry("x")) == nil }, 10*time.Second, 50*time.Millisecond)
 
-func TestUnreachable(t *testing.T) {
-	s, err := redisstore.New(redisstore.Config{Client: redis.NewClient(&redis.Options{Addr: "127.0.0.1:1", Password: "hunter2", MaxRetries: -1})})
+	at, err := cluster() // whose masters have none
 	require.NoError(t, err)
-	_, _, err = s.Load(t.Context())
-	require.Error(t, err)
-	require.NotContains(t, err.Error(), "hunter2")
+	s = must(storeAt("cluster WAITwait " + strings.Join(at, ",")))
+	require.ErrorContains(t, s.Append(t.Context(), entry("x")), "0 of 1 replicas")
 }
 
 func TestNewNamesTheField(t *testing.T) {
-	_, err := redisstore.New(redisstore.Config{Client: redis.NewClusterClient(&redis.ClusterOptions{Addrs: []string{"127.0.0.1:1"}}), WaitReplicas: 1})
-	require.ErrorContains(t, err, "Config.WaitReplicas")
 	ok := redisstore.Config{Client: redis.NewClient(&redis.Options{Addr: "127.0.0.1:1"})}
 	for field, change := range map[string]func(*redisstore.Config){
 		"Client":       func(c *redisstore.Config) { c.Client = nil },
@@ -172,21 +405,109 @@ func TestNewNamesTheField(t *testing.T) {
 	}
 }
 
-func TestRefreshRaces(t *testing.T) {
-	addr, err := single()
-	require.NoError(t, err)
-	s, err := redisstore.New(redisstore.Config{Client: connect(t, addr), Prefix: "races"})
-	require.NoError(t, err)
-	faults.RefreshRaces(t, s, addr)
-}
+// durable keeps what it acknowledged.
+var durable = []string{"--appendonly", "yes", "--appendfsync", "always"}
 
 func TestFaults(t *testing.T) {
-	server, err := servers.StartRedis("--appendonly", "yes", "--appendfsync", "always")
-	require.NoError(t, err)
+	server, err := servers.StartRedis(durable...)
+	installed(t, err)
 	defer server.Stop()
-	faults.Ended(t, faults.Engine{Server: server, Open: func(t *testing.T, addr string) revoke.Store {
-		s, err := redisstore.New(redisstore.Config{Client: connect(t, addr)})
+	proxy := must(servers.StartProxy(server.Addr))
+	defer proxy.Close()
+	faults.Ended(t, "one faults "+server.Addr, "one faults "+proxy.Addr, append(faults.Network(proxy), faults.Killed(server))...)
+}
+
+// TestFaultsCluster: three masters, and all ways to them fail; then the one that has
+// the keys is killed.
+func TestFaultsCluster(t *testing.T) {
+	nodes, addrs := startCluster(t, 3, 0)
+	var through []string
+	var proxies []*servers.Proxy
+	for _, addr := range addrs {
+		proxy := must(servers.StartProxy(addr))
+		defer proxy.Close()
+		proxies, through = append(proxies, proxy), append(through, addr+"="+proxy.Addr)
+	}
+	faults.Ended(t, "cluster faults "+strings.Join(addrs, ","), "cluster faults "+strings.Join(through, ","),
+		append(faults.Network(proxies...), faults.Killed(owner(t, nodes, addrs, "{faults}:ended")))...)
+}
+
+// startCluster starts a Cluster that keeps what it acknowledged. It notices a node
+// that is gone within a second or two.
+func startCluster(t *testing.T, masters, replicas int) (nodes []*servers.Server, addrs []string) {
+	t.Helper()
+	for range masters * (1 + replicas) {
+		node, err := servers.StartRedis(append([]string{"--cluster-enabled", "yes", "--cluster-node-timeout", "1000"}, durable...)...)
+		installed(t, err)
+		t.Cleanup(node.Stop)
+		nodes, addrs = append(nodes, node), append(addrs, node.Addr)
+	}
+	require.NoError(t, servers.JoinRedisCluster(addrs, replicas))
+	return nodes, addrs
+}
+
+// owner is the master that has a key.
+func owner(t *testing.T, nodes []*servers.Server, addrs []string, key string) *servers.Server {
+	t.Helper()
+	c := redis.NewClusterClient(&redis.ClusterOptions{Addrs: addrs})
+	defer c.Close()
+	master, err := c.MasterForKey(t.Context(), key)
+	require.NoError(t, err)
+	i := slices.Index(addrs, master.Options().Addr)
+	require.GreaterOrEqual(t, i, 0)
+	return nodes[i]
+}
+
+// replicated waits until the replicas follow their masters.
+func replicated(t *testing.T, place string) {
+	t.Helper()
+	s := must(storeAt(place))
+	require.Eventually(t, func() bool { return s.Append(t.Context(), entry("x")) == nil }, 30*time.Second, 100*time.Millisecond)
+}
+
+// failsOver is a master that is killed: a replica takes over. Afterwards, end is
+// called.
+func failsOver(master *servers.Server, after time.Duration, end func() error) faults.Fault {
+	return faults.Fault{
+		Name:  "the master is killed, and a replica takes over",
+		Begin: func() error { master.Kill(); return nil },
+		Lasts: after, End: end, Back: 15 * time.Second,
+	}
+}
+
+// TestFailOverCluster: each write waits for a replica, so the one that takes over
+// has it.
+func TestFailOverCluster(t *testing.T) {
+	nodes, addrs := startCluster(t, 3, 1)
+	at := "cluster WAITfaults " + strings.Join(addrs, ",")
+	replicated(t, at)
+	master := owner(t, nodes, addrs, "{faults}:ended")
+	faults.Ended(t, at, at, failsOver(master, 4*time.Second, func() error {
+		if owner(t, nodes, addrs, "{faults}:ended") == master {
+			return errors.New("no replica took over")
+		}
+		return master.Start() // as the new one's replica
+	}))
+}
+
+func TestFailOverSentinel(t *testing.T) {
+	master, err := servers.StartRedis(durable...)
+	installed(t, err)
+	t.Cleanup(master.Stop)
+	_, port := servers.Split(master.Addr)
+	for range 2 {
+		replica, err := servers.StartRedis(append([]string{"--replicaof", "127.0.0.1 " + port}, durable...)...)
 		require.NoError(t, err)
-		return s
-	}})
+		t.Cleanup(replica.Stop)
+	}
+	var addrs []string
+	for range 3 {
+		sentinel, err := servers.StartRedisSentinel("main", master.Addr, 2)
+		require.NoError(t, err)
+		t.Cleanup(sentinel.Stop)
+		addrs = append(addrs, sentinel.Addr)
+	}
+	at := "sentinel WAITfaults " + strings.Join(addrs, ",")
+	replicated(t, at)
+	faults.Ended(t, at, at, failsOver(master, time.Second, func() error { return nil }))
 }

@@ -39,10 +39,10 @@ func (s *MemStore) Append(ctx context.Context, e Entry) error {
 	return nil
 }
 
-// Since returns the entries after cursor. It fails only if ctx has ended.
-func (s *MemStore) Since(ctx context.Context, cursor string) ([]Entry, string, error) {
+// Since returns all entries after cursor. It fails only if ctx has ended.
+func (s *MemStore) Since(ctx context.Context, cursor string) ([]Entry, string, bool, error) {
 	if err := ctx.Err(); err != nil {
-		return nil, "", err
+		return nil, "", false, err
 	}
 	after, err := strconv.ParseUint(cursor, 10, 64)
 	if err != nil {
@@ -63,5 +63,5 @@ func (s *MemStore) Since(ctx context.Context, cursor string) ([]Entry, string, e
 	for _, n := range s.entries[from:] {
 		out = append(out, n.entry)
 	}
-	return out, strconv.FormatUint(s.last, 10), nil
+	return out, strconv.FormatUint(s.last, 10), false, nil
 }

@@ -58,8 +58,13 @@ type Store interface {
 	// Since returns the entries that were added after those that next, an
 	// earlier result, had covered; with an empty cursor, all of them. It may
 	// return some again, and may leave out those past their Until. A cursor
-	// that the store does not know means all.
-	Since(ctx context.Context, cursor string) (entries []Entry, next string, err error)
+	// that the store does not know means all, and so does one from before the
+	// store lost data.
+	//
+	// A store with many of them returns a portion, and more: what follows is read
+	// with next, which is then another cursor than before. Only when more is false
+	// does next cover all that was added before the call.
+	Since(ctx context.Context, cursor string) (entries []Entry, next string, more bool, err error)
 }
 
 // Waiter is what a [Store] may be too: one that can say when there is news, so
@@ -94,8 +99,18 @@ type Config struct {
 	Logger *slog.Logger
 }
 
-// skew is how far other machines' clocks may be behind: entries live so much longer.
-const skew = 5 * time.Minute
+const (
+	// skew is how far other machines' clocks may be behind: entries live so much
+	// longer.
+	skew = 5 * time.Minute
+	// keepKeys is how long a key is remembered at least. It outlives every token
+	// that was issued with it: whoever has it makes more, and a verifier that is
+	// cut off from the key set goes on trusting it for a while.
+	keepKeys = 30 * 24 * time.Hour
+	// batch is about how many entries are applied at once: a part of a table is
+	// copied for each batch with an entry in it.
+	batch = 100_000
+)
 
 // List knows what was ended. It is a RevocationChecker of package sessiontoken.
 // It is safe for concurrent use; make it with [NewList].
@@ -144,7 +159,7 @@ func NewList(cfg Config) (*List, error) {
 		cfg.Logger = slog.Default()
 	}
 	l := &List{cfg: cfg, sessions: newTable(), subjects: newTable(), keys: newTable()}
-	l.syncing = flight.New(l.timeout(), cfg.SyncEvery/2, l.sync)
+	l.syncing = flight.New(0, cfg.SyncEvery/2, l.sync)
 	return l, nil
 }
 
@@ -157,11 +172,8 @@ func NewList(cfg Config) (*List, error) {
 // was never read, or not for MaxStale.
 func (l *List) Revoked(ctx context.Context, sessionID, subject, keyID string, began time.Time) (bool, error) {
 	if !l.fresh() {
-		if _, err := l.syncing.Try(ctx); !l.fresh() {
-			if err == nil {
-				err = errors.New("it was not read in time")
-			}
-			return false, fmt.Errorf("revoke: the store has not been read for too long: %w", err)
+		if err := l.refresh(ctx); err != nil {
+			return false, err
 		}
 	}
 	if _, ended := l.sessions.get(sessionID); ended {
@@ -175,6 +187,20 @@ func (l *List) Revoked(ctx context.Context, sessionID, subject, keyID string, be
 	}
 	m := l.all.Load()
 	return m != nil && m.ends(began), nil
+}
+
+// refresh waits until the store was read, for as long as one reading may take.
+func (l *List) refresh(ctx context.Context) error {
+	timed, cancel := context.WithTimeout(ctx, l.timeout())
+	defer cancel()
+	_, err := l.syncing.Try(timed)
+	switch {
+	case l.fresh():
+		return nil
+	case err == nil:
+		err = errors.New("it was not read in time")
+	}
+	return fmt.Errorf("revoke: the store has not been read for too long: %w", err)
 }
 
 // fresh says whether the store was read within MaxStale, and has it read again
@@ -199,7 +225,7 @@ func (l *List) Staleness() (healthy, most time.Duration) {
 	return l.cfg.SyncEvery + l.timeout(), l.cfg.MaxStale
 }
 
-// timeout bounds one reading of the store.
+// timeout bounds one reading of the store, or one portion of it.
 func (l *List) timeout() time.Duration { return min(l.cfg.MaxStale/2, 5*time.Second) }
 
 // EndSession ends one session: at once here, and everywhere within SyncEvery
@@ -216,8 +242,9 @@ func (l *List) EndSubject(ctx context.Context, subject string) error {
 	return l.end(ctx, Subject, subject)
 }
 
-// EndKey ends every token that was signed with a key, which a key ring's own
-// Revoke makes superfluous where the ring is read.
+// EndKey ends every token that was signed with a key, at every verifier that
+// asks a list, whatever key set it holds. A key ring's own Revoke is still
+// needed: it makes another key sign. A key is remembered for at least 30 days.
 func (l *List) EndKey(ctx context.Context, keyID string) error { return l.end(ctx, Key, keyID) }
 
 // EndAll ends every session that has begun by now.
@@ -227,8 +254,11 @@ func (l *List) end(ctx context.Context, scope Scope, value string) error {
 	if value == "" && scope != All {
 		return fmt.Errorf("revoke: the %s to end is not named", scope)
 	}
-	now := time.Now()
-	e := Entry{Scope: scope, Value: value, Before: now.UTC(), Until: now.Add(l.cfg.MaxSession + skew).UTC()}
+	now, keep := time.Now(), l.cfg.MaxSession
+	if scope == Key {
+		keep = max(keep, keepKeys)
+	}
+	e := Entry{Scope: scope, Value: value, Before: now.UTC(), Until: now.Add(keep + skew).UTC()}
 	// Whatever the store says, the session is over for whoever was told so.
 	l.apply(e)
 	if err := l.cfg.Store.Append(ctx, e); err != nil {
@@ -310,22 +340,7 @@ func (l *List) pause(ctx context.Context, d time.Duration) error {
 }
 
 func (l *List) sync(ctx context.Context) error {
-	began := time.Now()
-	l.mu.Lock()
-	cursor := l.cursor
-	l.mu.Unlock()
-	entries, next, err := l.cfg.Store.Since(ctx, cursor)
-	if err == nil {
-		err = known(entries)
-	}
-	if err == nil {
-		l.apply(entries...)
-		l.sweep()
-		l.mu.Lock()
-		l.cursor = next
-		l.mu.Unlock()
-		l.synced.Store(&began)
-	}
+	err := l.read(ctx)
 	was := l.last.Swap(&outcome{err})
 	switch {
 	case err != nil && (was == nil || was.err == nil):
@@ -334,6 +349,53 @@ func (l *List) sync(ctx context.Context) error {
 		l.cfg.Logger.Info("revoke: the store can be read again")
 	}
 	return err
+}
+
+// read reads what is new, a portion at a time. What was read counts, also if a
+// later portion cannot be had.
+func (l *List) read(ctx context.Context) error {
+	l.mu.Lock()
+	cursor := l.cursor
+	l.mu.Unlock()
+	var entries []Entry
+	apply := func() {
+		l.apply(entries...)
+		entries = nil
+		l.mu.Lock()
+		l.cursor = cursor
+		l.mu.Unlock()
+	}
+	for {
+		began := time.Now()
+		got, next, more, err := l.portion(ctx, cursor)
+		if err == nil && more && next == cursor {
+			err = errors.New("the store returns the same portion again")
+		}
+		if err != nil {
+			apply()
+			return err
+		}
+		entries, cursor = append(entries, got...), next
+		if !more {
+			apply()
+			l.sweep()
+			l.synced.Store(&began)
+			return nil
+		}
+		if len(entries) >= batch {
+			apply()
+		}
+	}
+}
+
+func (l *List) portion(ctx context.Context, cursor string) (entries []Entry, next string, more bool, err error) {
+	ctx, cancel := context.WithTimeout(ctx, l.timeout())
+	defer cancel()
+	entries, next, more, err = l.cfg.Store.Since(ctx, cursor)
+	if err == nil {
+		err = known(entries)
+	}
+	return entries, next, more, err
 }
 
 // known refuses entries that a later version wrote: what they end is not known

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"runtime"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -56,9 +57,9 @@ func (f *faulty) Append(ctx context.Context, e revoke.Entry) error {
 	return nil
 }
 
-func (f *faulty) Since(ctx context.Context, cursor string) ([]revoke.Entry, string, error) {
+func (f *faulty) Since(ctx context.Context, cursor string) ([]revoke.Entry, string, bool, error) {
 	if err := f.fault(ctx); err != nil {
-		return nil, "", err
+		return nil, "", false, err
 	}
 	return f.MemStore.Since(ctx, cursor)
 }
@@ -170,7 +171,7 @@ func TestEntriesForgetThemselves(t *testing.T) {
 		for i := range 10_000 { // the store forgets too
 			require.NoError(t, l.EndSession(t.Context(), fmt.Sprint(i)))
 		}
-		all, _, err := s.Since(t.Context(), "")
+		all, _, _, err := s.Since(t.Context(), "")
 		require.NoError(t, err)
 		require.LessOrEqual(t, len(all), 10_001)
 	})
@@ -223,6 +224,94 @@ func TestReplyIsLost(t *testing.T) {
 		time.Sleep(time.Second)
 		require.True(t, ended(t, b, "sid-1", "", "", time.Now()))
 		require.Equal(t, 1, b.Status().Entries)
+	})
+}
+
+// slow is a store that returns a portion at a time, each after a while.
+type slow struct {
+	log
+	takes time.Duration
+	fails atomic.Int64 // the portion that does, counted from 1
+	asked atomic.Int64
+	stuck bool
+}
+
+func (s *slow) Since(ctx context.Context, cursor string) ([]revoke.Entry, string, bool, error) {
+	select {
+	case <-time.After(s.takes):
+	case <-ctx.Done():
+		return nil, "", false, ctx.Err()
+	}
+	n := s.asked.Add(1)
+	if s.stuck && n > 1 {
+		return nil, cursor, true, nil
+	}
+	if n == s.fails.Load() {
+		return nil, "", false, errDown
+	}
+	return s.log.Since(ctx, cursor)
+}
+
+// A million entries take longer than one reading may. Each portion has its own
+// time, nothing is answered before the last, and a failure in between costs one
+// portion.
+func TestPortions(t *testing.T) {
+	const n = 60_000                                      // in six portions
+	lastReading := func() { time.Sleep(5 * time.Second) } // ends within the bubble
+	entry := func(i int) revoke.Entry {
+		return revoke.Entry{Scope: revoke.Session, Value: fmt.Sprint(i), Before: time.Now(), Until: time.Now().Add(time.Hour)}
+	}
+	synctest.Test(t, func(t *testing.T) {
+		t.Cleanup(lastReading)
+		s := &slow{log: log{make: entry, n: n}, takes: 4 * time.Second}
+		s.fails.Store(4)
+		l := running(t, s)
+		time.Sleep(15 * time.Second)
+		_, err := l.Revoked(t.Context(), "1", "", "", time.Now())
+		require.Error(t, err, "not before it knows all")
+		require.Zero(t, l.Status().Synced)
+		time.Sleep(time.Second + 2*time.Second)
+		require.ErrorIs(t, l.Status().Err, errDown)
+		require.Equal(t, n/2, l.Status().Entries, "what was read counts")
+		time.Sleep(10 * time.Second)
+		require.Equal(t, n, l.Status().Entries)
+		require.EqualValues(t, 7, s.asked.Load(), "nothing was read twice")
+		begin := l.Status().Synced
+		require.WithinDuration(t, time.Now(), begin, 6*time.Second, "as old as the last portion")
+		require.True(t, ended(t, l, fmt.Sprint(n-1), "", "", begin))
+		require.False(t, ended(t, l, fmt.Sprint(n), "", "", begin))
+	})
+	synctest.Test(t, func(t *testing.T) {
+		t.Cleanup(lastReading)
+		s := &slow{log: log{make: entry, n: n}, takes: 4 * time.Second}
+		l := newList(t, s) // that nobody runs
+		for range 4 {      // one waits for no longer than one reading may take
+			begin := time.Now()
+			_, err := l.Revoked(t.Context(), "1", "", "", begin)
+			require.Error(t, err)
+			require.Equal(t, 5*time.Second, time.Since(begin))
+		}
+		require.True(t, ended(t, l, "1", "", "", time.Now()))
+	})
+	synctest.Test(t, func(t *testing.T) {
+		t.Cleanup(lastReading)
+		l := running(t, &slow{log: log{make: entry, n: n}, takes: time.Second, stuck: true})
+		time.Sleep(10 * time.Second)
+		require.ErrorContains(t, l.Status().Err, "the same portion")
+	})
+}
+
+// A leaked key makes new tokens: it is remembered for longer than a session lasts.
+func TestKeysAreRememberedForLonger(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := running(t, new(revoke.MemStore), func(c *revoke.Config) { c.SyncEvery, c.MaxStale = time.Minute, time.Hour })
+		require.NoError(t, l.EndKey(t.Context(), "kid-1"))
+		require.NoError(t, l.EndSession(t.Context(), "sid-1"))
+		time.Sleep(30 * 24 * time.Hour)
+		require.True(t, ended(t, l, "", "", "kid-1", time.Now()))
+		require.False(t, ended(t, l, "sid-1", "", "", time.Now()))
+		time.Sleep(2 * time.Hour)
+		require.False(t, ended(t, l, "", "", "kid-1", time.Now()))
 	})
 }
 
@@ -409,15 +498,14 @@ type log struct {
 	n    int
 }
 
-func (l *log) Since(_ context.Context, cursor string) ([]revoke.Entry, string, error) {
-	if cursor != "" {
-		return nil, cursor, nil
-	}
+func (l *log) Since(_ context.Context, cursor string) ([]revoke.Entry, string, bool, error) {
+	from, _ := strconv.Atoi(cursor)
+	to := min(l.n, from+10_000)
 	var out []revoke.Entry
-	for i := range l.n {
+	for i := from; i < to; i++ {
 		out = append(out, l.make(i))
 	}
-	return out, "all", nil
+	return out, strconv.Itoa(to), to < l.n, nil
 }
 
 func benchmarked(b *testing.B, n int) *revoke.List {

@@ -32,13 +32,10 @@ var postgres = sync.OnceValues(func() (dsn string, err error) {
 })
 
 func TestMain(m *testing.M) {
-	if place := os.Getenv(faults.ExchangeVariable); place != "" {
+	if faults.Main(func(place string) (faults.Store, error) {
 		d, at, _ := strings.Cut(place, " ")
-		db := must(sqlstore.OpenSQLite(at))
-		if sqlstore.Dialect(d) == sqlstore.Postgres {
-			db = must(sqlstore.OpenPostgres(at))
-		}
-		faults.ServeExchange(must(sqlstore.New(sqlstore.Config{DB: db, Dialect: sqlstore.Dialect(d)})))
+		return sqlstore.New(sqlstore.Config{DB: openAt(sqlstore.Dialect(d), at), Dialect: sqlstore.Dialect(d)})
+	}) {
 		return
 	}
 	code := m.Run()
@@ -66,27 +63,46 @@ func newDatabase(t *testing.T) string {
 	return strings.Replace(dsn, "/postgres?", "/"+name+"?", 1)
 }
 
-// open returns two stores on one new database, each with connections of its own.
-func open(t *testing.T, d sqlstore.Dialect) (a, b *sqlstore.Store) {
+// connector returns what opens connections to one new, empty database.
+func connector(t *testing.T, d sqlstore.Dialect) func() *sql.DB {
 	t.Helper()
-	var dsn string
-	connect := func() *sql.DB { return must(sqlstore.OpenPostgres(dsn)) }
-	if d == sqlstore.SQLite {
-		path := filepath.Join(t.TempDir(), "sessions 100%.db")
-		connect = func() *sql.DB { return must(sqlstore.OpenSQLite(path)) }
-	} else {
-		dsn = newDatabase(t)
+	at := filepath.Join(t.TempDir(), "sessions 100%.db")
+	if d == sqlstore.Postgres {
+		at = newDatabase(t)
 	}
-	var stores []*sqlstore.Store
-	for range 2 {
-		db := connect()
+	return func() *sql.DB {
+		db := openAt(d, at)
 		db.SetMaxOpenConns(10)
 		t.Cleanup(func() { _ = db.Close() })
-		s := must(sqlstore.New(sqlstore.Config{DB: db, Dialect: d}))
+		return db
+	}
+}
+
+func openAt(d sqlstore.Dialect, at string) *sql.DB {
+	if d == sqlstore.Postgres {
+		return must(sqlstore.OpenPostgres(at))
+	}
+	return must(sqlstore.OpenSQLite(at))
+}
+
+// openDB returns two stores on one new database, each with connections of its own,
+// and other connections to it.
+func openDB(t *testing.T, d sqlstore.Dialect) (a, b *sqlstore.Store, db *sql.DB) {
+	t.Helper()
+	connect := connector(t, d)
+	var stores []*sqlstore.Store
+	for range 2 {
+		s := must(sqlstore.New(sqlstore.Config{DB: connect(), Dialect: d}))
 		require.NoError(t, s.CreateSchema(t.Context()))
 		stores = append(stores, s)
 	}
-	return stores[0], stores[1]
+	return stores[0], stores[1], connect()
+}
+
+func open(t *testing.T, d sqlstore.Dialect) (a, b *sqlstore.Store) {
+	t.Helper()
+	a, b, _ = openDB(t, d)
+	return a, b
 }
 
 func must[T any](v T, err error) T {
@@ -112,65 +128,222 @@ func TestStore(t *testing.T) {
 
 // A transaction that is slow to commit has a smaller number than those after it.
 func TestCursorPassesNobody(t *testing.T) {
-	a, b := open(t, sqlstore.Postgres)
-	dsn, err := postgres()
-	require.NoError(t, err)
-	db := must(sqlstore.OpenPostgres(strings.Replace(dsn, "/postgres?", fmt.Sprintf("/test_%d?", databases.Load()), 1)))
-	defer db.Close()
+	a, b, db := openDB(t, sqlstore.Postgres)
 	tx, err := db.Begin()
 	require.NoError(t, err)
 	until := time.Now().Add(time.Hour).UnixMicro()
 	_, err = tx.Exec(`INSERT INTO sessiontoken_ended (scope, value, before_us, until_us) VALUES ('session', 'slow', 1, $1)`, until)
 	require.NoError(t, err)
 
-	seen, cursor := map[string]bool{}, ""
-	look := func() {
-		entries, next, err := b.Since(t.Context(), cursor)
+	cursor := ""
+	look := func() (values []string) {
+		entries, next, more, err := b.Since(t.Context(), cursor)
 		require.NoError(t, err)
+		require.False(t, more)
 		cursor = next
 		for _, e := range entries {
-			seen[e.Value] = true
+			values = append(values, e.Value)
 		}
+		return values
 	}
 	for i := range 10 {
-		require.NoError(t, a.Append(t.Context(), revoke.Entry{Scope: revoke.Session, Value: fmt.Sprint(i), Before: time.Now(), Until: time.Now().Add(time.Hour)}))
-		look()
-		require.Len(t, seen, i+1, "nobody waits for the slow one")
+		require.NoError(t, a.Append(t.Context(), entry(fmt.Sprint(i))))
+		require.Equal(t, []string{fmt.Sprint(i)}, look(), "nobody waits for the slow one, and nothing is read twice")
 	}
 	require.NoError(t, tx.Commit())
-	look()
-	require.True(t, seen["slow"])
-	entries, _, err := b.Since(t.Context(), cursor)
-	require.NoError(t, err)
-	look()
-	again, _, err := b.Since(t.Context(), cursor)
-	require.NoError(t, err)
-	require.Empty(t, again, "%d entries were read again", len(entries))
+	require.Equal(t, []string{"slow"}, look())
+	require.Empty(t, look())
 }
 
-func TestMissingTables(t *testing.T) {
-	db := must(sqlstore.OpenSQLite(filepath.Join(t.TempDir(), "x.db")))
-	defer db.Close()
-	s := must(sqlstore.New(sqlstore.Config{DB: db, Dialect: sqlstore.SQLite}))
-	_, _, err := s.Load(t.Context())
-	require.ErrorContains(t, err, "CreateSchema")
-
-	pg := must(sqlstore.OpenPostgres(newDatabase(t)))
-	defer pg.Close()
-	s = must(sqlstore.New(sqlstore.Config{DB: pg, Dialect: sqlstore.Postgres}))
-	_, _, err = s.Since(t.Context(), "")
-	require.ErrorContains(t, err, "CreateSchema")
+func entry(value string) revoke.Entry {
+	return revoke.Entry{Scope: revoke.Session, Value: value, Before: time.Now(), Until: time.Now().Add(time.Hour)}
 }
 
-func TestUnreachable(t *testing.T) {
-	db := must(sqlstore.OpenPostgres("postgres://nobody:hunter2@127.0.0.1:1/none?sslmode=disable"))
-	defer db.Close()
-	s := must(sqlstore.New(sqlstore.Config{DB: db, Dialect: sqlstore.Postgres}))
-	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
-	defer cancel()
-	_, _, err := s.Load(ctx)
-	require.Error(t, err)
-	require.NotContains(t, err.Error(), "hunter2")
+// many adds entries to the table as a writer would, all at once.
+func many(t *testing.T, d sqlstore.Dialect, db *sql.DB, n int) {
+	t.Helper()
+	query := `WITH RECURSIVE c(i) AS (SELECT 1 UNION ALL SELECT i+1 FROM c WHERE i < $1)
+		INSERT INTO sessiontoken_ended (scope, value, before_us, until_us) SELECT 'session', CAST('sid-' || i AS BLOB), $2, $3 FROM c`
+	if d == sqlstore.Postgres {
+		query = `INSERT INTO sessiontoken_ended (scope, value, before_us, until_us)
+			SELECT 'session', ('sid-' || i)::bytea, $2, $3 FROM generate_series(1, $1::int) i`
+	}
+	_, err := db.Exec(query, n, time.Now().UnixMicro(), time.Now().Add(time.Hour).UnixMicro())
+	require.NoError(t, err)
+}
+
+// What is read in portions misses nothing of what is written meanwhile.
+func TestPortions(t *testing.T) {
+	each(t, func(t *testing.T, d sqlstore.Dialect) {
+		s, b, db := openDB(t, d)
+		many(t, d, db, 25_000)
+		var slow *sql.Tx
+		if d == sqlstore.Postgres { // SQLite has one writer at a time
+			slow = must(db.Begin())
+			_, err := slow.Exec(`INSERT INTO sessiontoken_ended (scope, value, before_us, until_us) VALUES ('session', 'slow', 1, $1)`, time.Now().Add(time.Hour).UnixMicro())
+			require.NoError(t, err)
+		}
+		many(t, d, db, 5_000) // the same ids again, and rows of their own
+		seen, cursor, portions := map[string]bool{}, "", 0
+		read := func() (n int) {
+			for more := true; more; portions++ {
+				var entries []revoke.Entry
+				var err error
+				entries, cursor, more, err = b.Since(t.Context(), cursor)
+				require.NoError(t, err)
+				for _, e := range entries {
+					seen[e.Value] = true
+				}
+				n += len(entries)
+				if slow != nil {
+					require.NoError(t, slow.Commit())
+					slow, seen["slow"] = nil, false
+				}
+				if more {
+					require.NoError(t, s.Append(t.Context(), entry(fmt.Sprint("new-", portions))))
+				}
+			}
+			return n
+		}
+		n := read()
+		require.Equal(t, 4, portions)
+		n += read()
+		require.Len(t, seen, 25_000+3+map[sqlstore.Dialect]int{sqlstore.Postgres: 1}[d])
+		require.True(t, d == sqlstore.SQLite || seen["slow"])
+		require.LessOrEqual(t, n, 30_000+3+1+3+1, "what was added meanwhile may come twice")
+		require.Zero(t, read())
+	})
+}
+
+// A million ended sessions are known to a replica that starts, in portions that
+// fit their time.
+func TestReplicaStartsWithMany(t *testing.T) {
+	each(t, func(t *testing.T, d sqlstore.Dialect) {
+		_, b, db := openDB(t, d)
+		n := faults.Many()
+		many(t, d, db, n)
+		faults.Starts(t, b, n)
+	})
+}
+
+// Replicas that start at once create the tables once.
+func TestCreateSchemaAtOnce(t *testing.T) {
+	each(t, func(t *testing.T, d sqlstore.Dialect) {
+		for range 10 {
+			connect := connector(t, d)
+			var starting sync.WaitGroup
+			for range 8 {
+				s := must(sqlstore.New(sqlstore.Config{DB: connect(), Dialect: d}))
+				starting.Go(func() {
+					if err := s.CreateSchema(t.Context()); err != nil {
+						t.Error(err)
+					}
+					if err := s.CreateSchema(t.Context()); err != nil {
+						t.Error(err)
+					}
+				})
+			}
+			starting.Wait()
+		}
+	})
+}
+
+// What is wrong with a database is said, with what to do about it. Nothing is
+// written then.
+func TestBadDatabases(t *testing.T) {
+	sqlite := func(prepare func(path string)) func(t *testing.T) (sqlstore.Dialect, *sql.DB) {
+		return func(t *testing.T) (sqlstore.Dialect, *sql.DB) {
+			path := filepath.Join(t.TempDir(), "x.db")
+			prepare(path)
+			return sqlstore.SQLite, must(sqlstore.OpenSQLite(path))
+		}
+	}
+	postgres := func(prepare string, change ...string) func(t *testing.T) (sqlstore.Dialect, *sql.DB) {
+		return func(t *testing.T) (sqlstore.Dialect, *sql.DB) {
+			dsn := newDatabase(t)
+			db := must(sqlstore.OpenPostgres(dsn))
+			defer db.Close()
+			_, err := db.Exec(prepare)
+			require.NoError(t, err)
+			return sqlstore.Postgres, must(sqlstore.OpenPostgres(strings.NewReplacer(change...).Replace(dsn)))
+		}
+	}
+	tables := func(d sqlstore.Dialect) string { return sqlstore.Schema(d) }
+	for _, row := range []struct {
+		name string
+		open func(t *testing.T) (sqlstore.Dialect, *sql.DB)
+		says string
+	}{
+		{"SQLite without tables", sqlite(func(string) {}), "CreateSchema"},
+		{"SQLite, a file of something else", sqlite(func(path string) {
+			require.NoError(t, os.WriteFile(path, []byte(strings.Repeat("not a database\n", 400)), 0o600))
+		}), "not a SQLite database"},
+		{"SQLite in a folder that is not there", sqlite(func(path string) {
+			require.NoError(t, os.RemoveAll(filepath.Dir(path)))
+		}), "check its path"},
+		{"SQLite of a later version", sqlite(func(path string) {
+			db := must(sqlstore.OpenSQLite(path))
+			defer db.Close()
+			must(db.Exec(tables(sqlstore.SQLite) + "UPDATE sessiontoken_schema SET version = 7"))
+		}), "version 7, and this program reads version 1"},
+		{"SQLite, a migration that stopped", sqlite(func(path string) {
+			db := must(sqlstore.OpenSQLite(path))
+			defer db.Close()
+			must(db.Exec("CREATE TABLE sessiontoken_schema (version bigint PRIMARY KEY)"))
+		}), "not complete"},
+		{"PostgreSQL without tables", postgres(""), "CreateSchema"},
+		{"PostgreSQL of a later version", postgres(tables(sqlstore.Postgres) + "UPDATE sessiontoken_schema SET version = 7"), "version 7, and this program reads version 1"},
+		{"PostgreSQL, a user without rights", postgres(tables(sqlstore.Postgres)+"DROP ROLE IF EXISTS poor; CREATE ROLE poor LOGIN", "bench@", "poor@"), "grant it"},
+		{"PostgreSQL, a wrong password", postgres("DROP ROLE IF EXISTS locked; CREATE ROLE locked LOGIN PASSWORD 'right'", "bench@", "locked:hunter2@"), "check the connection string"},
+		{"PostgreSQL, no such database", postgres("", "/test_", "/none_"), "no such database"},
+		{"PostgreSQL that only reads", postgres(tables(sqlstore.Postgres) + "DO $$ BEGIN EXECUTE 'ALTER DATABASE ' || current_database() || ' SET default_transaction_read_only = on'; END $$"), "connect to the primary"},
+		{"PostgreSQL, nobody there", func(t *testing.T) (sqlstore.Dialect, *sql.DB) {
+			return sqlstore.Postgres, must(sqlstore.OpenPostgres("postgres://nobody:hunter2@127.0.0.1:1/none?sslmode=disable"))
+		}, "cannot be reached"},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			d, db := row.open(t)
+			defer db.Close()
+			s := must(sqlstore.New(sqlstore.Config{DB: db, Dialect: d}))
+			ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+			defer cancel()
+			err := s.Append(ctx, entry("x"))
+			require.ErrorContains(t, err, row.says)
+			require.NotContains(t, err.Error(), "hunter2")
+			t.Log(err)
+			if row.says == "connect to the primary" {
+				return // it can be read
+			}
+			_, _, err = s.Load(ctx)
+			require.ErrorContains(t, err, row.says)
+			_, err = s.Find(ctx, "x")
+			require.ErrorContains(t, err, row.says)
+			_, err = s.List(ctx, "x")
+			require.ErrorContains(t, err, row.says)
+			_, _, _, err = s.Since(ctx, "")
+			require.ErrorContains(t, err, row.says)
+		})
+	}
+}
+
+// CreateSchema leaves tables of another version as they are.
+func TestCreateSchemaOfAnotherVersion(t *testing.T) {
+	each(t, func(t *testing.T, d sqlstore.Dialect) {
+		db := connector(t, d)()
+		must(db.Exec("CREATE TABLE sessiontoken_schema (version bigint PRIMARY KEY); INSERT INTO sessiontoken_schema VALUES (2)"))
+		s := must(sqlstore.New(sqlstore.Config{DB: db, Dialect: d}))
+		require.ErrorContains(t, s.CreateSchema(t.Context()), "version 2")
+		_, err := db.Exec("SELECT 1 FROM sessiontoken_ended")
+		require.Error(t, err, "nothing was created")
+	})
+}
+
+// A document that was changed in the store is refused, and left as it is.
+func TestTamperedRing(t *testing.T) {
+	each(t, func(t *testing.T, d sqlstore.Dialect) {
+		a, b := open(t, d)
+		faults.Tampered(t, a, b)
+	})
 }
 
 func TestNewNamesTheField(t *testing.T) {
@@ -180,10 +353,28 @@ func TestNewNamesTheField(t *testing.T) {
 	require.ErrorContains(t, err, "Config.Dialect")
 }
 
+// place returns a place for processes: a new database with the tables in it.
+func place(t *testing.T, d sqlstore.Dialect) (place, at string) {
+	t.Helper()
+	at = filepath.Join(t.TempDir(), "sessions.db")
+	if d == sqlstore.Postgres {
+		at = newDatabase(t)
+	}
+	createSchema(t, d, at)
+	return string(d) + " " + at, at
+}
+
+func createSchema(t *testing.T, d sqlstore.Dialect, at string) {
+	t.Helper()
+	db := openAt(d, at)
+	defer db.Close()
+	require.NoError(t, must(sqlstore.New(sqlstore.Config{DB: db, Dialect: d})).CreateSchema(t.Context()))
+}
+
 func TestHowSoon(t *testing.T) {
 	each(t, func(t *testing.T, d sqlstore.Dialect) {
-		a, b := open(t, d)
-		faults.HowSoon(t, a, b, 20*time.Millisecond, 70*time.Millisecond)
+		at, _ := place(t, d)
+		faults.HowSoon(t, at, 20*time.Millisecond, 70*time.Millisecond)
 	})
 }
 
@@ -195,31 +386,62 @@ func TestFirstStart(t *testing.T) {
 
 func TestRefreshRaces(t *testing.T) {
 	each(t, func(t *testing.T, d sqlstore.Dialect) {
-		at := filepath.Join(t.TempDir(), "races.db")
-		db := must(sqlstore.OpenSQLite(at))
-		if d == sqlstore.Postgres {
-			at = newDatabase(t)
-			db = must(sqlstore.OpenPostgres(at))
-		}
-		t.Cleanup(func() { _ = db.Close() })
-		s := must(sqlstore.New(sqlstore.Config{DB: db, Dialect: d}))
-		require.NoError(t, s.CreateSchema(t.Context()))
-		faults.RefreshRaces(t, s, string(d)+" "+at)
+		at, _ := place(t, d)
+		faults.RefreshRaces(t, at)
 	})
 }
 
-func TestFaults(t *testing.T) {
+func TestFaultsPostgres(t *testing.T) {
+	server := start(t)
+	dsn := servers.PostgresDSN(server.Addr)
+	createSchema(t, sqlstore.Postgres, dsn)
+	proxy := must(servers.StartProxy(server.Addr))
+	defer proxy.Close()
+	faults.Ended(t, "postgres "+dsn, "postgres "+servers.PostgresDSN(proxy.Addr), append(faults.Network(proxy), faults.Killed(server))...)
+}
+
+// start starts a PostgreSQL of the test's own.
+func start(t *testing.T) *servers.Server {
+	t.Helper()
 	server, err := servers.StartPostgres()
 	if errors.Is(err, servers.ErrMissing) && os.Getenv("CI") == "" {
 		t.Skip("NOT RUN: PostgreSQL is not installed")
 	}
 	require.NoError(t, err)
-	defer server.Stop()
-	faults.Ended(t, faults.Engine{Server: server, Open: func(t *testing.T, addr string) revoke.Store {
-		db := must(sqlstore.OpenPostgres(servers.PostgresDSN(addr)))
-		t.Cleanup(func() { _ = db.Close() })
-		s := must(sqlstore.New(sqlstore.Config{DB: db, Dialect: sqlstore.Postgres}))
-		require.NoError(t, s.CreateSchema(t.Context()))
-		return s
-	}})
+	t.Cleanup(server.Stop)
+	return server
+}
+
+// TestFaultsSQLite: another process holds the lock for 3 s, and a process is killed
+// in the middle of its writes.
+func TestFaultsSQLite(t *testing.T) {
+	at, path := place(t, sqlstore.SQLite)
+	db := openAt(sqlstore.SQLite, path)
+	defer db.Close()
+	db.SetMaxOpenConns(1)
+	var tx *sql.Tx
+	locked := faults.Fault{
+		Name: "another process holds the lock for 3 s", Lasts: 3 * time.Second,
+		Begin: func() (err error) {
+			if tx, err = db.Begin(); err == nil {
+				_, err = tx.Exec(`INSERT INTO sessiontoken_ended (scope, value, before_us, until_us) VALUES ('session', 'x', 1, 1)`)
+			}
+			return err
+		},
+		End: func() error { return tx.Rollback() },
+	}
+	var other *faults.Process
+	killed := faults.Fault{
+		Name: "a writing process is killed 20 times", Lasts: 3 * time.Second,
+		Begin: func() error {
+			for range 20 {
+				other = faults.Start(t, faults.Role{Place: at, SyncEvery: time.Second, MaxStale: 30 * time.Second})
+				other.KeepEnding(150 * time.Millisecond)
+				other.Kill()
+			}
+			return nil
+		},
+		End: func() error { return nil },
+	}
+	faults.Ended(t, at, at, locked, killed)
 }

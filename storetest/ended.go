@@ -13,28 +13,31 @@ import (
 
 // Ended tests a store of what was ended early.
 func Ended(t *testing.T, open func(t *testing.T) (a, b revoke.Store)) {
-	run := func(name string, f func(t *testing.T, a, b revoke.Store)) {
-		t.Run("Ended/"+name, func(t *testing.T) {
-			a, b := open(t)
-			f(t, a, b)
-		})
-	}
+	run := cases(t, "Ended", open)
 	entry := func(value string) revoke.Entry {
 		now := time.Now()
 		return revoke.Entry{Scope: revoke.Session, Value: value, Before: now, Until: now.Add(time.Hour)}
 	}
 	since := func(t *testing.T, s revoke.Store, cursor string) (map[string]revoke.Entry, string) {
 		t.Helper()
-		entries, next, err := s.Since(t.Context(), cursor)
-		check(t, err)
 		out := map[string]revoke.Entry{}
-		for _, e := range entries {
-			out[string(e.Scope)+" "+e.Value] = e
+		for {
+			entries, next, more, err := s.Since(t.Context(), cursor)
+			check(t, err)
+			for _, e := range entries {
+				out[string(e.Scope)+" "+e.Value] = e
+			}
+			if !more {
+				return out, next
+			}
+			if next == cursor {
+				t.Fatal("there is more, and no other cursor to read it with")
+			}
+			cursor = next
 		}
-		return out, next
 	}
 
-	run("empty", func(t *testing.T, a, _ revoke.Store) {
+	run("empty", "an empty store has a cursor too, and the first entry comes after it", func(t *testing.T, a, _ revoke.Store) {
 		all, next := since(t, a, "")
 		if len(all) != 0 {
 			t.Fatal("an empty store has entries")
@@ -44,7 +47,7 @@ func Ended(t *testing.T, open func(t *testing.T) (a, b revoke.Store)) {
 			t.Fatal("the first entry does not follow the cursor of the empty store")
 		}
 	})
-	run("what is added is returned", func(t *testing.T, a, b revoke.Store) {
+	run("what is added is returned", "every scope and every value comes back as it was, and a time to the millisecond", func(t *testing.T, a, b revoke.Store) {
 		want := map[string]revoke.Entry{}
 		for _, scope := range []revoke.Scope{revoke.Session, revoke.Subject, revoke.Key} {
 			for _, value := range hostile {
@@ -70,7 +73,7 @@ func Ended(t *testing.T, open func(t *testing.T) (a, b revoke.Store)) {
 			}
 		}
 	})
-	run("a cursor misses nothing", func(t *testing.T, a, b revoke.Store) {
+	run("a cursor misses nothing", "when Append has returned, every later Since returns the entry, on every replica", func(t *testing.T, a, b revoke.Store) {
 		cursor, seen := "", map[string]bool{}
 		for i := range 50 {
 			check(t, a.Append(t.Context(), entry(fmt.Sprint(i))))
@@ -86,7 +89,7 @@ func Ended(t *testing.T, open func(t *testing.T) (a, b revoke.Store)) {
 			}
 		}
 	})
-	run("adding twice", func(t *testing.T, a, _ revoke.Store) {
+	run("adding twice", "a caller repeats Append after an error: an entry may be there twice, and means the same", func(t *testing.T, a, _ revoke.Store) {
 		e := entry("again")
 		check(t, a.Append(t.Context(), e))
 		check(t, a.Append(t.Context(), e))
@@ -94,7 +97,32 @@ func Ended(t *testing.T, open func(t *testing.T) (a, b revoke.Store)) {
 			t.Fatalf("%d entries", len(got))
 		}
 	})
-	run("an unknown cursor means all", func(t *testing.T, a, _ revoke.Store) {
+	run("a caller that gives up", "a write that timed out may have happened, and can be repeated", func(t *testing.T, a, b revoke.Store) {
+		for i := range 10 {
+			hasty(t, func(ctx context.Context) error { return a.Append(ctx, entry(fmt.Sprint(i))) })
+		}
+		if got, _ := since(t, b, ""); len(got) != 10 {
+			t.Fatalf("%d entries of 10", len(got))
+		}
+	})
+	run("clocks that differ", "what counts is the order in which entries are added, whatever times they hold", func(t *testing.T, a, b revoke.Store) {
+		cursor, seen := "", 0
+		for i, ahead := range []time.Duration{0, time.Hour, -30 * time.Minute, 20 * time.Hour, -time.Second, 0} {
+			e := entry(fmt.Sprint(i))
+			e.Before, e.Until = e.Before.Add(ahead), e.Until.Add(ahead)
+			check(t, a.Append(t.Context(), e))
+			var got map[string]revoke.Entry
+			got, cursor = since(t, b, cursor)
+			if _, ok := got[fmt.Sprint("session ", i)]; !ok {
+				t.Fatalf("an entry of a clock that is %v ahead is passed over", ahead)
+			}
+			seen++
+		}
+		if all, _ := since(t, b, ""); len(all) != seen {
+			t.Fatalf("%d entries of %d", len(all), seen)
+		}
+	})
+	run("an unknown cursor means all", "a cursor that the store does not know, of another store or another version, means all", func(t *testing.T, a, _ revoke.Store) {
 		check(t, a.Append(t.Context(), entry("x")))
 		for _, cursor := range []string{"garbage", "'; --", "99999999999999999999999999"} {
 			if got, _ := since(t, a, cursor); len(got) != 1 {
@@ -102,7 +130,7 @@ func Ended(t *testing.T, open func(t *testing.T) (a, b revoke.Store)) {
 			}
 		}
 	})
-	run("what is over may be forgotten, and no more", func(t *testing.T, a, b revoke.Store) {
+	run("what is over may be forgotten, and no more", "Since may leave out entries past their Until, and no others", func(t *testing.T, a, b revoke.Store) {
 		e := entry("over")
 		e.Until = time.Now().Add(-time.Hour)
 		check(t, a.Append(t.Context(), e))
@@ -115,12 +143,12 @@ func Ended(t *testing.T, open func(t *testing.T) (a, b revoke.Store)) {
 			t.Fatalf("%d entries of 100", len(got))
 		}
 	})
-	run("a context that has ended", func(t *testing.T, a, _ revoke.Store) {
+	run("a context that has ended", "a context that has ended ends the call, and nothing is written", func(t *testing.T, a, _ revoke.Store) {
 		refused(t, a.Append(over(t), entry("x")), context.Canceled)
-		_, _, err := a.Since(over(t), "")
+		_, _, _, err := a.Since(over(t), "")
 		refused(t, err, context.Canceled)
 	})
-	run("a reader behind 16 writers misses nothing", func(t *testing.T, a, b revoke.Store) {
+	run("a reader behind 16 writers misses nothing", "a cursor passes nobody who is still writing, in whatever order writers finish", func(t *testing.T, a, b revoke.Store) {
 		const writers, each = 16, 60
 		var writing sync.WaitGroup
 		var left atomic.Int64
@@ -154,10 +182,11 @@ func Ended(t *testing.T, open func(t *testing.T) (a, b revoke.Store)) {
 			t.Fatalf("the reader saw %d of %d acknowledged entries", len(seen), writers*each)
 		}
 	})
-	run("waiting, if it can", func(t *testing.T, a, b revoke.Store) {
+	run("waiting, if it can", "Wait returns when there may be news, and when its context ends", func(t *testing.T, a, b revoke.Store) {
 		w, ok := b.(revoke.Waiter)
 		if !ok {
-			t.Skip("the store cannot wait, and need not")
+			t.Log("the store cannot wait, and need not")
+			return
 		}
 		_, cursor := since(t, b, "")
 		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)

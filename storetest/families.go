@@ -13,12 +13,7 @@ import (
 
 // Families tests a store of refresh tokens' families.
 func Families(t *testing.T, open func(t *testing.T) (a, b refresh.Store)) {
-	run := func(name string, f func(t *testing.T, a, b refresh.Store)) {
-		t.Run("Families/"+name, func(t *testing.T) {
-			a, b := open(t)
-			f(t, a, b)
-		})
-	}
+	run := cases(t, "Families", open)
 	record := func(id, subject string) refresh.Record {
 		now := time.Now().UTC().Truncate(time.Millisecond)
 		return refresh.Record{
@@ -51,7 +46,7 @@ func Families(t *testing.T, open func(t *testing.T) (a, b refresh.Store)) {
 		return r
 	}
 
-	run("what is created is found", func(t *testing.T, a, b refresh.Store) {
+	run("what is created is found", "every field comes back as it was", func(t *testing.T, a, b refresh.Store) {
 		for i, value := range hostile {
 			r := record(fmt.Sprint("id-", i), value)
 			r.ClientID, r.Label, r.SessionID = value, value, value
@@ -64,7 +59,7 @@ func Families(t *testing.T, open func(t *testing.T) (a, b refresh.Store)) {
 		check(t, a.Create(t.Context(), r))
 		same(t, find(t, b, "zero"), r)
 	})
-	run("what is not there", func(t *testing.T, a, _ refresh.Store) {
+	run("what is not there", "a record that is not there is ErrNotFound or ErrConflict, and deleting it is no error", func(t *testing.T, a, _ refresh.Store) {
 		_, err := a.Find(t.Context(), "nobody")
 		refused(t, err, refresh.ErrNotFound)
 		r := record("nobody", "ada")
@@ -78,7 +73,7 @@ func Families(t *testing.T, open func(t *testing.T) (a, b refresh.Store)) {
 			t.Fatal("a list of nothing")
 		}
 	})
-	run("swap wants the version before", func(t *testing.T, a, b refresh.Store) {
+	run("swap wants the version before", "Swap replaces the record of the version before, and no other", func(t *testing.T, a, b refresh.Store) {
 		r := record("x", "ada")
 		check(t, a.Create(t.Context(), r))
 		for _, version := range []uint64{0, 1, 3, 1 << 40} {
@@ -92,7 +87,7 @@ func Families(t *testing.T, open func(t *testing.T) (a, b refresh.Store)) {
 		same(t, find(t, a, "x"), r)
 		refused(t, a.Swap(t.Context(), r), refresh.ErrConflict)
 	})
-	run("creating again changes nothing", func(t *testing.T, a, b refresh.Store) {
+	run("creating again changes nothing", "a caller repeats Create after an error: it changes nothing, also after a Swap", func(t *testing.T, a, b refresh.Store) {
 		first := record("x", "ada")
 		check(t, a.Create(t.Context(), first))
 		next := first
@@ -101,7 +96,53 @@ func Families(t *testing.T, open func(t *testing.T) (a, b refresh.Store)) {
 		check(t, a.Create(t.Context(), first))
 		same(t, find(t, b, "x"), next)
 	})
-	run("lists and deletes", func(t *testing.T, a, b refresh.Store) {
+	run("a caller that gives up", "a write that timed out may have happened, and can be repeated", func(t *testing.T, a, b refresh.Store) {
+		r := record("x", "ada")
+		hasty(t, func(ctx context.Context) error { return a.Create(ctx, r) })
+		same(t, find(t, b, "x"), r)
+		for range 10 {
+			r.Version++
+			r.Counter++
+			hasty(t, func(ctx context.Context) error {
+				err := a.Swap(ctx, r)
+				if errors.Is(err, refresh.ErrConflict) {
+					same(t, find(t, b, "x"), r) // it had happened
+					return nil
+				}
+				return err
+			})
+			same(t, find(t, b, "x"), r)
+		}
+		hasty(t, func(ctx context.Context) error { return a.Delete(ctx, "x") })
+		check(t, a.Create(t.Context(), record("y", "ada")))
+		hasty(t, func(ctx context.Context) error { return a.DeleteSubject(ctx, "ada") })
+		list, err := b.List(t.Context(), "ada")
+		check(t, err)
+		if len(list) != 0 {
+			t.Fatal("something is left")
+		}
+	})
+	run("what is over may be forgotten, and no more", "a store keeps a record until its Until, which Swap moves", func(t *testing.T, a, b refresh.Store) {
+		over := record("over", "ada")
+		over.Until = time.Now().Add(-48 * time.Hour)
+		check(t, a.Create(t.Context(), over))
+		if _, err := b.Find(t.Context(), "over"); err != nil && !errors.Is(err, refresh.ErrNotFound) {
+			t.Fatal(err)
+		}
+		r := record("x", "ada")
+		r.Until = time.Now().UTC().Truncate(time.Millisecond).Add(50 * time.Millisecond)
+		check(t, a.Create(t.Context(), r))
+		r.Version, r.Until = 2, r.Until.Add(time.Hour)
+		check(t, a.Swap(t.Context(), r))
+		time.Sleep(100 * time.Millisecond)
+		same(t, find(t, b, "x"), r)
+		list, err := b.List(t.Context(), "ada")
+		check(t, err)
+		if n := len(list); n < 1 || n > 2 {
+			t.Fatalf("%d records", n)
+		}
+	})
+	run("lists and deletes", "a list has the subject's records alone; what is deleted stays away", func(t *testing.T, a, b refresh.Store) {
 		for i := range 10 {
 			check(t, a.Create(t.Context(), record(fmt.Sprint("a", i), "ada")))
 			check(t, a.Create(t.Context(), record(fmt.Sprint("b", i), "bob")))
@@ -137,7 +178,7 @@ func Families(t *testing.T, open func(t *testing.T) (a, b refresh.Store)) {
 		gone.Version = 2
 		refused(t, b.Swap(t.Context(), gone), refresh.ErrConflict)
 	})
-	run("a context that has ended", func(t *testing.T, a, _ refresh.Store) {
+	run("a context that has ended", "a context that has ended ends the call, and nothing is written", func(t *testing.T, a, _ refresh.Store) {
 		r := record("x", "ada")
 		refused(t, a.Create(over(t), r), context.Canceled)
 		_, err := a.Find(over(t), "x")
@@ -151,7 +192,7 @@ func Families(t *testing.T, open func(t *testing.T) (a, b refresh.Store)) {
 			t.Fatal("something was written")
 		}
 	})
-	run("one of many swaps wins", func(t *testing.T, a, b refresh.Store) {
+	run("one of many swaps wins", "of several Swaps of one version one succeeds", func(t *testing.T, a, b refresh.Store) {
 		r := record("x", "ada")
 		check(t, a.Create(t.Context(), r))
 		for range 20 {

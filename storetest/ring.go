@@ -14,12 +14,7 @@ import (
 
 // Ring tests a store of a key ring.
 func Ring(t *testing.T, open func(t *testing.T) (a, b keys.Store)) {
-	run := func(name string, f func(t *testing.T, a, b keys.Store)) {
-		t.Run("Ring/"+name, func(t *testing.T) {
-			a, b := open(t)
-			f(t, a, b)
-		})
-	}
+	run := cases(t, "Ring", open)
 	load := func(t *testing.T, s keys.Store) ([]byte, string) {
 		t.Helper()
 		doc, rev, err := s.Load(t.Context())
@@ -27,14 +22,14 @@ func Ring(t *testing.T, open func(t *testing.T) (a, b keys.Store)) {
 		return doc, rev
 	}
 
-	run("absence is no error", func(t *testing.T, a, b keys.Store) {
+	run("absence is no error", "a document that was never saved is (nil, \"\", nil), and an error is never taken for that", func(t *testing.T, a, b keys.Store) {
 		for _, s := range []keys.Store{a, b} {
 			if doc, rev := load(t, s); doc != nil || rev != "" {
 				t.Fatalf("an empty store returns %d bytes and revision %q", len(doc), rev)
 			}
 		}
 	})
-	run("what is saved is what is loaded", func(t *testing.T, a, b keys.Store) {
+	run("what is saved is what is loaded", "a Load after a Save returned sees its bytes, on every replica", func(t *testing.T, a, b keys.Store) {
 		rev := ""
 		for i, doc := range [][]byte{{0}, []byte(`{"a":1}`), {0, 1, 2, 0xff, 0xfe, '\'', '"', '\\', '\n'}, bytes.Repeat([]byte{7}, 1<<20)} {
 			next, err := a.Save(t.Context(), doc, rev)
@@ -48,7 +43,7 @@ func Ring(t *testing.T, open func(t *testing.T) (a, b keys.Store)) {
 			}
 		}
 	})
-	run("another revision is a conflict", func(t *testing.T, a, b keys.Store) {
+	run("another revision is a conflict", "Save replaces the document of that revision, and no other", func(t *testing.T, a, b keys.Store) {
 		_, err := a.Save(t.Context(), []byte("x"), "never")
 		refused(t, err, keys.ErrConflict)
 		first, err := a.Save(t.Context(), []byte("one"), "")
@@ -63,7 +58,7 @@ func Ring(t *testing.T, open func(t *testing.T) (a, b keys.Store)) {
 			t.Fatalf("a conflict changed the document to %q", doc)
 		}
 	})
-	run("sizes", func(t *testing.T, a, _ keys.Store) {
+	run("sizes", "a document has 1 byte to 1 MiB; any other is refused, and not as a conflict", func(t *testing.T, a, _ keys.Store) {
 		for _, doc := range [][]byte{nil, {}, make([]byte, 1<<20+1)} {
 			if _, err := a.Save(t.Context(), doc, ""); err == nil || errors.Is(err, keys.ErrConflict) {
 				t.Fatalf("a document of %d bytes: %v", len(doc), err)
@@ -73,7 +68,7 @@ func Ring(t *testing.T, open func(t *testing.T) (a, b keys.Store)) {
 			t.Fatal("something was written")
 		}
 	})
-	run("slices are copied", func(t *testing.T, a, _ keys.Store) {
+	run("slices are copied", "the caller may change what it passed and what it got", func(t *testing.T, a, _ keys.Store) {
 		doc := []byte("document")
 		_, err := a.Save(t.Context(), doc, "")
 		check(t, err)
@@ -84,7 +79,31 @@ func Ring(t *testing.T, open func(t *testing.T) (a, b keys.Store)) {
 			t.Fatalf("the stored document became %q", again)
 		}
 	})
-	run("a context that has ended", func(t *testing.T, a, _ keys.Store) {
+	run("a caller that gives up", "a Save that timed out has happened as a whole or not at all", func(t *testing.T, a, b keys.Store) {
+		rev := ""
+		for i := range 10 {
+			doc := bytes.Repeat([]byte{byte('a' + i)}, 64<<10)
+			hasty(t, func(ctx context.Context) error {
+				next, err := a.Save(ctx, doc, rev)
+				if err == nil {
+					rev = next
+					return nil
+				}
+				got, gotRev := load(t, b)
+				switch {
+				case bytes.Equal(got, doc):
+					rev = gotRev // it had happened
+					return nil
+				case gotRev != rev || len(got) > 0 && !bytes.Equal(got, bytes.Repeat([]byte{byte('a' + i - 1)}, 64<<10)):
+					t.Fatalf("document %d: %d bytes of revision %q are half of something", i, len(got), gotRev)
+				case errors.Is(err, keys.ErrConflict):
+					t.Fatalf("document %d: a conflict with nobody", i)
+				}
+				return err
+			})
+		}
+	})
+	run("a context that has ended", "a context that has ended ends the call, and nothing is written", func(t *testing.T, a, _ keys.Store) {
 		_, err := a.Save(over(t), []byte("x"), "")
 		refused(t, err, context.Canceled)
 		_, _, err = a.Load(over(t))
@@ -93,7 +112,7 @@ func Ring(t *testing.T, open func(t *testing.T) (a, b keys.Store)) {
 			t.Fatal("something was written")
 		}
 	})
-	run("one of many writers wins", func(t *testing.T, a, b keys.Store) {
+	run("one of many writers wins", "of several Saves with one revision one succeeds", func(t *testing.T, a, b keys.Store) {
 		const writers, rounds = 16, 20
 		rev := ""
 		for round := range rounds {
@@ -127,7 +146,7 @@ func Ring(t *testing.T, open func(t *testing.T) (a, b keys.Store)) {
 			rev = won
 		}
 	})
-	run("no update is lost", func(t *testing.T, a, b keys.Store) {
+	run("no update is lost", "load, change and save, repeated after each conflict, loses no change", func(t *testing.T, a, b keys.Store) {
 		const writers, each = 8, 20
 		var wg sync.WaitGroup
 		for w := range writers {

@@ -8,7 +8,8 @@
 //	}
 //
 // The function opens a new, empty store twice: two values that share it as two
-// processes would. For a store in memory both are the same.
+// processes would. For a store in memory both are the same. A case that fails says
+// which rule of the interface it holds the store to.
 package storetest
 
 import (
@@ -16,12 +17,45 @@ import (
 	"errors"
 	"strings"
 	"testing"
+	"time"
 )
 
 // hostile are values that a store must keep as they are.
 var hostile = []string{
 	"plain", "with space", `quote"quote'quote`, "'; DROP TABLE sessions; --", "%_\\", "{braces}:colon*[x]?", "new\nline\ttab",
 	"Renée Östergård", "日本語", "\U0001F600", "-1", "0", "null", strings.Repeat("long", 64),
+}
+
+// cases returns what runs one case, with a store that is opened for it.
+func cases[S any](t *testing.T, of string, open func(t *testing.T) (a, b S)) func(name, rule string, f func(t *testing.T, a, b S)) {
+	return func(name, rule string, f func(t *testing.T, a, b S)) {
+		t.Run(of+"/"+name, func(t *testing.T) {
+			t.Cleanup(func() {
+				if t.Failed() {
+					t.Log("the rule: " + rule)
+				}
+			})
+			a, b := open(t)
+			f(t, a, b)
+		})
+	}
+}
+
+// hasty calls f with a context that ends soon, a little later each time, until it
+// succeeds. Whether a call that failed has written something is not known.
+func hasty(t *testing.T, f func(ctx context.Context) error) {
+	t.Helper()
+	for patience := 20 * time.Microsecond; ; patience = patience * 5 / 4 {
+		ctx, cancel := context.WithTimeout(t.Context(), patience)
+		err := f(ctx)
+		cancel()
+		if err == nil {
+			return
+		}
+		if patience > time.Minute {
+			t.Fatal(err)
+		}
+	}
 }
 
 // check fails the test unless err is nil.

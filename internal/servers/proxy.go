@@ -5,6 +5,7 @@ package servers
 import (
 	"net"
 	"sync"
+	"time"
 )
 
 // Proxy stands before a server and can be made to fail as a network does.
@@ -17,6 +18,7 @@ type Proxy struct {
 	mu    sync.Mutex
 	turn  *sync.Cond
 	state proxyState
+	slow  time.Duration
 	conns map[net.Conn]bool
 }
 
@@ -90,7 +92,9 @@ func (p *Proxy) copy(to, from net.Conn) {
 		for p.state == hole {
 			p.turn.Wait()
 		}
+		slow := p.slow
 		p.mu.Unlock()
+		time.Sleep(slow)
 		if n > 0 {
 			if _, err := to.Write(buf[:n]); err != nil {
 				return
@@ -105,7 +109,7 @@ func (p *Proxy) copy(to, from net.Conn) {
 func (p *Proxy) set(s proxyState) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.state = s
+	p.state, p.slow = s, 0
 	if s == cut || s == closed {
 		for c := range p.conns {
 			_ = c.Close()
@@ -121,6 +125,14 @@ func (p *Proxy) Cut() { p.set(cut) }
 // BlackHole stops forwarding: connections stay, and nothing comes through. What
 // was sent meanwhile comes through after Heal.
 func (p *Proxy) BlackHole() { p.set(hole) }
+
+// Slow forwards, and takes its time: that long for what is sent at once, in each
+// direction.
+func (p *Proxy) Slow(d time.Duration) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.slow = d
+}
 
 // Heal forwards again.
 func (p *Proxy) Heal() { p.set(passing) }

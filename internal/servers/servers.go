@@ -31,7 +31,7 @@ type Server struct {
 	command func() *exec.Cmd
 	ready   func(net.Conn) bool // nil: when it takes connections
 	cmd     *exec.Cmd
-	ended   chan error
+	ended   chan struct{} // closed once it has
 	log     *os.File
 }
 
@@ -104,6 +104,13 @@ func StartPostgres() (*Server, error) {
 	init.Dir, init.SysProcAttr = dir, as
 	if out, err := init.CombinedOutput(); err != nil {
 		return nil, fmt.Errorf("servers: initdb: %w: %s", err, out)
+	}
+	// One user needs a password.
+	rules := filepath.Join(data, "pg_hba.conf")
+	if hba, err := os.ReadFile(rules); err != nil {
+		return nil, err
+	} else if err := os.WriteFile(rules, append([]byte("host all locked 127.0.0.1/32 scram-sha-256\n"), hba...), 0o600); err != nil {
+		return nil, err
 	}
 	port, err := freePort()
 	if err != nil {
@@ -189,13 +196,16 @@ func (s *Server) Start() (err error) {
 	if err := s.cmd.Start(); err != nil {
 		return fmt.Errorf("servers: %w", err)
 	}
-	cmd, ended := s.cmd, make(chan error, 1)
+	cmd, ended := s.cmd, make(chan struct{})
 	s.ended = ended
-	go func() { ended <- cmd.Wait() }()
+	go func() {
+		_ = cmd.Wait()
+		close(ended)
+	}()
 	for deadline := time.Now().Add(30 * time.Second); time.Now().Before(deadline); {
 		select {
-		case err := <-ended:
-			return fmt.Errorf("servers: %s ended: %w; see %s", filepath.Base(cmd.Path), err, s.log.Name())
+		case <-ended:
+			return fmt.Errorf("servers: %s ended: %v; see %s", filepath.Base(cmd.Path), cmd.ProcessState, s.log.Name())
 		case <-time.After(50 * time.Millisecond):
 		}
 		if c, err := net.DialTimeout("tcp", s.Addr, time.Second); err == nil {
@@ -235,15 +245,41 @@ func Split(addr string) (host, port string) {
 	return host, port
 }
 
+// StartRedisSentinel starts one that watches a master: it is down after 500 ms, and
+// a replica takes over once quorum Sentinels say so.
+func StartRedisSentinel(name, master string, quorum int) (*Server, error) {
+	bin, err := find("redis-server", "/usr/bin/redis-server")
+	if err != nil {
+		return nil, err
+	}
+	dir, err := os.MkdirTemp("", "sessiontoken-sentinel-")
+	if err != nil {
+		return nil, err
+	}
+	port, err := freePort()
+	if err != nil {
+		return nil, err
+	}
+	host, masterPort := Split(master)
+	file := filepath.Join(dir, "sentinel.conf")
+	rules := fmt.Sprintf("port %s\nbind 127.0.0.1\ndir %s\nsentinel monitor %s %s %s %d\nsentinel down-after-milliseconds %[3]s 500\nsentinel failover-timeout %[3]s 5000\n",
+		port, dir, name, host, masterPort, quorum)
+	if err := os.WriteFile(file, []byte(rules), 0o600); err != nil {
+		return nil, err
+	}
+	s := &Server{Addr: net.JoinHostPort("127.0.0.1", port), dir: dir, command: func() *exec.Cmd { return exec.Command(bin, file, "--sentinel") }}
+	return s, s.Start()
+}
+
 // JoinRedisCluster makes one Cluster of servers that were started for it, with
-// redis-cli.
-func JoinRedisCluster(addrs []string) error {
+// redis-cli: each master has that many replicas.
+func JoinRedisCluster(addrs []string, replicas int) error {
 	cli, err := find("redis-cli", "/usr/bin/redis-cli")
 	if err != nil {
 		return err
 	}
 	args := append([]string{"--cluster", "create"}, addrs...)
-	if out, err := exec.Command(cli, append(args, "--cluster-yes")...).CombinedOutput(); err != nil {
+	if out, err := exec.Command(cli, append(args, "--cluster-replicas", strconv.Itoa(replicas), "--cluster-yes")...).CombinedOutput(); err != nil {
 		return fmt.Errorf("servers: redis-cli: %w: %s", err, out)
 	}
 	// The nodes tell each other who has what.

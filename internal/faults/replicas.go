@@ -1,0 +1,286 @@
+//go:build unix
+
+package faults
+
+import (
+	"fmt"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/sessiontoken/sessiontoken/internal/servers"
+)
+
+// HowSoon measures how long it takes, from the acknowledged end of a session in one
+// process, until another refuses its token: 200 times, or as often as
+// SESSIONTOKEN_TRIALS says. In the other, the token was verified before, so that it
+// comes from the cache.
+func HowSoon(t *testing.T, place string, every, bound time.Duration) {
+	role := Role{Place: place, SyncEvery: every, MaxStale: 30 * time.Second}
+	issuer := Start(t, role)
+	role.Verifies = true
+	verifier := Start(t, role)
+	var took []time.Duration
+	for range trials(200) {
+		token, sess := issuer.issue(t, "ada")
+		if v := verifier.verify(token); v != "ok" {
+			wait(t, 10*time.Second, "the first token verifies", func() bool { return verifier.verify(token) == "ok" })
+		}
+		seen := make(chan answer, 1)
+		go func() { seen <- verifier.call(request{Op: "watch", Token: token}) }()
+		at, err := issuer.end(sess)
+		if err != nil {
+			t.Fatal(err)
+		}
+		a := <-seen
+		if a.Error != "" {
+			t.Fatal(a.Error)
+		}
+		took = append(took, max(0, time.Unix(0, a.At).Sub(at)))
+	}
+	slices.Sort(took)
+	round := func(d time.Duration) time.Duration { return d.Round(10 * time.Microsecond) }
+	p50, p99 := took[len(took)/2], took[len(took)*99/100]
+	t.Logf("read every %v, %d trials over two processes: p50 %v, p99 %v, worst %v", every, len(took), round(p50), round(p99), round(took[len(took)-1]))
+	if p50 > bound {
+		t.Errorf("half of them took longer than %v", bound)
+	}
+}
+
+// RefreshRaces has two processes exchange the same token at the same moment, 500
+// times or as often as SESSIONTOKEN_TRIALS says: both must get the one successor.
+func RefreshRaces(t *testing.T, place string) {
+	role := Role{Place: place, SyncEvery: time.Second, MaxStale: 30 * time.Second}
+	a, b := Start(t, role), Start(t, role)
+	races, token := trials(500), ""
+	begin := time.Now()
+	for i := range races {
+		if i%100 == 0 { // before two parties who take turns are found out
+			token = a.must(t, request{Op: "start", Subject: "ada", Sess: fmt.Sprint("sid-", i)}).Token
+		}
+		other := make(chan answer, 1)
+		go func() { other <- b.call(request{Op: "exchange", Token: token}) }()
+		one := a.call(request{Op: "exchange", Token: token})
+		two := <-other
+		if one.Error != "" || two.Error != "" || one.Token != two.Token || one.Token == token {
+			t.Fatalf("race %d: two successors, or an error: %q %q", i, one.Error, two.Error)
+		}
+		token = one.Token
+	}
+	t.Logf("%d races of two processes in %v: one successor each", races, time.Since(begin).Round(time.Millisecond))
+}
+
+// Fault is something that happens to an engine or to the way to it.
+type Fault struct {
+	Name  string
+	Begin func() error
+	Lasts time.Duration
+	End   func() error
+
+	// Closes says that a verifier behind the fault cannot know what was ended: it
+	// must know that within 1.5 s, refuse every token as undecided past MaxStale
+	// (2 s), and answer again within 2 s of the end of the fault. Without it, the
+	// verifier must go on answering, or answer again within Back.
+	Closes bool
+	Back   time.Duration
+}
+
+// Network is what can happen on the way to a server that is reached through
+// proxies.
+func Network(proxies ...*servers.Proxy) []Fault {
+	all := func(f func(*servers.Proxy)) func() error {
+		return func() error {
+			for _, p := range proxies {
+				f(p)
+			}
+			return nil
+		}
+	}
+	heal := all((*servers.Proxy).Heal)
+	return []Fault{
+		{Name: "a cut of 3 s", Begin: all((*servers.Proxy).Cut), Lasts: 3 * time.Second, End: heal, Closes: true},
+		{Name: "a black hole of 5 s", Begin: all((*servers.Proxy).BlackHole), Lasts: 5 * time.Second, End: heal, Closes: true},
+		{Name: "a way that takes 150 ms", Begin: all(func(p *servers.Proxy) { p.Slow(75 * time.Millisecond) }), Lasts: 3 * time.Second, End: heal},
+	}
+}
+
+// Killed is an engine that is killed and started again.
+func Killed(s *servers.Server) Fault {
+	return Fault{
+		Name:  "killed, and started again after 1 s",
+		Begin: func() error { s.Kill(); return nil },
+		Lasts: time.Second, End: s.Start, Back: 10 * time.Second,
+	}
+}
+
+// Ended ends 100 sessions a second in one process while faults happen, one after the
+// other, and two others verify: one of them behind the fault, which is at the
+// place that through names. Whatever was acknowledged must be known: to those that
+// lived through it, and to one that starts afterwards.
+func Ended(t *testing.T, place, through string, faults ...Fault) {
+	role := Role{Place: place, SyncEvery: 200 * time.Millisecond, MaxStale: 2 * time.Second, TTL: 10 * time.Minute}
+	issuer := Start(t, role)
+	role.Verifies = true
+	beside := Start(t, role)
+	role.Place = through
+	behind := Start(t, role)
+
+	valid, _ := issuer.issue(t, "valid")
+	answers := func(p *Process) func() bool { return func() bool { return p.verify(valid) == "ok" } }
+	wait(t, 10*time.Second, "both verifiers answer", func() bool { return answers(beside)() && answers(behind)() })
+
+	probe := make([]answer, len(faults)) // made before: nobody can when the ring's store is gone for long
+	for i := range probe {
+		probe[i] = issuer.must(t, request{Op: "issue", Subject: "probe"})
+	}
+	w := startWriting(t, issuer)
+	for i, f := range faults {
+		time.Sleep(time.Second)
+		begin := time.Now()
+		if err := f.Begin(); err != nil {
+			t.Fatalf("%s: %v", f.Name, err)
+		}
+		if f.Closes {
+			wait(t, 1500*time.Millisecond, f.Name+": it is known to be stale", func() bool { return behind.must(t, request{Op: "status"}).Stale })
+			wait(t, 4*time.Second, f.Name+": past MaxStale no token is accepted", func() bool { return behind.verify(valid) == "undecided" })
+		}
+		undecided := 0
+		for time.Since(begin) < f.Lasts {
+			if v := behind.verify(valid); v == "undecided" {
+				undecided++
+			} else if v != "ok" || f.Closes && time.Since(begin) > 3*time.Second {
+				t.Errorf("%s: a valid token is %s", f.Name, v)
+			}
+			time.Sleep(10 * time.Millisecond)
+		}
+		if !f.Closes && f.Back == 0 && undecided > 0 {
+			t.Errorf("%s: %d answers were undecided", f.Name, undecided)
+		}
+		if err := f.End(); err != nil {
+			t.Fatalf("%s: %v", f.Name, err)
+		}
+		back := f.Back
+		if f.Closes {
+			back = 2 * time.Second
+		}
+		if f.Closes {
+			wait(t, back, f.Name+": it answers again", answers(behind))
+		}
+		ended := false
+		wait(t, back+time.Second, f.Name+": a session that is ended after that is refused", func() bool {
+			if !ended {
+				_, err := issuer.end(probe[i].Sess)
+				ended = err == nil
+			}
+			return ended && behind.verify(probe[i].Token) == "revoked" && beside.verify(probe[i].Token) == "revoked" && behind.verify(valid) == "ok"
+		})
+	}
+	time.Sleep(time.Second)
+	acknowledged := w.stop(t)
+
+	afterwards := Start(t, role)
+	wait(t, 10*time.Second, "a verifier that starts afterwards answers", answers(afterwards))
+	time.Sleep(500 * time.Millisecond)
+	for _, p := range []struct {
+		name string
+		*Process
+	}{{"beside the faults", beside}, {"behind them", behind}, {"started afterwards", afterwards}} {
+		missed := 0
+		for _, token := range acknowledged {
+			if p.verify(token) != "revoked" {
+				missed++
+			}
+		}
+		t.Logf("the verifier %s: %d acknowledged, %d missed", p.name, len(acknowledged), missed)
+		if missed > 0 {
+			t.Errorf("the verifier %s missed %d of %d acknowledged ends", p.name, missed, len(acknowledged))
+		}
+		if v := p.verify(valid); v != "ok" {
+			t.Errorf("the verifier %s: a valid token is %s", p.name, v)
+		}
+	}
+}
+
+// writing ends sessions until it is told to stop.
+type writing struct {
+	quit chan struct{}
+	done chan outcome
+}
+
+type outcome struct {
+	acknowledged []string // their tokens
+	failed       map[string]int
+}
+
+func startWriting(t *testing.T, issuer *Process) *writing {
+	w := &writing{quit: make(chan struct{}), done: make(chan outcome, 1)}
+	const sessions = 100
+	go func() {
+		o := outcome{failed: map[string]int{}}
+		defer func() { w.done <- o }()
+		tick := time.NewTicker(10 * time.Millisecond)
+		defer tick.Stop()
+		var spare []answer
+		for i := 0; ; i++ {
+			select {
+			case <-w.quit:
+				return
+			case <-tick.C:
+			}
+			for len(spare) < sessions {
+				a := issuer.call(request{Op: "issue", Subject: fmt.Sprint("user-", i)})
+				if a.Error != "" {
+					break
+				}
+				spare = append(spare, a)
+			}
+			if len(spare) == 0 {
+				continue
+			}
+			a := spare[0]
+			spare = spare[1:]
+			if _, err := issuer.end(a.Sess); err == nil {
+				o.acknowledged = append(o.acknowledged, a.Token)
+			} else { // it may have happened; it is not repeated, so that nothing hides behind that
+				o.failed[err.Error()]++
+			}
+		}
+	}()
+	t.Cleanup(func() {
+		select {
+		case <-w.quit:
+		default:
+			close(w.quit)
+			<-w.done
+		}
+	})
+	return w
+}
+
+func (w *writing) stop(t *testing.T) (acknowledged []string) {
+	t.Helper()
+	close(w.quit)
+	o := <-w.done
+	failed := 0
+	for reason, n := range o.failed {
+		t.Logf("%d times: %s", n, reason)
+		failed += n
+	}
+	t.Logf("%d ends were acknowledged, %d were not", len(o.acknowledged), failed)
+	if len(o.acknowledged) < 100 {
+		t.Errorf("only %d ends were acknowledged", len(o.acknowledged))
+	}
+	return o.acknowledged
+}
+
+// KeepEnding has a process end sessions, one after the other and for d, without
+// waiting for the last of them.
+func (p *Process) KeepEnding(d time.Duration) {
+	begin := time.Now()
+	go func() {
+		for i := 0; time.Since(begin) < d; i++ {
+			p.call(request{Op: "end", Sess: fmt.Sprint("other-", i)})
+		}
+	}()
+	time.Sleep(d)
+}

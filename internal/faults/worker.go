@@ -1,0 +1,246 @@
+//go:build unix
+
+package faults
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"runtime"
+	"sync"
+	"time"
+
+	"github.com/sessiontoken/sessiontoken"
+	"github.com/sessiontoken/sessiontoken/keys"
+	"github.com/sessiontoken/sessiontoken/refresh"
+	"github.com/sessiontoken/sessiontoken/revoke"
+)
+
+// Main is what a TestMain calls first: in a process of these tests, it does what
+// the test asks for, with the store that open returns for its place, and returns
+// true when that is over.
+func Main(open func(place string) (Store, error)) bool {
+	encoded, ok := os.LookupEnv(variable)
+	if !ok {
+		return false
+	}
+	var r Role
+	if err := json.Unmarshal([]byte(encoded), &r); err != nil {
+		panic(err)
+	}
+	w, err := newWorker(r, open)
+	if err != nil {
+		panic(err)
+	}
+	w.serve()
+	return true
+}
+
+// state is what tokens carry here.
+type state struct{ Name string }
+
+const (
+	issuerName = "https://auth.example"
+	audience   = "api"
+)
+
+type worker struct {
+	issuer   *sessiontoken.Issuer[state]
+	verifier *sessiontoken.Verifier[state]
+	list     *revoke.List
+	ring     *keys.Ring
+	manager  *refresh.Manager
+	url      string // of its JWKS
+	out      *json.Encoder
+	outMu    sync.Mutex
+
+	rotations int
+	lastKey   string
+	keyMu     sync.Mutex
+}
+
+func newWorker(r Role, open func(place string) (Store, error)) (*worker, error) {
+	store, err := open(r.Place)
+	if err != nil {
+		return nil, err
+	}
+	w := &worker{out: json.NewEncoder(os.Stdout)}
+	ctx := context.Background()
+	if w.list, err = revoke.NewList(revoke.Config{Store: store, SyncEvery: r.SyncEvery, MaxStale: r.MaxStale, Logger: quiet}); err != nil {
+		return nil, err
+	}
+	go w.list.Run(ctx)
+	if w.ring, err = keys.NewRing(ringConfig(r, store)); err != nil {
+		return nil, err
+	}
+	var source sessiontoken.KeySource = w.ring
+	if r.KeysFrom != "" {
+		remote, err := sessiontoken.NewRemoteKeys(sessiontoken.RemoteKeysConfig{URL: r.KeysFrom, RefreshEvery: 2 * time.Second, MaxStale: 10 * time.Second, Logger: quiet})
+		if err != nil {
+			return nil, err
+		}
+		go remote.Run(ctx)
+		source = remote
+	} else {
+		go w.ring.Run(ctx)
+	}
+	if w.verifier, err = sessiontoken.NewVerifier[state](sessiontoken.VerifierConfig{Issuer: issuerName, Audience: audience, Keys: source, Revocations: w.list}); err != nil {
+		return nil, err
+	}
+	if r.Verifies {
+		return w, nil
+	}
+	cfg := sessiontoken.IssuerConfig{Issuer: issuerName, Audience: []string{audience}, Keys: w.ring, TTL: r.TTL, Revocations: w.list}
+	if r.Rotates {
+		cfg.IdleTimeout = 20 * time.Second
+	}
+	if w.issuer, err = sessiontoken.NewIssuer[state](cfg); err != nil {
+		return nil, err
+	}
+	w.manager, err = refresh.NewManager(refresh.Config{Store: store, Secrets: [][]byte{bytes.Repeat([]byte{1}, 32)}, Sessions: w.list, Logger: quiet})
+	if err != nil {
+		return nil, err
+	}
+	return w, w.publish(w.ring)
+}
+
+// ringConfig is that of a ring that rotates every 10 s, with all other times as
+// short as that asks for.
+func ringConfig(r Role, store keys.Store) keys.RingConfig {
+	cfg := keys.RingConfig{Store: keys.Sealed(store, aead()), Logger: quiet}
+	if r.Verifies {
+		cfg.Store, cfg.VerifyOnly = store, true
+	}
+	if r.Rotates {
+		cfg.RotateEvery, cfg.PublishBefore, cfg.RetainFor = 10*time.Second, 8*time.Second, 40*time.Second
+		cfg.SyncEvery, cfg.MaxStale = 500*time.Millisecond, 3*time.Second
+		cfg.ClientRefresh, cfg.MaxSkew = 2*time.Second, time.Second
+	}
+	return cfg
+}
+
+func (w *worker) publish(ring *keys.Ring) error {
+	h, err := sessiontoken.JWKSHandler(sessiontoken.JWKSConfig{Keys: ring, MaxAge: min(ring.MaxAge().Truncate(time.Second), 10*time.Minute)})
+	if err != nil {
+		return err
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return err
+	}
+	w.url = "http://" + l.Addr().String() + "/.well-known/jwks.json"
+	go http.Serve(l, h)
+	return nil
+}
+
+// serve does what comes as lines, all at once, until there are no more.
+func (w *worker) serve() {
+	in := bufio.NewScanner(os.Stdin)
+	in.Buffer(nil, 1<<20)
+	for in.Scan() {
+		var r request
+		if err := json.Unmarshal(in.Bytes(), &r); err != nil {
+			panic(err)
+		}
+		go func() {
+			a, err := w.do(r)
+			if a.ID = r.ID; err != nil {
+				a.Error = err.Error()
+			}
+			w.outMu.Lock()
+			defer w.outMu.Unlock()
+			if err := w.out.Encode(a); err != nil {
+				os.Exit(1) // nobody reads it
+			}
+		}()
+	}
+}
+
+func (w *worker) do(r request) (a answer, err error) {
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
+	defer cancel()
+	switch r.Op {
+	case "issue":
+		var c *sessiontoken.Claims[state]
+		if a.Token, c, err = w.issuer.Issue(ctx, r.Subject, state{"Ada"}); err == nil {
+			a.Sess = c.SessionID
+		}
+		w.countRotations()
+	case "renew":
+		a.Token, _, err = w.issuer.Renew(ctx, r.Token, func(context.Context, *sessiontoken.Claims[state]) (state, error) { return state{"Ada"}, nil })
+		a.Verdict, err = verdictOf(err), nil
+	case "end":
+		err = w.list.EndSession(ctx, r.Sess)
+		a.At = time.Now().UnixNano()
+	case "endSubject":
+		err = w.list.EndSubject(ctx, r.Subject)
+		a.At = time.Now().UnixNano()
+	case "endKey":
+		err = w.list.EndKey(ctx, r.Subject)
+	case "verify":
+		a.Verdict = w.verify(r.Token)
+	case "watch":
+		for begin := time.Now(); a.Verdict != "revoked"; a.Verdict = w.verify(r.Token) {
+			if time.Since(begin) > 10*time.Second {
+				return a, errors.New("it never came")
+			}
+			time.Sleep(100 * time.Microsecond)
+		}
+		a.At = time.Now().UnixNano()
+	case "start":
+		a.Token, _, err = w.manager.Start(ctx, refresh.Family{Subject: r.Subject, SessionID: r.Sess, Created: time.Now()})
+	case "exchange":
+		a.Token, _, err = w.manager.Exchange(ctx, r.Token, "", func(context.Context, refresh.Family) error { return nil })
+	case "status":
+		a.Stale = w.list.Status().Err != nil
+		a.URL, a.Goroutines = w.url, runtime.NumGoroutine()
+		w.keyMu.Lock()
+		a.Rotations = w.rotations
+		w.keyMu.Unlock()
+	default:
+		err = fmt.Errorf("no such thing as %s", r.Op)
+	}
+	return a, err
+}
+
+func (w *worker) countRotations() {
+	w.keyMu.Lock()
+	defer w.keyMu.Unlock()
+	for _, k := range w.ring.Status().Keys {
+		if k.Phase == "current" && k.KeyID != w.lastKey {
+			if w.lastKey != "" {
+				w.rotations++
+			}
+			w.lastKey = k.KeyID
+		}
+	}
+}
+
+func (w *worker) verify(token string) string {
+	ctx, cancel := context.WithTimeout(context.Background(), 100*time.Millisecond)
+	defer cancel()
+	_, err := w.verifier.Verify(ctx, token)
+	return verdictOf(err)
+}
+
+// verdictOf is "ok", "revoked", "expired", "undecided" (503), or "invalid" with the
+// reason.
+func verdictOf(err error) string {
+	switch {
+	case err == nil:
+		return "ok"
+	case errors.Is(err, sessiontoken.ErrRevoked):
+		return "revoked"
+	case errors.Is(err, sessiontoken.ErrExpired):
+		return "expired"
+	case errors.Is(err, sessiontoken.ErrInvalid):
+		return "invalid: " + err.Error()
+	}
+	return "undecided"
+}

@@ -1,0 +1,119 @@
+package sqlstore
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"strings"
+)
+
+// version is that of the tables and of what is in them.
+const version = 1
+
+// Schema returns the statements that create the tables, for your own migrations.
+// They can be run again. The names of all tables begin with sessiontoken_.
+func Schema(d Dialect) string {
+	blob, number := "BLOB", "INTEGER PRIMARY KEY AUTOINCREMENT"
+	xid := ""
+	if d == Postgres {
+		blob, number = "bytea", "bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY"
+		xid = "\n\txid xid8 NOT NULL DEFAULT pg_current_xact_id(),"
+	}
+	schema := strings.NewReplacer("BLOB", blob, "NUMBER", number, "\n\tXID", xid, "VERSION", fmt.Sprint(version)).Replace(`CREATE TABLE IF NOT EXISTS sessiontoken_schema (
+	version bigint PRIMARY KEY
+);
+INSERT INTO sessiontoken_schema (version) SELECT VERSION WHERE NOT EXISTS (SELECT 1 FROM sessiontoken_schema);
+CREATE TABLE IF NOT EXISTS sessiontoken_ring (
+	name text PRIMARY KEY,
+	doc BLOB NOT NULL,
+	rev text NOT NULL
+);
+CREATE TABLE IF NOT EXISTS sessiontoken_ended (
+	seq NUMBER,
+	XID
+	scope text NOT NULL,
+	value BLOB NOT NULL,
+	before_us bigint NOT NULL,
+	until_us bigint NOT NULL
+);
+CREATE INDEX IF NOT EXISTS sessiontoken_ended_until ON sessiontoken_ended (until_us);
+CREATE TABLE IF NOT EXISTS sessiontoken_families (
+	id text PRIMARY KEY,
+	subject BLOB NOT NULL,
+	version bigint NOT NULL,
+	data text NOT NULL,
+	until_us bigint NOT NULL
+);
+CREATE INDEX IF NOT EXISTS sessiontoken_families_subject ON sessiontoken_families (subject);
+CREATE INDEX IF NOT EXISTS sessiontoken_families_until ON sessiontoken_families (until_us);
+`)
+	if d == Postgres {
+		schema += "CREATE INDEX IF NOT EXISTS sessiontoken_ended_xid ON sessiontoken_ended (xid, seq);\n"
+	}
+	return schema
+}
+
+// CreateSchema runs [Schema] in one transaction, for programs that have no
+// migrations of their own. Any number of them may do so at once. Tables of another
+// version are an error, and left as they are.
+func (s *Store) CreateSchema(ctx context.Context) error {
+	const doing = "create the tables"
+	tx, err := s.db.BeginTx(ctx, nil)
+	if err != nil {
+		return s.explain(ctx, doing, err)
+	}
+	defer func() { _ = tx.Rollback() }()
+	if s.dialect == Postgres {
+		// IF NOT EXISTS does not look at what others are about to create.
+		if _, err := tx.ExecContext(ctx, `SELECT pg_advisory_xact_lock(hashtext('sessiontoken_schema'))`); err != nil {
+			return s.explain(ctx, doing, err)
+		}
+	}
+	for i, statement := range strings.Split(Schema(s.dialect), ";\n") {
+		if strings.TrimSpace(statement) == "" {
+			continue
+		}
+		if _, err := tx.ExecContext(ctx, statement); err != nil {
+			return s.explain(ctx, doing, err)
+		}
+		if i == 1 { // the version is there
+			if err := s.checkVersion(ctx, doing, tx); err != nil {
+				return err
+			}
+		}
+	}
+	if err := tx.Commit(); err != nil {
+		return s.explain(ctx, doing, err)
+	}
+	return nil
+}
+
+// ready returns an error unless the tables are there, and of this version. It asks
+// until they are.
+func (s *Store) ready(ctx context.Context, doing string) error {
+	if s.checked.Load() {
+		return nil
+	}
+	if err := s.checkVersion(ctx, doing, s.db); err != nil {
+		return err
+	}
+	s.checked.Store(true)
+	return nil
+}
+
+func (s *Store) checkVersion(ctx context.Context, doing string, db interface {
+	QueryRowContext(ctx context.Context, query string, args ...any) *sql.Row
+}) error {
+	var found sql.NullInt64
+	if err := db.QueryRowContext(ctx, `SELECT max(version) FROM sessiontoken_schema`).Scan(&found); err != nil {
+		return s.explain(ctx, doing, err)
+	}
+	switch {
+	case !found.Valid:
+		return fmt.Errorf("sqlstore: %s: %w", doing, errors.New("the tables are not complete; call CreateSchema, or run all of Schema in a migration"))
+	case found.Int64 != version:
+		return fmt.Errorf("sqlstore: %s: the tables are of version %d, and this program reads version %d: use a release that reads them, or another database", doing, found.Int64, version)
+	}
+	return nil
+}
