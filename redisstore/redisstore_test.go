@@ -414,7 +414,18 @@ func TestFaults(t *testing.T) {
 	defer server.Stop()
 	proxy := must(servers.StartProxy(server.Addr))
 	defer proxy.Close()
-	faults.Ended(t, "one faults "+server.Addr, "one faults "+proxy.Addr, append(faults.Network(proxy), faults.Killed(server))...)
+	faults.Ended(t, "one faults "+server.Addr, "one faults "+proxy.Addr, append(faults.Network(proxy), faults.Killed(server), faults.Frozen(server))...)
+}
+
+// TestFullDisk: with "appendfsync always" Redis ends when it cannot write, rather
+// than to acknowledge what is not on disk.
+func TestFullDisk(t *testing.T) {
+	disk := faults.SmallDisk(t, 16)
+	server, err := servers.StartRedis(durable...)
+	installed(t, err)
+	defer server.Stop()
+	at := "one full " + server.Addr
+	faults.Ended(t, at, at, faults.Full(t, server, disk, "cannot be reached"))
 }
 
 // TestFaultsCluster: three masters, and all ways to them fail; then the one that has

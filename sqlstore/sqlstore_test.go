@@ -397,13 +397,46 @@ func TestFaultsPostgres(t *testing.T) {
 	createSchema(t, sqlstore.Postgres, dsn)
 	proxy := must(servers.StartProxy(server.Addr))
 	defer proxy.Close()
-	faults.Ended(t, "postgres "+dsn, "postgres "+servers.PostgresDSN(proxy.Addr), append(faults.Network(proxy), faults.Killed(server))...)
+	faults.Ended(t, "postgres "+dsn, "postgres "+servers.PostgresDSN(proxy.Addr), append(faults.Network(proxy), faults.Killed(server), faults.Frozen(server))...)
+}
+
+// TestFullDisk: what cannot be written is refused, and what was ended before is
+// still known.
+func TestFullDisk(t *testing.T) {
+	t.Run("sqlite", func(t *testing.T) {
+		disk := faults.SmallDisk(t, 8)
+		path := filepath.Join(disk.Dir, "sessions.db")
+		createSchema(t, sqlstore.SQLite, path)
+		faults.Ended(t, "sqlite "+path, "sqlite "+path, faults.Full(t, nil, disk, "no room left"))
+	})
+	t.Run("postgres", func(t *testing.T) {
+		disk := faults.SmallDisk(t, 200)
+		server := start(t)
+		dsn := servers.PostgresDSN(server.Addr)
+		createSchema(t, sqlstore.Postgres, dsn)
+		faults.Ended(t, "postgres "+dsn, "postgres "+dsn, faults.Full(t, server, disk, "no room left"))
+	})
+}
+
+// TestFailOver: the primary is killed, and its synchronous standby takes over.
+func TestFailOver(t *testing.T) {
+	primary := start(t, "synchronous_standby_names=*")
+	standby, err := servers.StartPostgresStandby(primary)
+	require.NoError(t, err)
+	t.Cleanup(standby.Stop)
+	dsn := strings.Replace(servers.PostgresDSN(primary.Addr+","+standby.Addr), "?", "?target_session_attrs=read-write&connect_timeout=1&", 1)
+	createSchema(t, sqlstore.Postgres, dsn)
+	faults.Ended(t, "postgres "+dsn, "postgres "+dsn, faults.Fault{
+		Name:  "the primary is killed, and its standby promoted after 2 s",
+		Begin: func() error { primary.Kill(); return nil },
+		Lasts: 2 * time.Second, End: standby.Promote, Back: 10 * time.Second,
+	})
 }
 
 // start starts a PostgreSQL of the test's own.
-func start(t *testing.T) *servers.Server {
+func start(t *testing.T, options ...string) *servers.Server {
 	t.Helper()
-	server, err := servers.StartPostgres()
+	server, err := servers.StartPostgres(options...)
 	if errors.Is(err, servers.ErrMissing) && os.Getenv("CI") == "" {
 		t.Skip("NOT RUN: PostgreSQL is not installed")
 	}

@@ -3,8 +3,10 @@
 package faults
 
 import (
+	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -83,6 +85,8 @@ type Fault struct {
 	// verifier must go on answering, or answer again within Back.
 	Closes bool
 	Back   time.Duration
+	// Says is what an end must have failed with meanwhile, if anything.
+	Says string
 }
 
 // Network is what can happen on the way to a server that is reached through
@@ -111,6 +115,42 @@ func Killed(s *servers.Server) Fault {
 		Begin: func() error { s.Kill(); return nil },
 		Lasts: time.Second, End: s.Start, Back: 10 * time.Second,
 	}
+}
+
+// Frozen is an engine that does nothing for 4 s, and then goes on.
+func Frozen(s *servers.Server) Fault {
+	return Fault{Name: "frozen for 4 s", Begin: s.Freeze, Lasts: 4 * time.Second, End: s.Thaw, Closes: true}
+}
+
+// Full is an engine whose disk is full for 4 s. One that ends because of that is
+// started again afterwards, as its supervisor would do.
+func Full(t *testing.T, s *servers.Server, disk *servers.Disk, says string) Fault {
+	return Fault{
+		Name: "a disk that is full for 4 s", Begin: disk.Fill, Lasts: 4 * time.Second,
+		End: func() error {
+			if err := disk.Free(); err != nil || s == nil || !s.Ended() {
+				return err
+			}
+			t.Log("the engine ended, and is started again")
+			return s.Start()
+		}, Back: 10 * time.Second, Says: says,
+	}
+}
+
+// SmallDisk mounts a disk, on which the test's servers are from then on, or skips
+// the test.
+func SmallDisk(t *testing.T, mib int) *servers.Disk {
+	t.Helper()
+	disk, err := servers.MountDisk(mib)
+	if errors.Is(err, servers.ErrNoDisk) {
+		t.Skip("NOT RUN: ", err)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(disk.Unmount)
+	t.Setenv("TMPDIR", disk.Dir)
+	return disk
 }
 
 // Ended ends 100 sessions a second in one process while faults happen, one after the
@@ -176,7 +216,7 @@ func Ended(t *testing.T, place, through string, faults ...Fault) {
 		})
 	}
 	time.Sleep(time.Second)
-	acknowledged := w.stop(t)
+	acknowledged := w.stop(t, faults)
 
 	afterwards := Start(t, role)
 	wait(t, 10*time.Second, "a verifier that starts afterwards answers", answers(afterwards))
@@ -257,14 +297,20 @@ func startWriting(t *testing.T, issuer *Process) *writing {
 	return w
 }
 
-func (w *writing) stop(t *testing.T) (acknowledged []string) {
+func (w *writing) stop(t *testing.T, faults []Fault) (acknowledged []string) {
 	t.Helper()
 	close(w.quit)
 	o := <-w.done
-	failed := 0
+	failed, said := 0, ""
 	for reason, n := range o.failed {
 		t.Logf("%d times: %s", n, reason)
 		failed += n
+		said += reason + "\n"
+	}
+	for _, f := range faults {
+		if !strings.Contains(said, f.Says) {
+			t.Errorf("%s: no end failed with %q", f.Name, f.Says)
+		}
 	}
 	t.Logf("%d ends were acknowledged, %d were not", len(o.acknowledged), failed)
 	if len(o.acknowledged) < 100 {

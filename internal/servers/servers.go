@@ -28,6 +28,7 @@ type Server struct {
 	Addr string // host:port
 
 	dir     string
+	as      *syscall.SysProcAttr // the user it runs as; nil is this one
 	command func() *exec.Cmd
 	ready   func(net.Conn) bool // nil: when it takes connections
 	cmd     *exec.Cmd
@@ -78,50 +79,95 @@ func PostgresDSN(addr string) string {
 	return "postgres://bench@" + addr + "/postgres?sslmode=disable"
 }
 
-// StartPostgres starts a new PostgreSQL cluster with its default settings. As root
-// it runs as the user postgres.
-func StartPostgres() (*Server, error) {
+// StartPostgres starts a new PostgreSQL cluster with its default settings but for
+// the options, such as "fsync=off". As root it runs as the user postgres.
+func StartPostgres(options ...string) (*Server, error) {
 	initdb, err := find("initdb", "/usr/lib/postgresql/*/bin/initdb")
 	if err != nil {
 		return nil, err
 	}
-	bin, err := find("postgres", "/usr/lib/postgresql/*/bin/postgres")
+	s, data, err := newPostgres(options...)
 	if err != nil {
 		return nil, err
 	}
-	dir, err := os.MkdirTemp("", "sessiontoken-postgres-")
+	if err := s.tool(initdb, "-D", data, "-U", "bench", "-A", "trust", "--no-sync"); err != nil {
+		return nil, err
+	}
+	// One user needs a password.
+	rules := filepath.Join(data, "pg_hba.conf")
+	hba, err := os.ReadFile(rules)
 	if err != nil {
 		return nil, err
+	}
+	if err := os.WriteFile(rules, append([]byte("host all locked 127.0.0.1/32 scram-sha-256\n"), hba...), 0o600); err != nil {
+		return nil, err
+	}
+	return s, s.Start()
+}
+
+// StartPostgresStandby starts a standby of a primary. It takes over when it is told
+// to [Server.Promote].
+func StartPostgresStandby(primary *Server) (*Server, error) {
+	backup, err := find("pg_basebackup", "/usr/lib/postgresql/*/bin/pg_basebackup")
+	if err != nil {
+		return nil, err
+	}
+	s, data, err := newPostgres()
+	if err != nil {
+		return nil, err
+	}
+	host, port := Split(primary.Addr)
+	if err := s.tool(backup, "-D", data, "-h", host, "-p", port, "-U", "bench", "-R", "--checkpoint=fast", "--no-sync"); err != nil {
+		return nil, err
+	}
+	return s, s.Start()
+}
+
+// Promote makes a primary of a standby.
+func (s *Server) Promote() error {
+	ctl, err := find("pg_ctl", "/usr/lib/postgresql/*/bin/pg_ctl")
+	if err != nil {
+		return err
+	}
+	return s.tool(ctl, "promote", "-D", filepath.Join(s.dir, "data"), "-w")
+}
+
+// newPostgres is a server that has no data yet.
+func newPostgres(options ...string) (s *Server, data string, err error) {
+	bin, err := find("postgres", "/usr/lib/postgresql/*/bin/postgres")
+	if err != nil {
+		return nil, "", err
+	}
+	dir, err := os.MkdirTemp("", "sessiontoken-postgres-")
+	if err != nil {
+		return nil, "", err
 	}
 	var as *syscall.SysProcAttr
 	if os.Geteuid() == 0 { // which postgres refuses to be
 		if as, err = postgresUser(dir); err != nil {
-			return nil, err
+			return nil, "", err
 		}
-	}
-	data := filepath.Join(dir, "data")
-	init := exec.Command(initdb, "-D", data, "-U", "bench", "-A", "trust", "--no-sync")
-	init.Dir, init.SysProcAttr = dir, as
-	if out, err := init.CombinedOutput(); err != nil {
-		return nil, fmt.Errorf("servers: initdb: %w: %s", err, out)
-	}
-	// One user needs a password.
-	rules := filepath.Join(data, "pg_hba.conf")
-	if hba, err := os.ReadFile(rules); err != nil {
-		return nil, err
-	} else if err := os.WriteFile(rules, append([]byte("host all locked 127.0.0.1/32 scram-sha-256\n"), hba...), 0o600); err != nil {
-		return nil, err
 	}
 	port, err := freePort()
 	if err != nil {
-		return nil, err
+		return nil, "", err
 	}
-	s := &Server{Addr: net.JoinHostPort("127.0.0.1", port), dir: dir, command: func() *exec.Cmd {
-		cmd := exec.Command(bin, "-D", data, "-p", port, "-c", "listen_addresses=127.0.0.1", "-c", "unix_socket_directories="+dir)
-		cmd.Dir, cmd.SysProcAttr = dir, as
-		return cmd
-	}, ready: postgresReady}
-	return s, s.Start()
+	data = filepath.Join(dir, "data")
+	args := []string{"-D", data, "-p", port, "-c", "listen_addresses=127.0.0.1", "-c", "unix_socket_directories=" + dir}
+	for _, o := range options {
+		args = append(args, "-c", o)
+	}
+	return &Server{Addr: net.JoinHostPort("127.0.0.1", port), dir: dir, as: as, command: func() *exec.Cmd { return exec.Command(bin, args...) }, ready: postgresReady}, data, nil
+}
+
+// tool runs a program of the server's, as the user that it runs as.
+func (s *Server) tool(name string, args ...string) error {
+	cmd := exec.Command(name, args...)
+	cmd.Dir, cmd.SysProcAttr = s.dir, s.as
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("servers: %s: %w: %s", filepath.Base(name), err, out)
+	}
+	return nil
 }
 
 // postgresReady says whether PostgreSQL lets a user in: while it starts, it takes
@@ -192,6 +238,7 @@ func (s *Server) Start() (err error) {
 		}
 	}
 	s.cmd = s.command()
+	s.cmd.Dir, s.cmd.SysProcAttr = s.dir, s.as
 	s.cmd.Stdout, s.cmd.Stderr = s.log, s.log
 	if err := s.cmd.Start(); err != nil {
 		return fmt.Errorf("servers: %w", err)
@@ -226,8 +273,44 @@ func (s *Server) Kill() {
 	<-s.ended
 }
 
+// Ended says whether the server has ended, by itself or because it was killed.
+func (s *Server) Ended() bool {
+	select {
+	case <-s.ended:
+		return true
+	default:
+		return false
+	}
+}
+
+// Freeze stops the server's processes in the middle of what they do, and Thaw lets
+// them go on.
+func (s *Server) Freeze() error { return s.signal(syscall.SIGSTOP) }
+
+// Thaw ends what Freeze began.
+func (s *Server) Thaw() error { return s.signal(syscall.SIGCONT) }
+
+func (s *Server) signal(sig syscall.Signal) error {
+	pid := s.cmd.Process.Pid
+	children, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%[1]d/children", pid))
+	if err != nil {
+		return err
+	}
+	for _, field := range append(strings.Fields(string(children)), strconv.Itoa(pid)) {
+		n, err := strconv.Atoi(field)
+		if err != nil {
+			return err
+		}
+		if err := syscall.Kill(n, sig); err != nil && err != syscall.ESRCH {
+			return err
+		}
+	}
+	return nil
+}
+
 // Stop ends the server and removes what it had on disk.
 func (s *Server) Stop() {
+	_ = s.signal(syscall.SIGCONT)
 	_ = s.cmd.Process.Signal(syscall.SIGINT) // PostgreSQL's fast shutdown; Redis's too
 	select {
 	case <-s.ended:

@@ -1,0 +1,58 @@
+//go:build linux
+
+package servers
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"syscall"
+)
+
+// Disk is a small file system of its own, which can be full.
+type Disk struct{ Dir string }
+
+// ErrNoDisk means that this user may not mount anything.
+var ErrNoDisk = errors.New("servers: no file system can be mounted here")
+
+// MountDisk mounts a disk of that many MiB.
+func MountDisk(mib int) (*Disk, error) {
+	dir, err := os.MkdirTemp("", "sessiontoken-disk-")
+	if err != nil {
+		return nil, err
+	}
+	if err := syscall.Mount("sessiontoken", dir, "tmpfs", 0, fmt.Sprintf("size=%dm,mode=755", mib)); err != nil {
+		_ = os.Remove(dir)
+		return nil, fmt.Errorf("%w: %w", ErrNoDisk, err)
+	}
+	return &Disk{dir}, nil
+}
+
+func (d *Disk) filler() string { return filepath.Join(d.Dir, "filler") }
+
+// Fill takes all the room that is left.
+func (d *Disk) Fill() error {
+	f, err := os.Create(d.filler())
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	for size := 1 << 20; size >= 1; {
+		if _, err := f.Write(make([]byte, size)); errors.Is(err, syscall.ENOSPC) {
+			size /= 2
+		} else if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Free gives it back.
+func (d *Disk) Free() error { return os.Remove(d.filler()) }
+
+// Unmount removes the disk with all that is on it.
+func (d *Disk) Unmount() {
+	_ = syscall.Unmount(d.Dir, syscall.MNT_DETACH)
+	_ = os.Remove(d.Dir)
+}
