@@ -522,3 +522,10 @@ func TestFailOverSentinel(t *testing.T) {
 	replicated(t, at)
 	faults.Ended(t, at, at, failsOver(master, time.Second, func() error { return nil }))
 }
+
+func TestSoak(t *testing.T) {
+	server, err := servers.StartRedis(durable...)
+	installed(t, err)
+	defer server.Stop()
+	faults.Soak(t, "one soak "+server.Addr, server)
+}

@@ -478,3 +478,34 @@ func TestFaultsSQLite(t *testing.T) {
 	}
 	faults.Ended(t, at, at, locked, killed)
 }
+
+func TestSoak(t *testing.T) {
+	t.Run("sqlite", func(t *testing.T) {
+		at, _ := place(t, sqlstore.SQLite)
+		faults.Soak(t, at, nil)
+	})
+	t.Run("postgres", func(t *testing.T) {
+		server := start(t)
+		dsn := servers.PostgresDSN(server.Addr)
+		createSchema(t, sqlstore.Postgres, dsn)
+		faults.Soak(t, "postgres "+dsn, server)
+	})
+}
+
+// A cursor of another server means all: its transactions are others'.
+func TestAnotherServer(t *testing.T) {
+	a, b := open(t, sqlstore.Postgres)
+	require.NoError(t, a.Append(t.Context(), entry("x")))
+	_, cursor, _, err := b.Since(t.Context(), "")
+	require.NoError(t, err)
+	none, again, _, err := b.Since(t.Context(), cursor)
+	require.NoError(t, err)
+	require.Empty(t, none)
+	server, snapshot, ok := strings.Cut(again, "/")
+	require.True(t, ok)
+	require.Len(t, server, 16, "the microsecond in which the server started")
+	all, next, _, err := b.Since(t.Context(), "1764000000000000/"+snapshot)
+	require.NoError(t, err)
+	require.Len(t, all, 1)
+	require.True(t, strings.HasPrefix(next, server+"/"))
+}

@@ -118,7 +118,7 @@ func ringConfig(r Role, store keys.Store) keys.RingConfig {
 		cfg.Store, cfg.VerifyOnly = store, true
 	}
 	if r.Rotates {
-		cfg.RotateEvery, cfg.PublishBefore, cfg.RetainFor = 10*time.Second, 8*time.Second, 40*time.Second
+		cfg.RotateEvery, cfg.PublishBefore, cfg.RetainFor = 10*time.Second, 8*time.Second, 90*time.Second
 		cfg.SyncEvery, cfg.MaxStale = 500*time.Millisecond, 3*time.Second
 		cfg.ClientRefresh, cfg.MaxSkew = 2*time.Second, time.Second
 	}
