@@ -76,10 +76,10 @@ func decodeDocument(raw []byte) (*document, error) {
 	}
 	var d document
 	if strictjson.TooDeep(raw) || json.Unmarshal(raw, &d) != nil {
-		return nil, errors.New("keys: the stored document is not a ring's")
+		return nil, errors.New("keys: the stored document is not a ring's; restore it from a backup, or name another place in the store (it is left as it is)")
 	}
 	if d.Version != documentVersion {
-		return nil, fmt.Errorf("keys: the stored document has version %d; this one reads %d", d.Version, documentVersion)
+		return nil, fmt.Errorf("keys: the stored document has version %d, and this program reads version %d: use a release that reads it", d.Version, documentVersion)
 	}
 	if len(d.Keys) == 0 || len(d.Keys) > jwk.MaxKeys || d.Serial < 1 {
 		return nil, errors.New("keys: the stored document holds no usable list of keys")

@@ -179,6 +179,10 @@ func TestFirstStart(t *testing.T) {
 	})
 }
 
+func TestKeyEnded(t *testing.T) {
+	each(t, func(t *testing.T, place string) { faults.KeyEnded(t, place, time.Second) })
+}
+
 func TestRefreshRaces(t *testing.T) { each(t, faults.RefreshRaces) }
 
 func TestTamperedRing(t *testing.T) {

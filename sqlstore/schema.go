@@ -3,7 +3,6 @@ package sqlstore
 import (
 	"context"
 	"database/sql"
-	"errors"
 	"fmt"
 	"strings"
 )
@@ -20,10 +19,9 @@ func Schema(d Dialect) string {
 		blob, number = "bytea", "bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY"
 		xid = "\n\txid xid8 NOT NULL DEFAULT pg_current_xact_id(),"
 	}
-	schema := strings.NewReplacer("BLOB", blob, "NUMBER", number, "\n\tXID", xid, "VERSION", fmt.Sprint(version)).Replace(`CREATE TABLE IF NOT EXISTS sessiontoken_schema (
+	schema := strings.NewReplacer("BLOB", blob, "NUMBER", number, "\n\tXID", xid).Replace(`CREATE TABLE IF NOT EXISTS sessiontoken_schema (
 	version bigint PRIMARY KEY
 );
-INSERT INTO sessiontoken_schema (version) SELECT VERSION WHERE NOT EXISTS (SELECT 1 FROM sessiontoken_schema);
 CREATE TABLE IF NOT EXISTS sessiontoken_ring (
 	name text PRIMARY KEY,
 	doc BLOB NOT NULL,
@@ -51,14 +49,18 @@ CREATE INDEX IF NOT EXISTS sessiontoken_families_until ON sessiontoken_families 
 	if d == Postgres {
 		schema += "CREATE INDEX IF NOT EXISTS sessiontoken_ended_xid ON sessiontoken_ended (xid, seq);\n"
 	}
-	return schema
+	// The last one: when it is there, all is.
+	return schema + fmt.Sprintf("INSERT INTO sessiontoken_schema (version) SELECT %d WHERE NOT EXISTS (SELECT 1 FROM sessiontoken_schema);\n", version)
 }
 
 // CreateSchema runs [Schema] in one transaction, for programs that have no
-// migrations of their own. Any number of them may do so at once. Tables of another
-// version are an error, and left as they are.
+// migrations of their own, unless the tables are there. Any number of them may do
+// so at once. Tables of another version are an error, and left as they are.
 func (s *Store) CreateSchema(ctx context.Context) error {
 	const doing = "create the tables"
+	if found, err := s.foundVersion(ctx); err == nil && found.Valid {
+		return checkVersion(doing, found)
+	}
 	tx, err := s.db.BeginTx(ctx, nil)
 	if err != nil {
 		return s.explain(ctx, doing, err)
@@ -70,23 +72,18 @@ func (s *Store) CreateSchema(ctx context.Context) error {
 			return s.explain(ctx, doing, err)
 		}
 	}
-	for i, statement := range strings.Split(Schema(s.dialect), ";\n") {
+	for statement := range strings.SplitSeq(Schema(s.dialect), ";\n") {
 		if strings.TrimSpace(statement) == "" {
 			continue
 		}
 		if _, err := tx.ExecContext(ctx, statement); err != nil {
 			return s.explain(ctx, doing, err)
 		}
-		if i == 1 { // the version is there
-			if err := s.checkVersion(ctx, doing, tx); err != nil {
-				return err
-			}
-		}
 	}
 	if err := tx.Commit(); err != nil {
 		return s.explain(ctx, doing, err)
 	}
-	return nil
+	return s.ready(ctx, doing)
 }
 
 // ready returns an error unless the tables are there, and of this version. It asks
@@ -95,23 +92,27 @@ func (s *Store) ready(ctx context.Context, doing string) error {
 	if s.checked.Load() {
 		return nil
 	}
-	if err := s.checkVersion(ctx, doing, s.db); err != nil {
+	found, err := s.foundVersion(ctx)
+	if err != nil {
+		return s.explain(ctx, doing, err)
+	}
+	if err := checkVersion(doing, found); err != nil {
 		return err
 	}
 	s.checked.Store(true)
 	return nil
 }
 
-func (s *Store) checkVersion(ctx context.Context, doing string, db interface {
-	QueryRowContext(ctx context.Context, query string, args ...any) *sql.Row
-}) error {
-	var found sql.NullInt64
-	if err := db.QueryRowContext(ctx, `SELECT max(version) FROM sessiontoken_schema`).Scan(&found); err != nil {
-		return s.explain(ctx, doing, err)
-	}
+// foundVersion is that of the tables, if they are complete.
+func (s *Store) foundVersion(ctx context.Context) (found sql.NullInt64, err error) {
+	err = s.db.QueryRowContext(ctx, `SELECT max(version) FROM sessiontoken_schema`).Scan(&found)
+	return found, err
+}
+
+func checkVersion(doing string, found sql.NullInt64) error {
 	switch {
 	case !found.Valid:
-		return fmt.Errorf("sqlstore: %s: %w", doing, errors.New("the tables are not complete; call CreateSchema, or run all of Schema in a migration"))
+		return fmt.Errorf("sqlstore: %s: the tables are not complete; call CreateSchema, or run all of Schema in a migration", doing)
 	case found.Int64 != version:
 		return fmt.Errorf("sqlstore: %s: the tables are of version %d, and this program reads version %d: use a release that reads them, or another database", doing, found.Int64, version)
 	}

@@ -326,6 +326,24 @@ func TestBadDatabases(t *testing.T) {
 	}
 }
 
+// A user that may not create tables can call it, once they are there.
+func TestCreateSchemaWithoutRights(t *testing.T) {
+	dsn := newDatabase(t)
+	admin := must(sqlstore.OpenPostgres(dsn))
+	defer admin.Close()
+	must(admin.Exec("DROP ROLE IF EXISTS worker; CREATE ROLE worker LOGIN"))
+	db := must(sqlstore.OpenPostgres(strings.Replace(dsn, "bench@", "worker@", 1)))
+	defer db.Close()
+	s := must(sqlstore.New(sqlstore.Config{DB: db, Dialect: sqlstore.Postgres}))
+	require.ErrorContains(t, s.CreateSchema(t.Context()), "may not do that")
+	must(admin.Exec(sqlstore.Schema(sqlstore.Postgres)))
+	must(admin.Exec("GRANT SELECT, INSERT, UPDATE, DELETE ON sessiontoken_schema, sessiontoken_ring, sessiontoken_ended, sessiontoken_families TO worker"))
+	require.NoError(t, s.CreateSchema(t.Context()))
+	require.NoError(t, s.Append(t.Context(), entry("x")))
+	_, err := s.Save(t.Context(), []byte("x"), "")
+	require.NoError(t, err)
+}
+
 // CreateSchema leaves tables of another version as they are.
 func TestCreateSchemaOfAnotherVersion(t *testing.T) {
 	each(t, func(t *testing.T, d sqlstore.Dialect) {
@@ -381,6 +399,13 @@ func TestHowSoon(t *testing.T) {
 func TestFirstStart(t *testing.T) {
 	each(t, func(t *testing.T, d sqlstore.Dialect) {
 		faults.FirstStart(t, func(t *testing.T) keys.Store { a, _ := open(t, d); return a })
+	})
+}
+
+func TestKeyEnded(t *testing.T) {
+	each(t, func(t *testing.T, d sqlstore.Dialect) {
+		at, _ := place(t, d)
+		faults.KeyEnded(t, at, time.Second)
 	})
 }
 

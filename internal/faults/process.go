@@ -32,9 +32,9 @@ type Role struct {
 
 // request and answer are lines that a process reads and writes.
 type request struct {
-	ID                   int
-	Op                   string
-	Token, Subject, Sess string
+	ID                        int
+	Op                        string
+	Token, Subject, Sess, Key string
 }
 
 type answer struct {

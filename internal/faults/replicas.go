@@ -3,6 +3,8 @@
 package faults
 
 import (
+	"encoding/base64"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -46,6 +48,38 @@ func HowSoon(t *testing.T, place string, every, bound time.Duration) {
 	t.Logf("read every %v, %d trials over two processes: p50 %v, p99 %v, worst %v", every, len(took), round(p50), round(p99), round(took[len(took)-1]))
 	if p50 > bound {
 		t.Errorf("half of them took longer than %v", bound)
+	}
+}
+
+// KeyEnded ends a key in one process: another, whose key set still has it, must
+// refuse its tokens within bound.
+func KeyEnded(t *testing.T, place string, bound time.Duration) {
+	role := Role{Place: place, SyncEvery: 20 * time.Millisecond, MaxStale: 30 * time.Second}
+	issuer := Start(t, role)
+	token, _ := issuer.issue(t, "ada")
+	role.Verifies, role.KeysFrom = true, issuer.must(t, request{Op: "status"}).URL
+	verifier := Start(t, role)
+	wait(t, 10*time.Second, "the token verifies", func() bool { return verifier.verify(token) == "ok" })
+
+	segment, _, _ := strings.Cut(token, ".")
+	header, err := base64.RawURLEncoding.DecodeString(segment)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var kid struct{ Kid string }
+	if err := json.Unmarshal(header, &kid); err != nil || kid.Kid == "" {
+		t.Fatalf("no kid in the header: %v", err)
+	}
+	issuer.must(t, request{Op: "endKey", Key: kid.Kid})
+	wait(t, bound, "its key was ended, and it is refused", func() bool { return verifier.verify(token) == "revoked" })
+	if other, _ := issuer.issue(t, "ada"); verifier.verify(other) != "revoked" {
+		t.Error("another token of the key is accepted")
+	}
+	issuer.must(t, request{Op: "revokeKey", Key: kid.Kid})
+	fresh, _ := issuer.issue(t, "ada")
+	wait(t, 5*time.Second, "a token of the key that replaces it verifies", func() bool { return verifier.verify(fresh) == "ok" })
+	if v := verifier.verify(token); v != "revoked" && !strings.HasPrefix(v, "invalid") {
+		t.Errorf("a token of the ended key is %s", v)
 	}
 }
 

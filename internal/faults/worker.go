@@ -182,7 +182,9 @@ func (w *worker) do(r request) (a answer, err error) {
 		err = w.list.EndSubject(ctx, r.Subject)
 		a.At = time.Now().UnixNano()
 	case "endKey":
-		err = w.list.EndKey(ctx, r.Subject)
+		err = w.list.EndKey(ctx, r.Key)
+	case "revokeKey":
+		err = w.ring.Revoke(ctx, r.Key)
 	case "verify":
 		a.Verdict = w.verify(r.Token)
 	case "watch":
