@@ -70,7 +70,10 @@ type IssuerConfig struct {
 	// told otherwise.
 	MaxBytes int
 	// Revocations is asked by Renew, before and after it loads the state. If
-	// nil, only the times end a session. If it cannot answer, Renew fails.
+	// nil, only the times end a session. If it cannot answer, Renew fails. One
+	// that forgets should have a method RetainFor() time.Duration, as a list of
+	// package revoke does: how long it remembers what was ended, which must not
+	// be less than MaxSession.
 	Revocations RevocationChecker
 }
 
@@ -144,6 +147,11 @@ func (cfg *IssuerConfig) setDefaults() error {
 			return fmt.Errorf("sessiontoken: IssuerConfig.TTL is %v, and with a leeway of %v its keys must be retained as long: Keys retains them for %v", cfg.TTL, maxLeeway, kept)
 		} else if kept < cfg.IdleTimeout {
 			return fmt.Errorf("sessiontoken: IssuerConfig.IdleTimeout is %v, but Keys retains a key only for %v after its last signature: its tokens could not be renewed", cfg.IdleTimeout, kept)
+		}
+	}
+	if r, ok := cfg.Revocations.(interface{ RetainFor() time.Duration }); ok {
+		if kept := r.RetainFor(); kept < cfg.MaxSession {
+			return fmt.Errorf("sessiontoken: IssuerConfig.MaxSession is %v, but Revocations forgets what was ended after %v: the session could be renewed again", cfg.MaxSession, kept)
 		}
 	}
 	return nil

@@ -15,6 +15,7 @@ import (
 	"github.com/sessiontoken/sessiontoken"
 	"github.com/sessiontoken/sessiontoken/internal/jws"
 	"github.com/sessiontoken/sessiontoken/keys"
+	"github.com/sessiontoken/sessiontoken/revoke"
 )
 
 var errBoom = errors.New("boom")
@@ -77,6 +78,8 @@ func TestNewIssuerNamesTheField(t *testing.T) {
 	source := staticSource(t, keys.ES256)
 	ring, err := keys.NewRing(keys.RingConfig{Store: new(keys.MemStore), RetainFor: 30 * time.Minute})
 	require.NoError(t, err)
+	list, err := revoke.NewList(revoke.Config{Store: new(revoke.MemStore)}) // which remembers for 24 h
+	require.NoError(t, err)
 	for name, c := range map[string]struct {
 		field  string
 		change func(*sessiontoken.IssuerConfig)
@@ -99,6 +102,9 @@ func TestNewIssuerNamesTheField(t *testing.T) {
 			c.Keys, c.TTL, c.IdleTimeout = ring, 30*time.Minute, 30*time.Minute
 		}},
 		"idle over ring": {"IdleTimeout", func(c *sessiontoken.IssuerConfig) { c.Keys = ring }},
+		"session over list": {"MaxSession", func(c *sessiontoken.IssuerConfig) {
+			c.Revocations, c.MaxSession = list, 24*time.Hour+time.Second
+		}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			cfg := sessiontoken.IssuerConfig{Issuer: "https://issuer.example", Audience: []string{"api"}, Keys: source}

@@ -225,6 +225,10 @@ func (l *List) Staleness() (healthy, most time.Duration) {
 	return l.cfg.SyncEvery + l.timeout(), l.cfg.MaxStale
 }
 
+// RetainFor is how long the list remembers what was ended: MaxSession. An issuer
+// checks at construction that none of its sessions can outlive that.
+func (l *List) RetainFor() time.Duration { return l.cfg.MaxSession }
+
 // timeout bounds one reading of the store, or one portion of it.
 func (l *List) timeout() time.Duration { return min(l.cfg.MaxStale/2, 5*time.Second) }
 

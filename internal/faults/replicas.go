@@ -192,7 +192,7 @@ func SmallDisk(t *testing.T, mib int) *servers.Disk {
 // place that through names. Whatever was acknowledged must be known: to those that
 // lived through it, and to one that starts afterwards.
 func Ended(t *testing.T, place, through string, faults ...Fault) {
-	role := Role{Place: place, SyncEvery: 200 * time.Millisecond, MaxStale: 2 * time.Second, TTL: 10 * time.Minute}
+	role := Role{Place: place, SyncEvery: 100 * time.Millisecond, MaxStale: 2 * time.Second, TTL: 10 * time.Minute}
 	issuer := Start(t, role)
 	role.Verifies = true
 	beside := Start(t, role)
