@@ -478,6 +478,10 @@ func TestMillion(t *testing.T) {
 	runtime.ReadMemStats(&before)
 	l := newList(t, s)
 	now := time.Now()
+	for l.Status().Synced.IsZero() { // on a busy machine that may take longer than one call waits
+		_, _ = l.Revoked(t.Context(), id(77), "ada", "kid", now)
+		require.Less(t, time.Since(now), time.Minute)
+	}
 	require.True(t, ended(t, l, id(77), "ada", "kid", now))
 	runtime.GC()
 	runtime.GC()
@@ -516,8 +520,8 @@ func benchmarked(b *testing.B, n int) *revoke.List {
 	if err != nil {
 		b.Fatal(err)
 	}
-	if _, err := l.Revoked(b.Context(), "", "", "", time.Now()); err != nil {
-		b.Fatal(err)
+	for l.Status().Synced.IsZero() {
+		_, _ = l.Revoked(b.Context(), "", "", "", time.Now())
 	}
 	return l
 }
