@@ -74,18 +74,19 @@ func TestDependencies(t *testing.T) {
 // is imported in one place.
 func TestArrows(t *testing.T) {
 	arrows := map[string][]string{
-		"":                     {"keys", "internal/arg", "internal/clock", "internal/jws", "internal/strictjson", "internal/flight"},
-		"/keys":                {"internal/arg", "internal/clock", "internal/jwk", "internal/strictjson", "internal/flight"},
+		"":                     {"keys", "internal/arg", "internal/clock", "internal/jws", "internal/strictjson", "internal/flight", "internal/tally"},
+		"/keys":                {"internal/arg", "internal/clock", "internal/jwk", "internal/strictjson", "internal/flight", "internal/tally"},
 		"/internal/jws":        {"internal/strictjson"},
 		"/internal/jwk":        {"internal/strictjson"},
 		"/internal/strictjson": {},
 		"/internal/flight":     {},
 		"/internal/arg":        {},
 		"/internal/clock":      {},
+		"/internal/tally":      {},
 		"/internal/servers":    {}, // for the tests of other modules, as is the next
 		"/internal/faults":     {"", "internal/servers", "keys", "refresh", "revoke"},
 		"/refresh":             {"internal/arg"},
-		"/revoke":              {"internal/arg", "internal/clock", "internal/flight"},
+		"/revoke":              {"internal/arg", "internal/clock", "internal/flight", "internal/tally"},
 		"/sessionhttp":         {"", "internal/arg", "refresh"},
 		"/storetest":           {"keys", "refresh", "revoke"},
 		"/examples/quickstart": {"", "keys"},
