@@ -6,13 +6,13 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
-	"slices"
 	"sync/atomic"
 	"time"
 
 	"github.com/sessiontoken/sessiontoken/internal/arg"
 	"github.com/sessiontoken/sessiontoken/internal/clock"
 	"github.com/sessiontoken/sessiontoken/internal/flight"
+	"github.com/sessiontoken/sessiontoken/internal/tally"
 )
 
 // ErrUnknownKey is returned by [Ring.Revoke] for an id that is neither in the
@@ -91,6 +91,11 @@ type Ring struct {
 	turn    chan struct{} // held by whoever is in update
 	state   atomic.Pointer[ringState]
 	last    atomic.Pointer[syncOutcome]
+
+	made      time.Time
+	syncs     tally.Runs
+	signing   string        // id of the last key that was seen to be current; for whoever has the turn
+	rotations atomic.Uint64 // changes of it
 }
 
 // ringState is what was last read from the store.
@@ -125,7 +130,7 @@ func NewRing(cfg RingConfig) (*Ring, error) {
 	if err := cfg.setDefaults(); err != nil {
 		return nil, err
 	}
-	r := &Ring{cfg: cfg, turn: make(chan struct{}, 1)}
+	r := &Ring{cfg: cfg, turn: make(chan struct{}, 1), made: time.Now()}
 	r.sealed, _ = cfg.Store.(*sealedStore)
 	r.plan = schedule{
 		rotateEvery:   cfg.RotateEvery,
@@ -135,7 +140,7 @@ func NewRing(cfg RingConfig) (*Ring, error) {
 		maxSkew:       cfg.MaxSkew,
 		newKey:        func() (documentKey, error) { return newDocumentKey(cfg.Algorithm, cfg.Name, r.sealed) },
 	}
-	r.syncing = flight.New(cfg.storeTimeout(), min(cfg.SyncEvery/4*3, time.Second), r.sync)
+	r.syncing = flight.New(cfg.storeTimeout(), min(cfg.SyncEvery/4*3, time.Second), r.syncs.Of(r.sync))
 	return r, nil
 }
 
@@ -487,22 +492,25 @@ func (r *Ring) adopt(doc *document, began time.Time) error {
 		next.signers[k.public.id] = signer{key, err}
 	}
 	r.state.Store(next)
-	r.logCurrent(held, next)
+	r.noteCurrent(doc)
 	return nil
 }
 
-func (r *Ring) logCurrent(held, next *ringState) {
-	now := time.Now()
-	i := current(next.doc, now)
+// noteCurrent counts and logs a key that has begun to sign since the last
+// reading. The turn is held.
+func (r *Ring) noteCurrent(doc *document) {
+	i := current(doc, time.Now())
 	if i < 0 {
 		return
 	}
-	k := &next.doc.Keys[i]
-	if held != nil && slices.ContainsFunc(held.doc.Keys, func(h documentKey) bool {
-		return h.public.id == k.public.id && h.signsAt(held.synced)
-	}) {
+	k := &doc.Keys[i]
+	if k.public.id == r.signing {
 		return
 	}
+	if r.signing != "" {
+		r.rotations.Add(1)
+	}
+	r.signing = k.public.id
 	r.cfg.Logger.Info("keys: current key", "kid", k.public.id, "alg", string(k.public.alg), "until", k.SignsUntil)
 }
 
