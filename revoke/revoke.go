@@ -25,6 +25,7 @@ import (
 	"github.com/sessiontoken/sessiontoken/internal/arg"
 	"github.com/sessiontoken/sessiontoken/internal/clock"
 	"github.com/sessiontoken/sessiontoken/internal/flight"
+	"github.com/sessiontoken/sessiontoken/internal/tally"
 )
 
 // Scope says what an [Entry] ends.
@@ -126,6 +127,10 @@ type List struct {
 	mu     sync.Mutex // of whoever changes anything; nobody who asks waits for it
 	cursor string
 	swept  int // the next part to sweep
+
+	made                 time.Time
+	reads                tally.Runs
+	ended, writeFailures atomic.Uint64
 }
 
 type outcome struct{ err error }
@@ -158,8 +163,8 @@ func NewList(cfg Config) (*List, error) {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.Default()
 	}
-	l := &List{cfg: cfg, sessions: newTable(), subjects: newTable(), keys: newTable()}
-	l.syncing = flight.New(0, cfg.SyncEvery/2, l.sync)
+	l := &List{cfg: cfg, made: time.Now(), sessions: newTable(), subjects: newTable(), keys: newTable()}
+	l.syncing = flight.New(0, cfg.SyncEvery/2, l.reads.Of(l.sync))
 	return l, nil
 }
 
@@ -266,8 +271,10 @@ func (l *List) end(ctx context.Context, scope Scope, value string) error {
 	// Whatever the store says, the session is over for whoever was told so.
 	l.apply(e)
 	if err := l.cfg.Store.Append(ctx, e); err != nil {
+		l.writeFailures.Add(1)
 		return fmt.Errorf("revoke: %w", err)
 	}
+	l.ended.Add(1)
 	return nil
 }
 
@@ -431,9 +438,15 @@ func (l *List) Status() Status {
 	if last := l.last.Load(); last != nil {
 		st.Err = last.err
 	}
-	st.Entries = int(l.sessions.size.Load() + l.subjects.size.Load() + l.keys.size.Load())
-	if l.all.Load() != nil {
-		st.Entries++
-	}
+	st.Entries = l.entries()
 	return st
+}
+
+// entries is how many are remembered.
+func (l *List) entries() int {
+	n := int(l.sessions.size.Load() + l.subjects.size.Load() + l.keys.size.Load())
+	if l.all.Load() != nil {
+		n++
+	}
+	return n
 }
