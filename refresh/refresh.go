@@ -143,7 +143,10 @@ type Config struct {
 
 // Manager hands out refresh tokens and exchanges them. It is safe for
 // concurrent use; make it with [NewManager].
-type Manager struct{ cfg Config }
+type Manager struct {
+	cfg     Config
+	counted exchanges
+}
 
 // NewManager checks the configuration and returns the manager for it. An error
 // names the field at fault. It does no I/O.
@@ -184,7 +187,7 @@ func NewManager(cfg Config) (*Manager, error) {
 		secrets[i] = slices.Clone(s)
 	}
 	cfg.Secrets = secrets
-	return &Manager{cfg}, nil
+	return &Manager{cfg: cfg}, nil
 }
 
 // Start begins a family and returns its first refresh token. Of f, Subject,
@@ -235,45 +238,57 @@ func (m *Manager) until(r Record) time.Time {
 // An error that matches [ErrInvalid] is the token's fault. With any other, the
 // token can be presented again.
 func (m *Manager) Exchange(ctx context.Context, token, clientID string, issue func(context.Context, Family) error) (string, Family, error) {
+	notIssued := false
+	successor, f, again, err := m.exchange(ctx, token, clientID, func(ctx context.Context, f Family) error {
+		err := issue(ctx, f)
+		notIssued = err != nil
+		return err
+	})
+	m.counted.ended(err, again, notIssued)
+	return successor, f, err
+}
+
+// exchange is Exchange. again says that the successor had been handed out before.
+func (m *Manager) exchange(ctx context.Context, token, clientID string, issue func(context.Context, Family) error) (successor string, f Family, again bool, err error) {
 	id, counter, err := m.parse(token)
 	if err != nil {
-		return "", Family{}, err
+		return "", Family{}, false, err
 	}
 	issued := false
 	for range maxRaces {
 		r, err := m.find(ctx, encoding.EncodeToString(id[:]))
 		if err != nil {
-			return "", Family{}, err
+			return "", Family{}, false, err
 		}
 		now := time.Now()
 		switch {
 		case r.ClientID != clientID:
-			return "", Family{}, ErrInvalid
+			return "", Family{}, false, ErrInvalid
 		case !now.Before(m.until(r)):
-			return "", Family{}, ErrExpired
+			return "", Family{}, false, ErrExpired
 		}
 		next, retry, ok := m.advance(r, counter, now)
 		if !ok {
-			return "", Family{}, m.reused(ctx, r)
+			return "", Family{}, false, m.reused(ctx, r)
 		}
 		if !issued {
 			issued = true
 			if err := issue(ctx, next.Family); err != nil {
-				return "", Family{}, fmt.Errorf("refresh: %w", err)
+				return "", Family{}, false, fmt.Errorf("refresh: %w", err)
 			}
 		}
 		if retry && next == r {
-			return m.token(id, r.Counter), r.Family, nil
+			return m.token(id, r.Counter), r.Family, true, nil
 		}
 		next.Version++
 		switch err := m.cfg.Store.Swap(ctx, next); {
 		case err == nil:
-			return m.token(id, next.Counter), next.Family, nil
+			return m.token(id, next.Counter), next.Family, retry, nil
 		case !errors.Is(err, ErrConflict):
-			return "", Family{}, fmt.Errorf("refresh: %w", err)
+			return "", Family{}, false, fmt.Errorf("refresh: %w", err)
 		}
 	}
-	return "", Family{}, fmt.Errorf("refresh: lost %d races for the family", maxRaces)
+	return "", Family{}, false, fmt.Errorf("refresh: lost %d races for the family", maxRaces)
 }
 
 // maxRaces is how many compare-and-swaps an exchange may lose: many replicas may
@@ -317,6 +332,7 @@ func (m *Manager) advance(r Record, counter uint64, now time.Time) (next Record,
 
 // reused ends a family of which a token was used twice.
 func (m *Manager) reused(ctx context.Context, r Record) error {
+	m.counted.reuse.Add(1)
 	m.cfg.Logger.Warn("refresh: a refresh token was used twice; its family and session are ended", "family", r.ID, "subject", r.Subject)
 	err := m.end(ctx, r)
 	if m.cfg.OnReuse != nil {
