@@ -19,6 +19,7 @@ import (
 
 	"github.com/sessiontoken/sessiontoken/internal/clock"
 	"github.com/sessiontoken/sessiontoken/internal/flight"
+	"github.com/sessiontoken/sessiontoken/internal/tally"
 	"github.com/sessiontoken/sessiontoken/keys"
 )
 
@@ -95,8 +96,10 @@ type RemoteKeys struct {
 	maxStale     time.Duration
 	cooldown     time.Duration
 	log          *slog.Logger
+	made         time.Time
 
 	fetches *flight.Group
+	counted tally.Runs                  // the fetches
 	good    atomic.Pointer[remoteSet]   // the last good set, or nil
 	last    atomic.Pointer[remoteFetch] // the last finished fetch, or nil
 }
@@ -129,6 +132,7 @@ func NewRemoteKeys(config RemoteKeysConfig) (*RemoteKeys, error) {
 		refreshEvery: config.RefreshEvery,
 		maxStale:     config.MaxStale,
 		log:          config.Logger,
+		made:         time.Now(),
 	}
 	switch {
 	case config.RefreshEvery < 0:
@@ -161,7 +165,7 @@ func NewRemoteKeys(config RemoteKeysConfig) (*RemoteKeys, error) {
 		r.transport = newRemoteTransport()
 	}
 	r.cooldown = min(remoteCooldown, r.refreshEvery/4*3) // a set is never due before that: see lifetime
-	r.fetches = flight.New(timeout, r.cooldown, r.refresh)
+	r.fetches = flight.New(timeout, r.cooldown, r.counted.Of(r.refresh))
 	return r, nil
 }
 

@@ -79,8 +79,8 @@ type VerifierConfig struct {
 	CacheBytes int
 }
 
-// Verifier reads sessions of state type T from tokens. It is immutable and safe
-// for concurrent use.
+// Verifier reads sessions of state type T from tokens. It is safe for concurrent
+// use; what it was configured with does not change.
 type Verifier[T any] struct {
 	genuine     genuine
 	states      *stateDecoder[T]
@@ -88,6 +88,7 @@ type Verifier[T any] struct {
 	revocations RevocationChecker
 	leeway      time.Duration
 	maxTTL      time.Duration
+	outcomes    outcomes // last: what it writes stays off what every call reads
 }
 
 // NewVerifier checks the configuration and returns the verifier for it. An
@@ -145,20 +146,35 @@ func NewVerifier[T any](cfg VerifierConfig) (*Verifier[T], error) {
 // is the one it was given to.
 func (v *Verifier[T]) Verify(ctx context.Context, token string) (*Claims[T], error) {
 	if len(token) > v.genuine.maxBytes {
-		return nil, because(ErrMalformed, "longer than MaxBytes")
+		return nil, v.outcomes.failed(because(ErrMalformed, "longer than MaxBytes"))
 	}
 	if v.cache != nil {
 		if e, ok := v.cache.tokens.GetIfPresent(token); ok {
 			set, err := v.genuine.keySet(ctx, e.key.KeyID())
 			if err != nil {
-				return nil, err
+				return nil, v.outcomes.failed(err)
 			}
 			if e.isOf(set) {
-				return v.again(ctx, token, e)
+				c, err := v.again(ctx, token, e)
+				if err != nil {
+					return nil, v.outcomes.failed(err)
+				}
+				v.outcomes.hits.Add(c)
+				return c, nil
 			}
 			v.cache.tokens.Invalidate(token)
 		}
 	}
+	c, err := v.first(ctx, token)
+	if err != nil {
+		return nil, v.outcomes.failed(err)
+	}
+	v.outcomes.firsts.Add(1)
+	return c, nil
+}
+
+// first is Verify for a token that the cache does not know.
+func (v *Verifier[T]) first(ctx context.Context, token string) (*Claims[T], error) {
 	p, found, err := v.genuine.read(ctx, token)
 	if err != nil {
 		return nil, err

@@ -1,0 +1,109 @@
+package sessiontoken
+
+import (
+	"errors"
+	"sync/atomic"
+	"time"
+
+	"github.com/sessiontoken/sessiontoken/internal/clock"
+	"github.com/sessiontoken/sessiontoken/internal/tally"
+)
+
+// outcomes counts how calls of Verify end: each of them once.
+type outcomes struct {
+	hits      tally.Counter // most calls, and each takes well under a microsecond
+	firsts    atomic.Uint64
+	refused   [len(reasons)]atomic.Uint64
+	undecided atomic.Uint64
+}
+
+// reasons are those for which a token is refused, with the names that Metrics
+// gives them.
+var reasons = [...]struct {
+	err  error
+	name string
+}{
+	{ErrMalformed, "refused_malformed_total"},
+	{ErrSignature, "refused_signature_total"},
+	{ErrClaims, "refused_claims_total"},
+	{ErrExpired, "refused_expired_total"},
+	{ErrRevoked, "refused_revoked_total"},
+}
+
+// failed counts a call that returns err, and returns it.
+func (o *outcomes) failed(err error) error {
+	for i := range reasons {
+		if errors.Is(err, reasons[i].err) {
+			o.refused[i].Add(1)
+			return err
+		}
+	}
+	o.undecided.Add(1)
+	return err
+}
+
+// Metrics returns what this verifier has done since it was made. Each call of
+// Verify is counted in verifications_total, in one refused_*_total or in
+// undecided_total. The names are fixed, and those that end in _total only grow:
+//
+//	verifications_total        tokens that were accepted
+//	cache_hits_total           those of them that the cache knew
+//	refused_malformed_total    tokens refused with ErrMalformed
+//	refused_signature_total    with ErrSignature
+//	refused_claims_total       with ErrClaims, ErrAudience among them
+//	refused_expired_total      with ErrExpired
+//	refused_revoked_total      with ErrRevoked
+//	undecided_total            other errors: the server could not tell
+//	cache_entries              tokens in the cache, about; 0 if it is off
+//	cache_bytes                their memory, about, as CacheBytes bounds it
+//
+// It answers from memory. Every value is finite, and none says whose token it
+// was. The map is the caller's: [expvar.Func] can publish it as it is.
+func (v *Verifier[T]) Metrics() map[string]float64 {
+	hits := v.outcomes.hits.Load() // first: never more than verifications_total
+	m := map[string]float64{
+		"verifications_total": float64(hits + v.outcomes.firsts.Load()),
+		"cache_hits_total":    float64(hits),
+		"undecided_total":     float64(v.outcomes.undecided.Load()),
+		"cache_entries":       0,
+		"cache_bytes":         0,
+	}
+	for i := range reasons {
+		m[reasons[i].name] = float64(v.outcomes.refused[i].Load())
+	}
+	if v.cache != nil {
+		m["cache_entries"] = float64(v.cache.tokens.EstimatedSize())
+		m["cache_bytes"] = float64(v.cache.tokens.WeightedSize())
+	}
+	return m
+}
+
+// Metrics returns how the key set stands and what was done to keep it fresh. The
+// names are fixed, and those that end in _total only grow:
+//
+//	jwks_age_seconds            since the start of the fetch that brought the set;
+//	                            before there is one, since NewRemoteKeys
+//	jwks_keys                   keys that are served; 0 if there is no set, or it
+//	                            is older than MaxStale: then KeySet fails
+//	jwks_fetches_total          fetches that have ended
+//	jwks_fetch_failures_total   those of them that failed
+//
+// It answers from memory. Every value is finite. The map is the caller's:
+// [expvar.Func] can publish it as it is.
+func (r *RemoteKeys) Metrics() map[string]float64 {
+	now := time.Now()
+	since, served := r.made, 0
+	if s := r.good.Load(); s != nil {
+		since = s.fetched
+		if s.age(now) <= r.maxStale {
+			served = len(s.keys.Keys())
+		}
+	}
+	fetches, failures := r.counted.Load()
+	return map[string]float64{
+		"jwks_age_seconds":          clock.Elapsed(since, now).Seconds(),
+		"jwks_keys":                 float64(served),
+		"jwks_fetches_total":        float64(fetches),
+		"jwks_fetch_failures_total": float64(failures),
+	}
+}
