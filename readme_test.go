@@ -19,13 +19,14 @@ func TestReadmeProgramBuilds(t *testing.T) {
 	build(t, block[1])
 }
 
-// TestReadmeFragmentsBuild does so for the parts on browsers and native clients,
-// within a program that has what they take as given.
+// TestReadmeFragmentsBuild does so for the parts on browsers, native clients and
+// metrics, within a program that has what they take as given.
 func TestReadmeFragmentsBuild(t *testing.T) {
 	const program = `package main
 
 import (
 	"context"
+	"expvar"
 	"net/http"
 	"time"
 
@@ -54,6 +55,7 @@ var (
 	load     func(context.Context, *sessiontoken.Claims[State]) (State, error)
 	_        = time.Hour
 	_        refresh.Config
+	_        expvar.Func
 )
 
 func answer(http.ResponseWriter, sessionhttp.Tokens, error) {}
@@ -64,7 +66,7 @@ func main() {
 	_ = err
 }
 `
-	for _, heading := range []string{"### Browser\n", "### Native client\n"} {
+	for _, heading := range []string{"### Browser\n", "### Native client\n", "## Metrics\n"} {
 		_, rest, ok := strings.Cut(string(readme(t)), heading)
 		require.True(t, ok, heading)
 		_, rest, _ = strings.Cut(rest, "```go\n")
