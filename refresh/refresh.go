@@ -158,7 +158,9 @@ func NewManager(cfg Config) (*Manager, error) {
 		return nil, errors.New("refresh: Config.Secrets is required")
 	case slices.ContainsFunc(cfg.Secrets, func(s []byte) bool { return len(s) < 32 }):
 		return nil, errors.New("refresh: Config.Secrets holds one of fewer than 32 bytes")
-	case arg.IsNil(cfg.Sessions) && !cfg.InsecureSessionsLiveOn:
+	case cfg.Sessions != nil && arg.IsNil(cfg.Sessions):
+		return nil, errors.New("refresh: Config.Sessions holds a nil pointer")
+	case cfg.Sessions == nil && !cfg.InsecureSessionsLiveOn:
 		return nil, errors.New("refresh: Config.Sessions is required; set InsecureSessionsLiveOn to let the session tokens of an ended family live on")
 	case cfg.IdleTimeout < 0:
 		return nil, errors.New("refresh: Config.IdleTimeout is negative")

@@ -436,6 +436,7 @@ func TestNewManagerNamesTheField(t *testing.T) {
 		{"Secrets", func(c *refresh.Config) { c.Secrets = nil }},
 		{"Secrets", func(c *refresh.Config) { c.Secrets = [][]byte{secret, secret[:31]} }},
 		{"Sessions", func(c *refresh.Config) { c.Sessions = nil }},
+		{"Sessions", func(c *refresh.Config) { c.Sessions, c.InsecureSessionsLiveOn = (*ender)(nil), true }},
 		{"IdleTimeout", func(c *refresh.Config) { c.IdleTimeout = -1 }},
 		{"MaxAge", func(c *refresh.Config) { c.MaxAge = -1 }},
 		{"IdleTimeout", func(c *refresh.Config) { c.IdleTimeout = 2; c.MaxAge = 1 }},

@@ -87,7 +87,7 @@ func Starts(t *testing.T, s revoke.Store, n int) {
 			t.Fatalf("sid-%d: %v %v", i, ended, err)
 		}
 	}
-	t.Logf("it starts with %d entries in %v", n, took.Round(time.Millisecond))
+	t.Logf("%s: it starts with %d entries in %v", t.Name(), n, took.Round(time.Millisecond))
 }
 
 // FirstStart has three replicas start at once on an empty store, 50 times: they

@@ -45,7 +45,7 @@ func HowSoon(t *testing.T, place string, every, bound time.Duration) {
 	slices.Sort(took)
 	round := func(d time.Duration) time.Duration { return d.Round(10 * time.Microsecond) }
 	p50, p99 := took[len(took)/2], took[len(took)*99/100]
-	t.Logf("read every %v, %d trials over two processes: p50 %v, p99 %v, worst %v", every, len(took), round(p50), round(p99), round(took[len(took)-1]))
+	t.Logf("%s: read every %v, %d trials over two processes: p50 %v, p99 %v, worst %v", t.Name(), every, len(took), round(p50), round(p99), round(took[len(took)-1]))
 	if p50 > bound {
 		t.Errorf("half of them took longer than %v", bound)
 	}
@@ -103,7 +103,7 @@ func RefreshRaces(t *testing.T, place string) {
 		}
 		token = one.Token
 	}
-	t.Logf("%d races of two processes in %v: one successor each", races, time.Since(begin).Round(time.Millisecond))
+	t.Logf("%s: %d races of two processes in %v: one successor each", t.Name(), races, time.Since(begin).Round(time.Millisecond))
 }
 
 // Fault is something that happens to an engine or to the way to it.
@@ -346,7 +346,7 @@ func (w *writing) stop(t *testing.T, faults []Fault) (acknowledged []string) {
 			t.Errorf("%s: no end failed with %q", f.Name, f.Says)
 		}
 	}
-	t.Logf("%d ends were acknowledged, %d were not", len(o.acknowledged), failed)
+	t.Logf("%s: %d ends were acknowledged, %d were not", t.Name(), len(o.acknowledged), failed)
 	if len(o.acknowledged) < 100 {
 		t.Errorf("only %d ends were acknowledged", len(o.acknowledged))
 	}

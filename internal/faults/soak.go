@@ -260,7 +260,7 @@ func (s *soak) progress(stop chan struct{}) {
 }
 
 func (s *soak) report() {
-	s.t.Log(s.line())
+	s.t.Log(s.t.Name() + ": " + s.line())
 	for i, p := range s.issuers {
 		st := p.must(s.t, request{Op: "status"})
 		s.t.Logf("issuer %d: %d rotations, %d goroutines", i+1, st.Rotations, st.Goroutines)
