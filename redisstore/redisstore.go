@@ -9,16 +9,17 @@
 // Redis acknowledges a write before it is on disk unless it runs with
 // "appendonly yes" and "appendfsync always", and loses what it had acknowledged
 // when it is killed: with its default settings minutes of it, with "appendfsync
-// everysec" a second. A sign-out that is lost is a session that lives on until its
-// token's end. [Store.CheckPersistence] says how a server is set up. A replica that
-// takes over may lack the last writes too; Config.WaitReplicas has each write wait
-// for replicas.
+// everysec" a second. A sign-out that is lost is a session that lives on, for as long
+// as it is renewed. A store logs it if its server is not set up for that; see
+// [Store.CheckPersistence]. A replica that takes over may lack the last writes too;
+// Config.WaitReplicas has each write wait for replicas.
 package redisstore
 
 import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -50,6 +51,9 @@ type Config struct {
 	WaitReplicas int
 	// WaitTimeout bounds that. 0 means 1 s.
 	WaitTimeout time.Duration
+	// Logger is told once, before the first write, if the server loses what it has
+	// acknowledged (Warn): see [Store.CheckPersistence]. Nil means slog.Default().
+	Logger *slog.Logger
 }
 
 // Store keeps everything under one prefix. It is safe for concurrent use, by any
@@ -58,6 +62,7 @@ type Store struct {
 	cfg     Config
 	tag     string
 	checked atomic.Bool // what is there is of this version
+	asked   atomic.Bool // whether the server loses what it acknowledged
 }
 
 var (
@@ -91,6 +96,9 @@ func New(cfg Config) (*Store, error) {
 	if cfg.WaitTimeout == 0 {
 		cfg.WaitTimeout = time.Second
 	}
+	if cfg.Logger == nil {
+		cfg.Logger = slog.Default()
+	}
 	return &Store{cfg: cfg, tag: "{" + cfg.Prefix + "}:"}, nil
 }
 
@@ -104,15 +112,27 @@ func (s *Store) subject(subject string) string { return s.tag + "subject:" + sub
 // version is that of what is written.
 const version = "1"
 
-// ready returns an error if what is there is of another version. It asks until
-// something is there, and marks what is about to be written.
+// ready returns an error if what is there is of another version. Before the first
+// write, it says what may be lost.
 func (s *Store) ready(ctx context.Context, doing string, writes bool) error {
 	if err := ctx.Err(); err != nil {
 		return failed(ctx, doing, err)
 	}
-	if s.checked.Load() {
-		return nil
+	if !s.checked.Load() {
+		if err := s.checkVersion(ctx, doing, writes); err != nil {
+			return err
+		}
 	}
+	if writes && !s.asked.Load() {
+		if err := s.CheckPersistence(ctx); ctx.Err() == nil && !s.asked.Swap(true) && err != nil {
+			s.cfg.Logger.Warn("redisstore: what was ended, and who is signed in, may be lost", "error", err)
+		}
+	}
+	return nil
+}
+
+// checkVersion asks until something is there, and marks what is about to be written.
+func (s *Store) checkVersion(ctx context.Context, doing string, writes bool) error {
 	if writes {
 		if err := s.cfg.Client.SetNX(ctx, s.version(), version, 0).Err(); err != nil {
 			return failed(ctx, doing, err)
@@ -148,6 +168,14 @@ func (s *Store) run(ctx context.Context, doing string, script *redis.Script, key
 	return n, nil
 }
 
+// node is the server that has the keys: of a Cluster, one master.
+func (s *Store) node(ctx context.Context) (redis.Cmdable, error) {
+	if cluster, ok := s.cfg.Client.(*redis.ClusterClient); ok {
+		return cluster.MasterForKey(ctx, s.acknowledged())
+	}
+	return s.cfg.Client, nil
+}
+
 // wait returns when the replicas have what was written before. WAIT speaks for the
 // connection that it is sent on, and a script cannot call it, so a small write and
 // the WAIT go together.
@@ -155,16 +183,12 @@ func (s *Store) wait(ctx context.Context) error {
 	if s.cfg.WaitReplicas == 0 {
 		return nil
 	}
-	var node redis.Cmdable = s.cfg.Client
-	if cluster, ok := node.(*redis.ClusterClient); ok {
-		master, err := cluster.MasterForKey(ctx, s.acknowledged())
-		if err != nil {
-			return err
-		}
-		node = master
+	node, err := s.node(ctx)
+	if err != nil {
+		return err
 	}
 	var got *redis.Cmd
-	_, err := node.Pipelined(ctx, func(p redis.Pipeliner) error {
+	_, err = node.Pipelined(ctx, func(p redis.Pipeliner) error {
 		// Its offset in the replication stream is beyond that of the write before.
 		p.Set(ctx, s.acknowledged(), 1, 0)
 		got = p.Do(ctx, "WAIT", s.cfg.WaitReplicas, s.cfg.WaitTimeout.Milliseconds())
@@ -184,13 +208,17 @@ func (s *Store) wait(ctx context.Context) error {
 }
 
 // CheckPersistence returns an error if the server loses acknowledged writes when it
-// is killed, or when its memory is full, or does not say whether it does. Call it
-// at the start of a program, and decide: a cache may lose them, a list of ended
-// sessions should not. In a Cluster it asks one of the nodes.
+// is killed, or when its memory is full, or does not say whether it does. A store
+// logs that by itself before its first write; a program that would rather not start
+// calls this. In a Cluster it asks the master that has the keys.
 func (s *Store) CheckPersistence(ctx context.Context) error {
+	node, err := s.node(ctx)
+	if err != nil {
+		return failed(ctx, "ask for its settings", err)
+	}
 	var got [4]string
 	for i, name := range []string{"appendonly", "appendfsync", "maxmemory", "maxmemory-policy"} {
-		values, err := s.cfg.Client.ConfigGet(ctx, name).Result()
+		values, err := node.ConfigGet(ctx, name).Result()
 		if err != nil {
 			return failed(ctx, "ask for "+name, err)
 		}

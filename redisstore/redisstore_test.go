@@ -1,9 +1,11 @@
 package redisstore_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"os"
 	"slices"
@@ -373,6 +375,37 @@ func TestPersistence(t *testing.T) {
 		defer stop()
 		s := must(redisstore.New(redisstore.Config{Client: connect(t, addr)}))
 		require.ErrorContains(t, s.CheckPersistence(t.Context()), says)
+	}
+}
+
+// Nobody has to ask: a store says once what its server may lose.
+func TestPersistenceIsLogged(t *testing.T) {
+	alone(t) // or skip
+	limited, stop, err := servers.Redis("--rename-command", "CONFIG", "")
+	require.NoError(t, err)
+	defer stop()
+	plain, stop, err := servers.Redis()
+	require.NoError(t, err)
+	defer stop()
+	for says, client := range map[string]redis.UniversalClient{
+		"":                    alone(t),
+		"appendonly":          connect(t, plain),
+		"ask for appendonly:": connect(t, limited), // as where a server is managed by others
+	} {
+		var log bytes.Buffer
+		s := must(redisstore.New(redisstore.Config{Client: client, Prefix: "logged", Logger: slog.New(slog.NewTextHandler(&log, nil))}))
+		_, _, err := s.Load(t.Context())
+		require.NoError(t, err)
+		require.Empty(t, log.String(), "who reads loses nothing")
+		for range 3 {
+			require.NoError(t, s.Append(t.Context(), entry("x")))
+		}
+		if says == "" {
+			require.Empty(t, log.String())
+			continue
+		}
+		require.Equal(t, 1, strings.Count(log.String(), "level=WARN"), log.String())
+		require.Contains(t, log.String(), says)
 	}
 }
 

@@ -30,7 +30,7 @@ func TestMetrics(t *testing.T) {
 		require.NoError(t, other.EndSession(t.Context(), "theirs"))
 		require.Error(t, l.EndSession(t.Context(), ""), "nothing is named")
 		require.NoError(t, l.EndSession(t.Context(), "sid-1"))
-		require.NoError(t, l.EndAll(t.Context()))
+		require.NoError(t, l.EndAll(t.Context(), time.Now()))
 		want(time.Second, 2, 1, 0, 2, 0)
 		time.Sleep(2 * time.Second)
 		ask() // in the background

@@ -256,18 +256,29 @@ func (l *List) EndSubject(ctx context.Context, subject string) error {
 // needed: it makes another key sign. A key is remembered for at least 30 days.
 func (l *List) EndKey(ctx context.Context, keyID string) error { return l.end(ctx, Key, keyID) }
 
-// EndAll ends every session that has begun by now.
-func (l *List) EndAll(ctx context.Context) error { return l.end(ctx, All, "") }
+// EndAll ends every session that had begun by a time, such as time.Now(), or the
+// moment in which a breach was closed. A time in the future is refused: nobody
+// could sign in until then.
+func (l *List) EndAll(ctx context.Context, begunBy time.Time) error {
+	now := time.Now()
+	if begunBy.IsZero() || begunBy.After(now) {
+		return errors.New("revoke: EndAll wants a time, and none in the future")
+	}
+	return l.add(ctx, Entry{Scope: All, Before: begunBy.UTC(), Until: now.Add(l.cfg.MaxSession + skew).UTC()})
+}
 
 func (l *List) end(ctx context.Context, scope Scope, value string) error {
-	if value == "" && scope != All {
+	if value == "" {
 		return fmt.Errorf("revoke: the %s to end is not named", scope)
 	}
 	now, keep := time.Now(), l.cfg.MaxSession
 	if scope == Key {
 		keep = max(keep, keepKeys)
 	}
-	e := Entry{Scope: scope, Value: value, Before: now.UTC(), Until: now.Add(keep + skew).UTC()}
+	return l.add(ctx, Entry{Scope: scope, Value: value, Before: now.UTC(), Until: now.Add(keep + skew).UTC()})
+}
+
+func (l *List) add(ctx context.Context, e Entry) error {
 	// Whatever the store says, the session is over for whoever was told so.
 	l.apply(e)
 	if err := l.cfg.Store.Append(ctx, e); err != nil {

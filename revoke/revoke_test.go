@@ -117,7 +117,11 @@ func TestWhatIsEnded(t *testing.T) {
 			require.False(t, ended(t, l, "", "", "", before))
 			time.Sleep(time.Second) // the bound on the others
 		}
-		require.NoError(t, b.EndAll(t.Context()))
+		require.NoError(t, b.EndAll(t.Context(), before))
+		time.Sleep(time.Second)
+		require.True(t, ended(t, a, "sid-2", "bob", "kid-2", before), "all that had begun by then")
+		require.False(t, ended(t, a, "sid-2", "bob", "kid-2", second))
+		require.NoError(t, b.EndAll(t.Context(), time.Now()))
 		time.Sleep(time.Second)
 		require.True(t, ended(t, a, "sid-2", "bob", "kid-2", after))
 		require.False(t, ended(t, a, "sid-2", "bob", "kid-2", time.Now()))
@@ -126,6 +130,8 @@ func TestWhatIsEnded(t *testing.T) {
 		for _, f := range []func(context.Context, string) error{a.EndSession, a.EndSubject, a.EndKey} {
 			require.Error(t, f(t.Context(), ""), "nothing is ended by mistake")
 		}
+		require.Error(t, a.EndAll(t.Context(), time.Time{}))
+		require.Error(t, a.EndAll(t.Context(), time.Now().Add(time.Second)), "nobody could sign in")
 	})
 }
 

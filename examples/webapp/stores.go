@@ -6,7 +6,6 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
-	"log"
 	"os"
 	"strings"
 
@@ -60,9 +59,6 @@ func open(ctx context.Context, place string, seal []byte) (stores, error) {
 		s, err := redisstore.New(redisstore.Config{Client: client, Prefix: "webapp"})
 		if err != nil {
 			return stores{}, err
-		}
-		if err := s.CheckPersistence(ctx); err != nil {
-			log.Print("WARNING: ", err)
 		}
 		return stores{keys.Sealed(s, aead), s, s, func() { _ = client.Close() }}, nil
 	}
