@@ -535,4 +535,14 @@ func TestAnotherServer(t *testing.T) {
 	require.NoError(t, err)
 	require.Len(t, all, 1)
 	require.True(t, strings.HasPrefix(next, server+"/"))
+	for _, odd := range []string{
+		"/", "//", "/1:2:", server + "/", server + "/1:2", server + "/1:2:3,", server + "/2:1:", server + "/x" + snapshot, server + "/" + snapshot + "'",
+		server + "/" + snapshot + "/", server + "/" + snapshot + "/1:2:/1/x", server + "/" + snapshot + "/1:2:/-1/1", server + "/" + snapshot + "/x/1/1",
+		server + "/" + strings.Repeat("9", 20) + ":" + strings.Repeat("9", 20) + ":", server + "/99999999999999999999999:1:", strings.Repeat("/", 1000),
+	} {
+		all, _, _, err := b.Since(t.Context(), odd)
+		if err == nil { // or PostgreSQL says what is wrong with it
+			require.Len(t, all, 1, odd)
+		}
+	}
 }

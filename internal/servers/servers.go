@@ -47,21 +47,28 @@ func Redis(options ...string) (addr string, stop func(), err error) {
 
 // StartRedis starts redis-server. Without options it keeps nothing on disk.
 func StartRedis(options ...string) (*Server, error) {
-	bin, err := find("redis-server", "/usr/bin/redis-server")
+	s, port, bin, err := newRedis()
 	if err != nil {
 		return nil, err
+	}
+	args := append([]string{"--port", port, "--bind", "127.0.0.1", "--dir", s.dir, "--save", "", "--appendonly", "no"}, options...)
+	s.command = func() *exec.Cmd { return exec.Command(bin, args...) }
+	return s, s.Start()
+}
+
+// newRedis is a server without a command.
+func newRedis() (s *Server, port, bin string, err error) {
+	if bin, err = find("redis-server", "/usr/bin/redis-server"); err != nil {
+		return nil, "", "", err
 	}
 	dir, err := os.MkdirTemp("", "sessiontoken-redis-")
 	if err != nil {
-		return nil, err
+		return nil, "", "", err
 	}
-	port, err := freePort()
-	if err != nil {
-		return nil, err
+	if port, err = freePort(); err != nil {
+		return nil, "", "", err
 	}
-	args := append([]string{"--port", port, "--bind", "127.0.0.1", "--dir", dir, "--save", "", "--appendonly", "no"}, options...)
-	s := &Server{Addr: net.JoinHostPort("127.0.0.1", port), dir: dir, command: func() *exec.Cmd { return exec.Command(bin, args...) }}
-	return s, s.Start()
+	return &Server{Addr: net.JoinHostPort("127.0.0.1", port), dir: dir}, port, bin, nil
 }
 
 // Postgres is [StartPostgres] for those who need no more than a connection string.
@@ -331,26 +338,18 @@ func Split(addr string) (host, port string) {
 // StartRedisSentinel starts one that watches a master: it is down after 500 ms, and
 // a replica takes over once quorum Sentinels say so.
 func StartRedisSentinel(name, master string, quorum int) (*Server, error) {
-	bin, err := find("redis-server", "/usr/bin/redis-server")
-	if err != nil {
-		return nil, err
-	}
-	dir, err := os.MkdirTemp("", "sessiontoken-sentinel-")
-	if err != nil {
-		return nil, err
-	}
-	port, err := freePort()
+	s, port, bin, err := newRedis()
 	if err != nil {
 		return nil, err
 	}
 	host, masterPort := Split(master)
-	file := filepath.Join(dir, "sentinel.conf")
+	file := filepath.Join(s.dir, "sentinel.conf")
 	rules := fmt.Sprintf("port %s\nbind 127.0.0.1\ndir %s\nsentinel monitor %s %s %s %d\nsentinel down-after-milliseconds %[3]s 500\nsentinel failover-timeout %[3]s 5000\n",
-		port, dir, name, host, masterPort, quorum)
+		port, s.dir, name, host, masterPort, quorum)
 	if err := os.WriteFile(file, []byte(rules), 0o600); err != nil {
 		return nil, err
 	}
-	s := &Server{Addr: net.JoinHostPort("127.0.0.1", port), dir: dir, command: func() *exec.Cmd { return exec.Command(bin, file, "--sentinel") }}
+	s.command = func() *exec.Cmd { return exec.Command(bin, file, "--sentinel") }
 	return s, s.Start()
 }
 

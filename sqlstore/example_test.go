@@ -1,0 +1,67 @@
+package sqlstore_test
+
+import (
+	"context"
+	"fmt"
+	"log"
+	"os"
+	"path/filepath"
+
+	"github.com/sessiontoken/sessiontoken"
+	"github.com/sessiontoken/sessiontoken/keys"
+	"github.com/sessiontoken/sessiontoken/refresh"
+	"github.com/sessiontoken/sessiontoken/revoke"
+	"github.com/sessiontoken/sessiontoken/sqlstore"
+)
+
+type state struct{ Name string }
+
+// One store for all that replicas share. What is the same on every replica, the
+// database's file (or connection string) and the secrets, comes from outside.
+func Example() {
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	dir, err := os.MkdirTemp("", "example")
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer os.RemoveAll(dir)
+	var sealing, refreshing [32]byte // random, from where you keep secrets
+
+	db, err := sqlstore.OpenSQLite(filepath.Join(dir, "sessions.db")) // or OpenPostgres("postgres://…")
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer db.Close()
+	store := must(sqlstore.New(sqlstore.Config{DB: db, Dialect: sqlstore.SQLite}))
+	if err := store.CreateSchema(ctx); err != nil { // or run sqlstore.Schema in a migration
+		log.Fatal(err)
+	}
+
+	ring := must(keys.NewRing(keys.RingConfig{Store: keys.Sealed(store, must(keys.NewAESGCM(sealing[:])))}))
+	ended := must(revoke.NewList(revoke.Config{Store: store}))
+	manager := must(refresh.NewManager(refresh.Config{Store: store, Secrets: [][]byte{refreshing[:]}, Sessions: ended}))
+	go ring.Run(ctx)
+	go ended.Run(ctx)
+
+	issuer := must(sessiontoken.NewIssuer[state](sessiontoken.IssuerConfig{
+		Issuer: "https://auth.example", Audience: []string{"orders"}, Keys: ring, Revocations: ended}))
+	verifier := must(sessiontoken.NewVerifier[state](sessiontoken.VerifierConfig{
+		Issuer: "https://auth.example", Audience: "orders", Keys: ring, Revocations: ended}))
+
+	token, claims, err := issuer.Issue(ctx, "user-42", state{"Ada"})
+	if err != nil {
+		log.Fatal(err)
+	}
+	_, err = verifier.Verify(ctx, token)
+	fmt.Println("before:", err)
+
+	if err := manager.EndSession(ctx, claims.Subject, claims.SessionID); err != nil { // refresh tokens too
+		log.Fatal(err)
+	}
+	_, err = verifier.Verify(ctx, token)
+	fmt.Println("after:", err)
+	// Output:
+	// before: <nil>
+	// after: sessiontoken: invalid token: revoked
+}
