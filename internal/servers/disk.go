@@ -1,4 +1,4 @@
-//go:build linux
+//go:build unix
 
 package servers
 
@@ -22,7 +22,7 @@ func MountDisk(mib int) (*Disk, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := syscall.Mount("sessiontoken", dir, "tmpfs", 0, fmt.Sprintf("size=%dm,mode=755", mib)); err != nil {
+	if err := mount(dir, mib); err != nil {
 		_ = os.Remove(dir)
 		return nil, fmt.Errorf("%w: %w", ErrNoDisk, err)
 	}
@@ -53,6 +53,6 @@ func (d *Disk) Free() error { return os.Remove(d.filler()) }
 
 // Unmount removes the disk with all that is on it.
 func (d *Disk) Unmount() {
-	_ = syscall.Unmount(d.Dir, syscall.MNT_DETACH)
+	unmount(d.Dir)
 	_ = os.Remove(d.Dir)
 }

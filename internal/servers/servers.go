@@ -300,7 +300,9 @@ func (s *Server) Thaw() error { return s.signal(syscall.SIGCONT) }
 func (s *Server) signal(sig syscall.Signal) error {
 	pid := s.cmd.Process.Pid
 	children, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%[1]d/children", pid))
-	if err != nil {
+	if errors.Is(err, os.ErrNotExist) { // not on Linux, or the server has ended
+		children, _ = exec.Command("pgrep", "-P", strconv.Itoa(pid)).Output()
+	} else if err != nil {
 		return err
 	}
 	for _, field := range append(strings.Fields(string(children)), strconv.Itoa(pid)) {
