@@ -104,7 +104,6 @@ func New(cfg Config) (*Store, error) {
 
 func (s *Store) ring() string                  { return s.tag + "ring" }
 func (s *Store) version() string               { return s.tag + "version" }
-func (s *Store) acknowledged() string          { return s.tag + "acknowledged" }
 func (s *Store) ended() string                 { return s.tag + "ended" }
 func (s *Store) family(id string) string       { return s.tag + "family:" + id }
 func (s *Store) subject(subject string) string { return s.tag + "subject:" + subject }
@@ -151,19 +150,24 @@ func (s *Store) checkVersion(ctx context.Context, doing string, writes bool) err
 	return nil
 }
 
-// run runs a script that writes, and waits for the replicas.
+// run runs a script that writes, and waits for the replicas if it has to.
 func (s *Store) run(ctx context.Context, doing string, script *redis.Script, keys []string, args ...any) (int64, error) {
 	if err := s.ready(ctx, doing, true); err != nil {
 		return 0, err
 	}
-	n, err := script.Run(ctx, s.cfg.Client, keys, args...).Int64()
-	if err != nil {
-		return 0, failed(ctx, doing, err)
-	}
-	if n > 0 {
-		if err := s.wait(ctx); err != nil {
+	if s.cfg.WaitReplicas == 0 {
+		n, err := script.Run(ctx, s.cfg.Client, keys, args...).Int64()
+		if err != nil {
 			return 0, failed(ctx, doing, err)
 		}
+		return n, nil
+	}
+	n, err := s.runAndWait(ctx, script, keys, args...)
+	if err != nil {
+		if cluster, ok := s.cfg.Client.(*redis.ClusterClient); ok {
+			cluster.ReloadState(ctx) // the keys may be elsewhere by now
+		}
+		return 0, failed(ctx, doing, err)
 	}
 	return n, nil
 }
@@ -171,40 +175,49 @@ func (s *Store) run(ctx context.Context, doing string, script *redis.Script, key
 // node is the server that has the keys: of a Cluster, one master.
 func (s *Store) node(ctx context.Context) (redis.Cmdable, error) {
 	if cluster, ok := s.cfg.Client.(*redis.ClusterClient); ok {
-		return cluster.MasterForKey(ctx, s.acknowledged())
+		return cluster.MasterForKey(ctx, s.version())
 	}
 	return s.cfg.Client, nil
 }
 
-// wait returns when the replicas have what was written before. WAIT speaks for the
-// connection that it is sent on, and a script cannot call it, so a small write and
-// the WAIT go together.
-func (s *Store) wait(ctx context.Context) error {
-	if s.cfg.WaitReplicas == 0 {
-		return nil
-	}
+// runAndWait returns when the replicas have what the script wrote, and all that was
+// written before. WAIT speaks for the connection that it is sent on: it goes with
+// the script. Sent afterwards, it could reach a server that has taken over and knows
+// nothing of the write. It is asked for also if the script found nothing to write,
+// which may be because the same was tried before and no replica had it.
+func (s *Store) runAndWait(ctx context.Context, script *redis.Script, keys []string, args ...any) (int64, error) {
 	node, err := s.node(ctx)
 	if err != nil {
-		return err
+		return 0, err
 	}
-	var got *redis.Cmd
-	_, err = node.Pipelined(ctx, func(p redis.Pipeliner) error {
-		// Its offset in the replication stream is beyond that of the write before.
-		p.Set(ctx, s.acknowledged(), 1, 0)
-		got = p.Do(ctx, "WAIT", s.cfg.WaitReplicas, s.cfg.WaitTimeout.Milliseconds())
-		return nil
-	})
-	if err != nil {
-		return err
+	run := script.EvalSha
+	for {
+		var did, have *redis.Cmd
+		_, err := node.Pipelined(ctx, func(p redis.Pipeliner) error {
+			did = run(ctx, p, keys, args...)
+			have = p.Do(ctx, "WAIT", s.cfg.WaitReplicas, s.cfg.WaitTimeout.Milliseconds())
+			return nil
+		})
+		if redis.HasErrorPrefix(err, "NOSCRIPT") {
+			run = script.Eval
+			continue
+		}
+		if err != nil {
+			return 0, err
+		}
+		n, err := did.Int64()
+		if err != nil {
+			return 0, err
+		}
+		replicas, err := have.Int()
+		if err != nil {
+			return 0, err
+		}
+		if replicas < s.cfg.WaitReplicas {
+			return 0, fmt.Errorf("%d of %d replicas have the write", replicas, s.cfg.WaitReplicas)
+		}
+		return n, nil
 	}
-	n, err := got.Int()
-	if err != nil {
-		return err
-	}
-	if n < s.cfg.WaitReplicas {
-		return fmt.Errorf("%d of %d replicas have the write", n, s.cfg.WaitReplicas)
-	}
-	return nil
 }
 
 // CheckPersistence returns an error if the server loses acknowledged writes when it

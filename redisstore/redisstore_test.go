@@ -513,6 +513,76 @@ func replicated(t *testing.T, place string) {
 	require.Eventually(t, func() bool { return s.Append(t.Context(), entry("x")) == nil }, 30*time.Second, 100*time.Millisecond)
 }
 
+// between kills a server once it has answered the first write, and sends the client
+// to another.
+type between struct {
+	once   sync.Once
+	server *servers.Server
+	at     atomic.Pointer[string]
+	next   string
+}
+
+func (b *between) after(name string) {
+	if strings.HasPrefix(name, "eval") {
+		b.once.Do(func() {
+			b.server.Kill()
+			b.at.Store(&b.next)
+		})
+	}
+}
+
+func (b *between) DialHook(next redis.DialHook) redis.DialHook { return next }
+
+func (b *between) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
+	return func(ctx context.Context, cmd redis.Cmder) error {
+		err := next(ctx, cmd)
+		if err == nil {
+			b.after(cmd.Name())
+		}
+		return err
+	}
+}
+
+func (b *between) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
+	return func(ctx context.Context, cmds []redis.Cmder) error {
+		err := next(ctx, cmds)
+		if err == nil {
+			b.after(cmds[0].Name())
+		}
+		return err
+	}
+}
+
+// A master writes, and is gone before a replica has it; another takes over, with a
+// replica of its own. The write is lost, and must not be acknowledged.
+func TestFailOverBetweenWriteAndWait(t *testing.T) {
+	first, err := servers.StartRedis(durable...)
+	installed(t, err)
+	defer first.Stop()
+	second, err := servers.StartRedis(durable...)
+	require.NoError(t, err)
+	defer second.Stop()
+	_, port := servers.Split(second.Addr)
+	replica, err := servers.StartRedis("--replicaof", "127.0.0.1 "+port)
+	require.NoError(t, err)
+	defer replica.Stop()
+	replicated(t, "one WAITother "+second.Addr)
+
+	b := &between{server: first, next: second.Addr}
+	b.at.Store(&first.Addr)
+	client := redis.NewClient(&redis.Options{Addr: "where it is", Dialer: func(ctx context.Context, network, _ string) (net.Conn, error) {
+		return (&net.Dialer{}).DialContext(ctx, network, *b.at.Load())
+	}})
+	defer client.Close()
+	client.AddHook(b)
+	s := must(redisstore.New(redisstore.Config{Client: client, WaitReplicas: 1, WaitTimeout: 100 * time.Millisecond, Logger: slog.New(slog.DiscardHandler)}))
+	require.Error(t, s.Append(t.Context(), entry("x")))
+	entries, _, _, err := s.Since(t.Context(), "")
+	require.NoError(t, err)
+	require.Empty(t, entries, "it is lost")
+	require.NoError(t, s.Append(t.Context(), entry("x")), "and repeated")
+}
+
 // failsOver is a master that is killed: a replica takes over. Afterwards, end is
 // called.
 func failsOver(master *servers.Server, after time.Duration, end func() error) faults.Fault {
