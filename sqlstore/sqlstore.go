@@ -50,6 +50,7 @@ type Store struct {
 	db      *sql.DB
 	dialect Dialect
 	ring    string
+	turn    chan struct{} // of a SQLite: held by the one that writes
 	checked atomic.Bool   // the tables are of this version
 	writes  atomic.Uint64 // after some of which what is over is deleted
 }
@@ -73,7 +74,7 @@ func New(cfg Config) (*Store, error) {
 	if cfg.Ring == "" {
 		cfg.Ring = "default"
 	}
-	return &Store{db: cfg.DB, dialect: cfg.Dialect, ring: cfg.Ring}, nil
+	return &Store{db: cfg.DB, dialect: cfg.Dialect, ring: cfg.Ring, turn: make(chan struct{}, 1)}, nil
 }
 
 // OpenSQLite opens a database file for several processes of one machine: a
@@ -96,6 +97,16 @@ func OpenPostgres(dsn string) (*sql.DB, error) { return sql.Open("pgx", dsn) }
 func (s *Store) exec(ctx context.Context, doing, query string, args ...any) (int64, error) {
 	if err := s.ready(ctx, doing); err != nil {
 		return 0, err
+	}
+	if s.dialect == SQLite {
+		// It has one writer at a time, and those that wait for it look again and
+		// again, without any order. Within a process they can wait in turn.
+		select {
+		case s.turn <- struct{}{}:
+			defer func() { <-s.turn }()
+		case <-ctx.Done():
+			return 0, s.explain(ctx, doing, ctx.Err())
+		}
 	}
 	res, err := s.db.ExecContext(ctx, query, args...)
 	if err != nil {

@@ -506,12 +506,10 @@ func TestFaultsSQLite(t *testing.T) {
 
 func TestSoak(t *testing.T) {
 	t.Run("sqlite", func(t *testing.T) {
-		t.Parallel() // most of it is waiting
 		at, _ := place(t, sqlstore.SQLite)
 		faults.Soak(t, at, nil)
 	})
 	t.Run("postgres", func(t *testing.T) {
-		t.Parallel()
 		server := start(t)
 		dsn := servers.PostgresDSN(server.Addr)
 		createSchema(t, sqlstore.Postgres, dsn)
