@@ -236,8 +236,6 @@ func Ended(t *testing.T, place, through string, faults ...Fault) {
 		back := f.Back
 		if f.Closes {
 			back = 2 * time.Second
-		}
-		if f.Closes {
 			wait(t, back, f.Name+": it answers again", answers(behind))
 		}
 		ended := false

@@ -59,10 +59,6 @@ type worker struct {
 	url      string // of its JWKS
 	out      *json.Encoder
 	outMu    sync.Mutex
-
-	rotations int
-	lastKey   string
-	keyMu     sync.Mutex
 }
 
 func newWorker(r Role, open func(place string) (Store, error)) (*worker, error) {
@@ -171,7 +167,6 @@ func (w *worker) do(r request) (a answer, err error) {
 		if a.Token, c, err = w.issuer.Issue(ctx, r.Subject, state{"Ada"}); err == nil {
 			a.Sess = c.SessionID
 		}
-		w.countRotations()
 	case "renew":
 		a.Token, _, err = w.issuer.Renew(ctx, r.Token, func(context.Context, *sessiontoken.Claims[state]) (state, error) { return state{"Ada"}, nil })
 		a.Verdict, err = verdictOf(err), nil
@@ -202,26 +197,11 @@ func (w *worker) do(r request) (a answer, err error) {
 	case "status":
 		a.Stale = w.list.Status().Err != nil
 		a.URL, a.Goroutines = w.url, runtime.NumGoroutine()
-		w.keyMu.Lock()
-		a.Rotations = w.rotations
-		w.keyMu.Unlock()
+		a.Rotations = int(w.ring.Metrics()["ring_rotations_total"])
 	default:
 		err = fmt.Errorf("no such thing as %s", r.Op)
 	}
 	return a, err
-}
-
-func (w *worker) countRotations() {
-	w.keyMu.Lock()
-	defer w.keyMu.Unlock()
-	for _, k := range w.ring.Status().Keys {
-		if k.Phase == "current" && k.KeyID != w.lastKey {
-			if w.lastKey != "" {
-				w.rotations++
-			}
-			w.lastKey = k.KeyID
-		}
-	}
 }
 
 func (w *worker) verify(token string) string {
