@@ -5,7 +5,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/sessiontoken/sessiontoken/internal/clock"
 	"github.com/sessiontoken/sessiontoken/internal/tally"
 )
 
@@ -101,7 +100,7 @@ func (r *RemoteKeys) Metrics() map[string]float64 {
 	}
 	fetches, failures := r.counted.Load()
 	return map[string]float64{
-		"jwks_age_seconds":          clock.Elapsed(since, now).Seconds(),
+		"jwks_age_seconds":          clockElapsed(since, now).Seconds(),
 		"jwks_keys":                 float64(served),
 		"jwks_fetches_total":        float64(fetches),
 		"jwks_fetch_failures_total": float64(failures),

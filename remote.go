@@ -17,7 +17,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/sessiontoken/sessiontoken/internal/clock"
 	"github.com/sessiontoken/sessiontoken/internal/flight"
 	"github.com/sessiontoken/sessiontoken/internal/tally"
 	"github.com/sessiontoken/sessiontoken/keys"
@@ -111,7 +110,7 @@ type remoteSet struct {
 	refresh time.Duration // age at which to fetch again
 }
 
-func (s *remoteSet) age(now time.Time) time.Duration { return clock.Elapsed(s.fetched, now) }
+func (s *remoteSet) age(now time.Time) time.Duration { return clockElapsed(s.fetched, now) }
 
 // remoteFetch is the outcome of a fetch.
 type remoteFetch struct {
@@ -165,7 +164,8 @@ func NewRemoteKeys(config RemoteKeysConfig) (*RemoteKeys, error) {
 		r.transport = newRemoteTransport()
 	}
 	r.cooldown = min(remoteCooldown, r.refreshEvery/4*3) // a set is never due before that: see lifetime
-	r.fetches = flight.New(timeout, r.cooldown, r.counted.Of(r.refresh))
+	fetch := r.counted.Of(r.refresh)
+	r.fetches = flight.New(flight.Config{Limit: timeout, Cooldown: r.cooldown}, func(ctx context.Context, _ *flight.Run) error { return fetch(ctx) })
 	return r, nil
 }
 
@@ -244,12 +244,12 @@ func (r *RemoteKeys) KeySet(ctx context.Context, kid string) (*keys.Set, error) 
 
 	wait, cancel := context.WithTimeout(ctx, remoteTimeout)
 	defer cancel()
-	started, err := r.fetches.Try(wait)
+	started, err := r.fetches.Try(wait, 0)
 	if !started && err == nil && r.usable(time.Now()) == nil {
 		// The last fetch was good, and yet its set is too old by now: the machine
 		// slept, or the clock was set. The cooldown has nothing to protect here,
 		// since this happens once for a good fetch.
-		err = r.fetches.Do(wait)
+		err = r.fetches.Do(wait, 0)
 	}
 	s = r.usable(time.Now())
 	switch {
@@ -271,7 +271,7 @@ func (r *RemoteKeys) overdue(s *remoteSet, now time.Time) bool {
 		return false
 	}
 	last := r.last.Load()
-	return last == nil || last.err == nil || clock.Elapsed(last.ended, now) >= r.refreshEvery
+	return last == nil || last.err == nil || clockElapsed(last.ended, now) >= r.refreshEvery
 }
 
 // has reports whether the set answers a question for kid; any set does for none.
@@ -332,7 +332,7 @@ func (r *RemoteKeys) Run(ctx context.Context) error {
 		}
 		wait := r.untilRefresh()
 		if wait <= 0 && ctx.Err() == nil {
-			_, _ = r.fetches.Try(ctx)
+			_, _ = r.fetches.Try(ctx, 0)
 			wait = r.untilRefresh()
 		}
 		if wait <= 0 { // it failed; spread those that failed together
@@ -538,4 +538,8 @@ func transportError(ctx context.Context, what string, err error) error {
 		what += ": " + op.Op + " failed"
 	}
 	return &remoteError{what, err}
+}
+
+func clockElapsed(since, now time.Time) time.Duration {
+	return max(now.Sub(since), now.Round(0).Sub(since.Round(0)))
 }

@@ -3,7 +3,6 @@ package keys
 import (
 	"time"
 
-	"github.com/sessiontoken/sessiontoken/internal/clock"
 )
 
 // Metrics returns how the ring stands and what it has done since it was made.
@@ -28,7 +27,7 @@ func (r *Ring) Metrics() map[string]float64 {
 	now := time.Now()
 	syncs, failures := r.syncs.Load()
 	m := map[string]float64{
-		"ring_age_seconds":              clock.Elapsed(r.made, now).Seconds(),
+		"ring_age_seconds":              clockElapsed(r.made, now).Seconds(),
 		"ring_keys":                     0,
 		"ring_current_key_ends_seconds": 0,
 		"ring_rotations_total":          float64(r.rotations.Load()),
@@ -39,7 +38,7 @@ func (r *Ring) Metrics() map[string]float64 {
 	if s == nil {
 		return m
 	}
-	age := clock.Elapsed(s.synced, now)
+	age := clockElapsed(s.synced, now)
 	m["ring_age_seconds"] = age.Seconds()
 	if age >= r.cfg.MaxStale {
 		return m

@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"github.com/sessiontoken/sessiontoken/internal/arg"
-	"github.com/sessiontoken/sessiontoken/internal/clock"
 	"github.com/sessiontoken/sessiontoken/internal/flight"
 	"github.com/sessiontoken/sessiontoken/internal/tally"
 )
@@ -140,7 +139,8 @@ func NewRing(cfg RingConfig) (*Ring, error) {
 		maxSkew:       cfg.MaxSkew,
 		newKey:        func() (documentKey, error) { return newDocumentKey(cfg.Algorithm, cfg.Name, r.sealed) },
 	}
-	r.syncing = flight.New(cfg.storeTimeout(), min(cfg.SyncEvery/4*3, time.Second), r.syncs.Of(r.sync))
+	sync := r.syncs.Of(r.sync)
+	r.syncing = flight.New(flight.Config{Limit: cfg.storeTimeout(), Cooldown: min(cfg.SyncEvery/4*3, time.Second)}, func(ctx context.Context, _ *flight.Run) error { return sync(ctx) })
 	return r, nil
 }
 
@@ -249,7 +249,7 @@ func (r *Ring) KeySet(ctx context.Context, kid string) (*Set, error) {
 		return nil, err
 	}
 	if _, known := s.set.Key(kid); !known && kid != "" {
-		if _, err := r.syncing.Try(ctx); err != nil {
+		if _, err := r.syncing.Try(ctx, 0); err != nil {
 			return nil, fmt.Errorf("keys: the store cannot be asked for an unknown key: %w", err)
 		}
 		s = r.state.Load()
@@ -271,7 +271,7 @@ func (r *Ring) SigningKey(ctx context.Context) (*SigningKey, error) {
 	if k, ok := s.current(time.Now()); ok {
 		return k.key, k.err
 	}
-	if _, err := r.syncing.Try(ctx); err != nil {
+	if _, err := r.syncing.Try(ctx, 0); err != nil {
 		return nil, fmt.Errorf("keys: no key may sign now, and the store cannot be asked for one: %w", err)
 	}
 	if k, ok := r.state.Load().current(time.Now()); ok {
@@ -294,7 +294,7 @@ func (s *ringState) current(now time.Time) (signer, bool) {
 func (r *Ring) fresh(ctx context.Context) (*ringState, error) {
 	s := r.state.Load()
 	if s != nil {
-		old := clock.Elapsed(s.synced, time.Now())
+		old := clockElapsed(s.synced, time.Now())
 		if old < r.cfg.SyncEvery/10*9 {
 			return s, nil
 		}
@@ -303,8 +303,8 @@ func (r *Ring) fresh(ctx context.Context) (*ringState, error) {
 			return s, nil
 		}
 	}
-	_, err := r.syncing.Try(ctx)
-	if s = r.state.Load(); s != nil && clock.Elapsed(s.synced, time.Now()) < r.cfg.MaxStale {
+	_, err := r.syncing.Try(ctx, 0)
+	if s = r.state.Load(); s != nil && clockElapsed(s.synced, time.Now()) < r.cfg.MaxStale {
 		return s, nil
 	}
 	if err == nil {
@@ -313,13 +313,13 @@ func (r *Ring) fresh(ctx context.Context) (*ringState, error) {
 	if s == nil {
 		return nil, fmt.Errorf("keys: the store has not been read yet: %w", err)
 	}
-	return nil, fmt.Errorf("keys: the store has not been read for %v: %w", clock.Elapsed(s.synced, time.Now()).Round(time.Second), err)
+	return nil, fmt.Errorf("keys: the store has not been read for %v: %w", clockElapsed(s.synced, time.Now()).Round(time.Second), err)
 }
 
 // failedLately reports whether the last sync failed, and less than SyncEvery ago.
 func (r *Ring) failedLately() bool {
 	last := r.last.Load()
-	return last != nil && last.err != nil && clock.Elapsed(last.ended, time.Now()) < r.cfg.SyncEvery
+	return last != nil && last.err != nil && clockElapsed(last.ended, time.Now()) < r.cfg.SyncEvery
 }
 
 // Run keeps the ring in step with its store, and rotates it, until ctx ends; it
@@ -328,7 +328,7 @@ func (r *Ring) failedLately() bool {
 func (r *Ring) Run(ctx context.Context) error {
 	for {
 		began := time.Now()
-		_ = r.syncing.Do(ctx) // logged by sync, and kept for Status
+		_ = r.syncing.Do(ctx, 0) // logged by sync, and kept for Status
 		// Early enough that no call has to wait for it, and at random, so that
 		// replicas started together spread out.
 		wait := r.cfg.SyncEvery/4*3 + rand.N(r.cfg.SyncEvery/8+1) - time.Since(began)
@@ -557,4 +557,8 @@ func (r *Ring) Status() Status {
 		})
 	}
 	return st
+}
+
+func clockElapsed(since, now time.Time) time.Duration {
+	return max(now.Sub(since), now.Round(0).Sub(since.Round(0)))
 }

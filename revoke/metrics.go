@@ -1,10 +1,6 @@
 package revoke
 
-import (
-	"time"
-
-	"github.com/sessiontoken/sessiontoken/internal/clock"
-)
+import "time"
 
 // Metrics returns how the list stands and what it has done since it was made.
 // The names are fixed, and those that end in _total only grow:
@@ -30,7 +26,7 @@ func (l *List) Metrics() map[string]float64 {
 	}
 	reads, failures := l.reads.Load()
 	return map[string]float64{
-		"revocation_age_seconds":          clock.Elapsed(since, time.Now()).Seconds(),
+		"revocation_age_seconds":          clockElapsed(since, time.Now()).Seconds(),
 		"revocation_entries":              float64(l.entries()),
 		"revocation_reads_total":          float64(reads),
 		"revocation_read_failures_total":  float64(failures),

@@ -23,7 +23,6 @@ import (
 	"time"
 
 	"github.com/sessiontoken/sessiontoken/internal/arg"
-	"github.com/sessiontoken/sessiontoken/internal/clock"
 	"github.com/sessiontoken/sessiontoken/internal/flight"
 	"github.com/sessiontoken/sessiontoken/internal/tally"
 )
@@ -164,7 +163,8 @@ func NewList(cfg Config) (*List, error) {
 		cfg.Logger = slog.Default()
 	}
 	l := &List{cfg: cfg, made: time.Now(), sessions: newTable(), subjects: newTable(), keys: newTable()}
-	l.syncing = flight.New(0, cfg.SyncEvery/2, l.reads.Of(l.sync))
+	sync := l.reads.Of(l.sync)
+	l.syncing = flight.New(flight.Config{Limit: time.Hour, Cooldown: cfg.SyncEvery / 2}, func(ctx context.Context, _ *flight.Run) error { return sync(ctx) })
 	return l, nil
 }
 
@@ -198,7 +198,7 @@ func (l *List) Revoked(ctx context.Context, sessionID, subject, keyID string, be
 func (l *List) refresh(ctx context.Context) error {
 	timed, cancel := context.WithTimeout(ctx, l.timeout())
 	defer cancel()
-	_, err := l.syncing.Try(timed)
+	_, err := l.syncing.Try(timed, 0)
 	switch {
 	case l.fresh():
 		return nil
@@ -215,7 +215,7 @@ func (l *List) fresh() bool {
 	if synced == nil {
 		return false
 	}
-	old := clock.Elapsed(*synced, time.Now())
+	old := clockElapsed(*synced, time.Now())
 	if old > 2*l.cfg.SyncEvery {
 		l.syncing.Go() // Run does that, if it runs
 	}
@@ -336,7 +336,7 @@ func (l *List) sweep() {
 func (l *List) Run(ctx context.Context) error {
 	for {
 		began := time.Now()
-		_ = l.syncing.Do(ctx) // logged by sync, and kept for Status
+		_ = l.syncing.Do(ctx, 0) // logged by sync, and kept for Status
 		wait := l.cfg.SyncEvery - rand.N(l.cfg.SyncEvery/8+1) - time.Since(began)
 		if err := l.pause(ctx, max(wait, l.cfg.SyncEvery/4)); err != nil {
 			return err
@@ -460,4 +460,8 @@ func (l *List) entries() int {
 		n++
 	}
 	return n
+}
+
+func clockElapsed(since, now time.Time) time.Duration {
+	return max(now.Sub(since), now.Round(0).Sub(since.Round(0)))
 }

@@ -1,11 +1,92 @@
-// Package clock tells how old things are.
+// Package clock reads this machine's clocks, and is the one place in which
+// times are subtracted: a test forbids time.Now, time.Since, time.Until and
+// Time.Sub everywhere else in what ships.
+//
+// There are two clocks. The wall clock can be wrong by any amount, and it can
+// jump. The steady clock is the monotonic one: it never jumps, and it stands
+// still while the machine is suspended.
 package clock
 
-import "time"
+import (
+	"sync"
+	"sync/atomic"
+	"time"
+)
 
-// Elapsed is the larger of the times between since and now by the monotonic and
-// by the wall clock: the first stands still while a machine is suspended, the
-// second can be set back.
-func Elapsed(since, now time.Time) time.Duration {
-	return max(now.Sub(since), now.Round(0).Sub(since.Round(0)))
+// Clock is the clock of one machine. Its zero value is a right one. What a
+// constructor builds keeps the clock that [Here] returned then.
+type Clock struct {
+	wrong atomic.Int64 // how far the wall clock is ahead, in nanoseconds; tests alone set it
 }
+
+// Instant is a reading of both clocks. The zero Instant is before all others.
+type Instant struct {
+	steady time.Time // with its monotonic reading; never shifted
+	wall   int64     // Unix nanoseconds
+}
+
+var (
+	machine Clock
+	using   sync.Mutex
+	here    atomic.Pointer[Clock]
+)
+
+// Here returns this machine's clock.
+func Here() *Clock {
+	if c := here.Load(); c != nil {
+		return c
+	}
+	return &machine
+}
+
+// As runs f as on a machine with clock c: what f constructs keeps it. It is for
+// tests of machines whose clocks differ.
+func As(c *Clock, f func()) {
+	using.Lock()
+	defer using.Unlock()
+	defer here.Store(here.Swap(c))
+	f()
+}
+
+// SetAhead makes the wall clock jump, to be ahead of the right one by d.
+func (c *Clock) SetAhead(d time.Duration) { c.wrong.Store(int64(d)) }
+
+// Now returns what the wall clock says, without a monotonic reading, in UTC.
+func (c *Clock) Now() time.Time {
+	return time.Now().Round(0).UTC().Add(time.Duration(c.wrong.Load()))
+}
+
+// Read reads both clocks.
+func (c *Clock) Read() Instant {
+	now := time.Now()
+	return Instant{now, now.UnixNano() + c.wrong.Load()}
+}
+
+// IsZero reports whether i is the zero Instant.
+func (i Instant) IsZero() bool { return i.steady.IsZero() }
+
+// Wall returns what the wall clock said at i; the zero time for the zero
+// Instant.
+func (i Instant) Wall() time.Time {
+	if i.IsZero() {
+		return time.Time{}
+	}
+	return time.Unix(0, i.wall).UTC()
+}
+
+// Steady returns the time since i by the steady clock alone.
+func (c *Clock) Steady(i Instant) time.Duration { return time.Since(i.steady) }
+
+// Age returns the time since i by the clock that says more: the steady one
+// stands still while the machine is suspended, the wall clock can be set back.
+func (c *Clock) Age(i Instant) time.Duration {
+	now := c.Read()
+	return max(now.steady.Sub(i.steady), time.Duration(now.wall-i.wall))
+}
+
+// SteadyBetween returns the time from a to b by the steady clock alone.
+func SteadyBetween(a, b Instant) time.Duration { return b.steady.Sub(a.steady) }
+
+// Between returns the time from a to b, which come from one clock: two claims
+// of one token, two times of one store.
+func Between(a, b time.Time) time.Duration { return b.Round(0).Sub(a.Round(0)) }

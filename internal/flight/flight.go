@@ -1,130 +1,293 @@
-// Package flight runs one function at a time for many callers, and not too often.
+// Package flight runs one function for many callers: one run at a time, not too
+// often, and never in anybody's way.
 //
-// It is what stands between a flood of callers and a slow or hostile far side: a key server, a store.
-// Callers that come while a run is under way share its outcome; callers that come soon after it are held off
-// by a cooldown that counts from the start of the run and does not care how the run ended.
+// It stands between a flood of callers and a slow or hostile far side, such as a
+// store or a key server:
+//
+//   - Callers that come while a run is under way share its outcome.
+//   - A caller says how long it waits at most, whatever the function does.
+//   - A run past its limit has failed, for every caller. If its function does
+//     not return, the run is abandoned, and up to three abandoned runs do not
+//     keep a new one from starting.
+//   - What an abandoned run brings in the end is dropped: see [Run.Commit].
+//   - After a failure a pause begins, which grows with each further failure and
+//     has jitter; callers meanwhile get the last error at once.
 package flight
 
 import (
 	"context"
 	"errors"
+	"math/rand/v2"
 	"sync"
 	"time"
+
+	"github.com/sessiontoken/sessiontoken/internal/clock"
 )
 
-// ErrPanic is the outcome of a run whose function panicked or ended its goroutine. It does not say with what: the
-// value may hold what must not be logged.
-var ErrPanic = errors.New("flight: the function panicked")
+var (
+	// ErrPanic is the outcome of a run whose function panicked or ended its
+	// goroutine. It does not say with what: the value may hold a secret.
+	ErrPanic = errors.New("flight: the function panicked")
+	// ErrLate is the outcome of a run that passed its limit.
+	ErrLate = errors.New("flight: no answer within the limit")
+	// ErrWaited says that the caller's time is over and the run goes on.
+	ErrWaited = errors.New("flight: no answer yet")
+	// ErrStuck says that too many runs hang for another one to start.
+	ErrStuck = errors.New("flight: earlier runs hang")
+)
 
-// Group runs one function at a time. Callers that come while it runs share its outcome, and [Group.Try] and
-// [Group.Go] start it at most once per cooldown however it ends. A Group is safe for concurrent use; it is made
-// by [New] and must not be copied.
+// maxAbandoned is how many runs may hang before no other one starts.
+const maxAbandoned = 3
+
+// Config says how a [Group] runs its function.
+type Config struct {
+	// Limit is how long a run may take, from its start or its last Commit.
+	// Required.
+	Limit time.Duration
+	// Cooldown is the least time between the starts of two runs, whatever their
+	// outcome, for Try and Go. 0 means none.
+	Cooldown time.Duration
+	// Pause is how long after a failed run no other one starts, except by Do. It
+	// doubles with each further failure, up to MaxPause, and is lengthened at
+	// random by up to a quarter. 0 means none.
+	Pause, MaxPause time.Duration
+	// Ended is told of each outcome once, in the order of the runs: for logs and
+	// metrics. A run that is abandoned has ended with ErrLate. Optional.
+	Ended func(err error)
+}
+
+// Group runs one function. It is safe for concurrent use; it is made by [New]
+// and must not be copied.
 type Group struct {
-	timeout, cooldown time.Duration
-	fn                func(ctx context.Context) error
+	cfg   Config
+	clock *clock.Clock
+	fn    func(ctx context.Context, r *Run) error
 
-	mu    sync.Mutex
-	run   *run      // the run under way, or nil
-	began time.Time // start of the last run; zero if there was none
-	err   error     // outcome of the last finished run
+	telling sync.Mutex // around cfg.Ended
+
+	mu        sync.Mutex
+	run       *Run // the run under way, or nil
+	started   uint64
+	began     clock.Instant // start of the last run
+	failed    clock.Instant // end of the last run, if it failed
+	pause     time.Duration // how long no other one starts then
+	failures  int           // in a row
+	abandoned int           // functions that have not returned
+	err       error         // outcome of the last run
 }
 
-// run is one call of the function. err is written before done is closed.
-type run struct {
-	done chan struct{}
-	err  error
+// Run is one call of the function.
+type Run struct {
+	group  *Group
+	number uint64
+	cancel context.CancelFunc
+	limit  *time.Timer
+	done   chan struct{}
+	err    error // set before done is closed
+	over   bool  // it has an outcome; group.mu
 }
 
-// New returns a Group for fn. Each run of fn gets a context of its own that ends after timeout (0 or less = never);
-// no caller's context reaches it. fn should return when its context ends: until it does, no other run starts.
-// cooldown is the least time between the starts of two runs by [Group.Try] and [Group.Go] (0 or less = none).
-func New(timeout, cooldown time.Duration, fn func(ctx context.Context) error) *Group {
-	return &Group{timeout: timeout, cooldown: cooldown, fn: fn}
+// New returns a Group for fn. fn is called with a context of its own, which ends
+// with the limit; no caller's context reaches it.
+func New(cfg Config, fn func(ctx context.Context, r *Run) error) *Group {
+	return &Group{cfg: cfg, clock: clock.Here(), fn: fn}
 }
 
-// Do starts the function, or joins the run under way, and waits for its end or for the end of ctx. It ignores the
-// cooldown, but what it starts counts for the cooldown of the other calls.
-//
-// It returns the run's error, or ctx.Err(): a caller that gives up neither stops the run nor fails the
-// others. A panic in the function becomes [ErrPanic]. A joined run may have begun before the call of Do: what it
-// read may be older than the call.
-func (g *Group) Do(ctx context.Context) error {
-	g.mu.Lock()
-	r := g.run
-	if r == nil {
-		r = g.start()
+// Commit calls f, which makes what the run has read so far count, and grants the
+// run its limit anew. It returns false, and does not call f, if the run was
+// abandoned: a later one may have read something newer. f must not block, nor
+// use the Group.
+func (r *Run) Commit(f func()) bool {
+	r.group.mu.Lock()
+	defer r.group.mu.Unlock()
+	if r.over {
+		return false
 	}
-	g.mu.Unlock()
-	return r.wait(ctx)
+	f()
+	r.limit.Reset(r.group.cfg.Limit)
+	return true
 }
 
-// Try is [Group.Do] held to the cooldown. If no run is under way and the last one began less than the cooldown
-// ago, it returns at once with started == false and the error of that last run. Otherwise it starts or joins a run
-// and returns started == true with what Do would have returned.
-func (g *Group) Try(ctx context.Context) (started bool, err error) {
+// Do joins the run under way or starts one, ignoring cooldown and pause, and
+// waits for its outcome, no longer than atMost (0 means as long as it takes) and
+// ctx. A caller that gives up with [ErrWaited] or ctx's error stops nothing. A
+// joined run may have begun before the call.
+func (g *Group) Do(ctx context.Context, atMost time.Duration) error {
 	g.mu.Lock()
-	r := g.run
-	if r == nil {
-		if g.cooling() {
-			err = g.err
+	r, err := g.join()
+	g.mu.Unlock()
+	if err != nil {
+		return err
+	}
+	return r.wait(ctx, atMost)
+}
+
+// Try is [Group.Do] held to cooldown and pause: if no run is under way and none
+// may start, it returns at once with started == false and the outcome of the
+// last run.
+func (g *Group) Try(ctx context.Context, atMost time.Duration) (started bool, err error) {
+	g.mu.Lock()
+	if g.run == nil && (g.cooling() || g.pausing() > 0) {
+		err = g.err
+		g.mu.Unlock()
+		return false, err
+	}
+	r, err := g.join()
+	g.mu.Unlock()
+	if err != nil {
+		return false, err
+	}
+	return true, r.wait(ctx, atMost)
+}
+
+// After waits for the outcome of a run that begins after the call, shared with
+// all callers of that moment. It ignores the cooldown; in the pause after a
+// failure it returns the last error at once.
+func (g *Group) After(ctx context.Context, atMost time.Duration) error {
+	began := g.clock.Read()
+	g.mu.Lock()
+	seen := g.started
+	g.mu.Unlock()
+	for {
+		g.mu.Lock()
+		if g.run == nil && g.started == seen && g.pausing() > 0 {
+			err := g.err
 			g.mu.Unlock()
-			return false, err
+			return err
 		}
-		r = g.start()
+		r, err := g.join()
+		g.mu.Unlock()
+		if err != nil {
+			return err
+		}
+		left := atMost
+		if atMost > 0 {
+			if left -= g.clock.Steady(began); left <= 0 {
+				return ErrWaited
+			}
+		}
+		err = r.wait(ctx, left)
+		if r.number > seen || errors.Is(err, ErrWaited) || ctx.Err() != nil {
+			return err
+		}
+		if err != nil { // the run before ours failed: the store is down
+			return err
+		}
 	}
-	g.mu.Unlock()
-	return true, r.wait(ctx)
 }
 
-// Go starts a run in the background if none is under way and the cooldown allows it. It never blocks.
+// Go starts a run in the background if none is under way and cooldown and pause
+// allow it. It never blocks.
 func (g *Group) Go() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if g.run == nil && !g.cooling() {
-		g.start()
+	if g.run == nil && !g.cooling() && g.pausing() <= 0 {
+		_, _ = g.join()
 	}
 }
 
-// cooling reports whether the last run began less than the cooldown ago. g.mu is held.
+// Failing returns the error of the last run, nil if it succeeded or there was
+// none, and how long no other one starts.
+func (g *Group) Failing() (err error, pause time.Duration) { //nolint:staticcheck // the error is the subject
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.err, max(0, g.pausing())
+}
+
+// cooling reports whether the last run began less than the cooldown ago. g.mu is
+// held, as for all that follow.
 func (g *Group) cooling() bool {
-	return !g.began.IsZero() && time.Since(g.began) < g.cooldown
+	return !g.began.IsZero() && g.clock.Age(g.began) < g.cfg.Cooldown
 }
 
-// start begins a run. g.mu is held and no run is under way.
-func (g *Group) start() *run {
-	r := &run{done: make(chan struct{}), err: ErrPanic}
-	g.run, g.began = r, time.Now()
-	go g.call(r)
-	return r
-}
-
-// call runs the function and records its outcome, which stays ErrPanic unless the function returned.
-func (g *Group) call(r *run) {
-	ctx, cancel := context.Background(), context.CancelFunc(func() {})
-	if g.timeout > 0 {
-		ctx, cancel = context.WithTimeout(ctx, g.timeout)
+// pausing is how much is left of the pause after a failure.
+func (g *Group) pausing() time.Duration {
+	if g.failed.IsZero() {
+		return 0
 	}
+	return g.pause - g.clock.Age(g.failed)
+}
+
+// join returns the run under way, or starts one.
+func (g *Group) join() (*Run, error) {
+	if g.run != nil {
+		return g.run, nil
+	}
+	if g.abandoned >= maxAbandoned {
+		return nil, ErrStuck
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	g.started++
+	r := &Run{group: g, number: g.started, cancel: cancel, done: make(chan struct{})}
+	g.run, g.began = r, g.clock.Read()
+	r.limit = time.AfterFunc(g.cfg.Limit, func() { g.end(r, ErrLate, false) })
+	go g.call(ctx, r)
+	return r, nil
+}
+
+// call runs the function. Its outcome is ErrPanic unless it returned.
+func (g *Group) call(ctx context.Context, r *Run) {
+	err := ErrPanic
 	defer func() {
 		_ = recover() // its value is dropped on purpose: see ErrPanic
-		cancel()
-		g.mu.Lock()
-		g.run, g.err = nil, r.err
-		g.mu.Unlock()
-		close(r.done)
+		g.end(r, err, true)
 	}()
-	r.err = g.fn(ctx)
+	err = g.fn(ctx, r)
 }
 
-// wait returns the outcome of the run. An outcome that is there wins over a context that has ended too.
-func (r *run) wait(ctx context.Context) error {
+// end records an outcome: the function's, or that the run is late.
+func (g *Group) end(r *Run, err error, returned bool) {
+	g.telling.Lock()
+	defer g.telling.Unlock()
+	g.mu.Lock()
+	if r.over {
+		if returned {
+			g.abandoned--
+		}
+		g.mu.Unlock()
+		return
+	}
+	r.over, r.err = true, err
+	g.run, g.err = nil, err
+	if !returned {
+		g.abandoned++
+	}
+	if err == nil {
+		g.failures, g.failed, g.pause = 0, clock.Instant{}, 0
+	} else {
+		g.failed = g.clock.Read()
+		g.pause = min(g.cfg.Pause<<min(g.failures, 20), max(g.cfg.Pause, g.cfg.MaxPause))
+		g.pause += rand.N(g.pause/4 + 1)
+		g.failures++
+	}
+	r.limit.Stop()
+	g.mu.Unlock()
+	r.cancel()
+	if g.cfg.Ended != nil {
+		g.cfg.Ended(err)
+	}
+	close(r.done)
+}
+
+// wait returns the outcome of the run. One that is there wins over a context
+// that has ended too.
+func (r *Run) wait(ctx context.Context, atMost time.Duration) error {
 	select {
 	case <-r.done:
 		return r.err
 	default:
 	}
+	var over <-chan time.Time
+	if atMost > 0 {
+		t := time.NewTimer(atMost)
+		defer t.Stop()
+		over = t.C
+	}
 	select {
 	case <-r.done:
 		return r.err
+	case <-over:
+		return ErrWaited
 	case <-ctx.Done():
 		return ctx.Err()
 	}
