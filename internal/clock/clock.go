@@ -79,9 +79,11 @@ func (c *Clock) Steady(i Instant) time.Duration { return time.Since(i.steady) }
 
 // Age returns the time since i by the clock that says more: the steady one
 // stands still while the machine is suspended, the wall clock can be set back.
-func (c *Clock) Age(i Instant) time.Duration {
-	now := c.Read()
-	return max(now.steady.Sub(i.steady), time.Duration(now.wall-i.wall))
+func (c *Clock) Age(i Instant) time.Duration { return AgeBetween(i, c.Read()) }
+
+// AgeBetween returns the time from a to b by the clock that says more.
+func AgeBetween(a, b Instant) time.Duration {
+	return max(SteadyBetween(a, b), time.Duration(b.wall-a.wall))
 }
 
 // SteadyBetween returns the time from a to b by the steady clock alone.

@@ -77,15 +77,20 @@ func (v *View) AtLeast(t time.Time) {
 // Now returns the latest time that the store's clock has certainly reached, in
 // UTC, and false if the view knows nothing yet.
 func (v *View) Now() (time.Time, bool) {
+	return v.At(v.clock.Read())
+}
+
+// At is Now for a caller that has read the clock a moment ago.
+func (v *View) At(i Instant) (time.Time, bool) {
 	l := v.last.Load()
 	if l == nil {
 		return time.Time{}, false
 	}
-	return time.Unix(0, v.now(l)).UTC(), true
+	return time.Unix(0, l.now(i)).UTC(), true
 }
 
-func (v *View) now(l *told) int64 {
-	return max(l.floor, l.lower+int64(v.clock.Steady(l.at)))
+func (l *told) now(i Instant) int64 {
+	return max(l.floor, l.lower+int64(SteadyBetween(l.at, i)))
 }
 
 // Upper returns a time that the store's clock has certainly not passed, in UTC,
@@ -95,7 +100,8 @@ func (v *View) Upper() (time.Time, bool) {
 	if l == nil {
 		return time.Time{}, false
 	}
-	return time.Unix(0, max(v.now(l), l.upper+int64(v.clock.Steady(l.at)))).UTC(), true
+	now := v.clock.Read()
+	return time.Unix(0, max(l.now(now), l.upper+int64(SteadyBetween(l.at, now)))).UTC(), true
 }
 
 // Offset returns how far the wall clock of this machine is ahead of the store's

@@ -1,5 +1,5 @@
 // Package flight runs one function for many callers: one run at a time, not too
-// often, and never in anybody's way.
+// often, and without making a caller wait for longer than it wants to.
 //
 // It stands between a flood of callers and a slow or hostile far side, such as a
 // store or a key server:
@@ -36,8 +36,14 @@ var (
 	ErrStuck = errors.New("flight: earlier runs hang")
 )
 
-// maxAbandoned is how many runs may hang before no other one starts.
-const maxAbandoned = 3
+const (
+	// maxAbandoned is how many runs may hang before no other one starts.
+	maxAbandoned = 3
+	// tellTime is how long callers wait for Ended at most.
+	tellTime = 100 * time.Millisecond
+	// maxUntold is how many outcomes are kept for an Ended that hangs.
+	maxUntold = 100
+)
 
 // Config says how a [Group] runs its function.
 type Config struct {
@@ -51,8 +57,11 @@ type Config struct {
 	// doubles with each further failure, up to MaxPause, and is lengthened at
 	// random by up to a quarter. 0 means none.
 	Pause, MaxPause time.Duration
-	// Ended is told of each outcome once, in the order of the runs: for logs and
-	// metrics. A run that is abandoned has ended with ErrLate. Optional.
+	// Ended is told of each outcome once, in the order of the runs and before the
+	// callers are: for logs and metrics. A run that is abandoned has ended with
+	// ErrLate. An Ended that hangs delays callers by 100 ms; it is told what it
+	// misses meanwhile later, up to 100 outcomes. A panic in it is dropped.
+	// Optional.
 	Ended func(err error)
 }
 
@@ -63,17 +72,24 @@ type Group struct {
 	clock *clock.Clock
 	fn    func(ctx context.Context, r *Run) error
 
-	telling sync.Mutex // around cfg.Ended
-
 	mu        sync.Mutex
-	run       *Run // the run under way, or nil
-	started   uint64
+	run       *Run          // the run under way, or nil
+	started   uint64        // number of the last run
+	ended     uint64        // number of the last run that has an outcome
 	began     clock.Instant // start of the last run
 	failed    clock.Instant // end of the last run, if it failed
 	pause     time.Duration // how long no other one starts then
 	failures  int           // in a row
 	abandoned int           // functions that have not returned
-	err       error         // outcome of the last run
+	err       error         // outcome of the run numbered ended
+	untold    []outcome     // what cfg.Ended has still to be told
+	telling   bool          // a goroutine tells it
+}
+
+// outcome is that of a run, and release tells its callers.
+type outcome struct {
+	err     error
+	release func()
 }
 
 // Run is one call of the function.
@@ -82,6 +98,7 @@ type Run struct {
 	number uint64
 	cancel context.CancelFunc
 	limit  *time.Timer
+	since  clock.Instant // its start, or its last Commit; group.mu
 	done   chan struct{}
 	err    error // set before done is closed
 	over   bool  // it has an outcome; group.mu
@@ -104,6 +121,7 @@ func (r *Run) Commit(f func()) bool {
 		return false
 	}
 	f()
+	r.since = r.group.clock.Read()
 	r.limit.Reset(r.group.cfg.Limit)
 	return true
 }
@@ -141,38 +159,39 @@ func (g *Group) Try(ctx context.Context, atMost time.Duration) (started bool, er
 }
 
 // After waits for the outcome of a run that begins after the call, shared with
-// all callers of that moment. It ignores the cooldown; in the pause after a
-// failure it returns the last error at once.
+// all callers of that moment. It ignores the cooldown. It returns an error at
+// once in the pause after a failure, and when the run that was under way at the
+// call fails.
 func (g *Group) After(ctx context.Context, atMost time.Duration) error {
 	began := g.clock.Read()
 	g.mu.Lock()
 	seen := g.started
-	g.mu.Unlock()
-	for {
-		g.mu.Lock()
-		if g.run == nil && g.started == seen && g.pausing() > 0 {
+	for first := true; ; first = false {
+		if g.ended > seen || first && g.run == nil && g.pausing() > 0 {
 			err := g.err
 			g.mu.Unlock()
 			return err
+		}
+		if err := ctx.Err(); err != nil && !first {
+			g.mu.Unlock()
+			return err
+		}
+		left := atMost
+		if atMost > 0 {
+			if left -= g.clock.Steady(began); left <= 0 {
+				g.mu.Unlock()
+				return ErrWaited
+			}
 		}
 		r, err := g.join()
 		g.mu.Unlock()
 		if err != nil {
 			return err
 		}
-		left := atMost
-		if atMost > 0 {
-			if left -= g.clock.Steady(began); left <= 0 {
-				return ErrWaited
-			}
-		}
-		err = r.wait(ctx, left)
-		if r.number > seen || errors.Is(err, ErrWaited) || ctx.Err() != nil {
+		if err = r.wait(ctx, left); err != nil || r.number > seen {
 			return err
 		}
-		if err != nil { // the run before ours failed: the store is down
-			return err
-		}
+		g.mu.Lock()
 	}
 }
 
@@ -186,12 +205,12 @@ func (g *Group) Go() {
 	}
 }
 
-// Failing returns the error of the last run, nil if it succeeded or there was
-// none, and how long no other one starts.
-func (g *Group) Failing() (err error, pause time.Duration) { //nolint:staticcheck // the error is the subject
+// Failing returns how long no other run starts, and the error of the last one: nil
+// if it succeeded, or there was none.
+func (g *Group) Failing() (pause time.Duration, err error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	return g.err, max(0, g.pausing())
+	return max(0, g.pausing()), g.err
 }
 
 // cooling reports whether the last run began less than the cooldown ago. g.mu is
@@ -218,8 +237,9 @@ func (g *Group) join() (*Run, error) {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	g.started++
-	r := &Run{group: g, number: g.started, cancel: cancel, done: make(chan struct{})}
-	g.run, g.began = r, g.clock.Read()
+	g.began = g.clock.Read()
+	r := &Run{group: g, number: g.started, cancel: cancel, since: g.began, done: make(chan struct{})}
+	g.run = r
 	r.limit = time.AfterFunc(g.cfg.Limit, func() { g.end(r, ErrLate, false) })
 	go g.call(ctx, r)
 	return r, nil
@@ -237,36 +257,80 @@ func (g *Group) call(ctx context.Context, r *Run) {
 
 // end records an outcome: the function's, or that the run is late.
 func (g *Group) end(r *Run, err error, returned bool) {
-	g.telling.Lock()
-	defer g.telling.Unlock()
 	g.mu.Lock()
-	if r.over {
+	switch {
+	case r.over:
 		if returned {
 			g.abandoned--
 		}
 		g.mu.Unlock()
 		return
+	case !returned && g.clock.Steady(r.since) < g.cfg.Limit: // Commit was quicker than the timer
+		g.mu.Unlock()
+		return
 	}
 	r.over, r.err = true, err
-	g.run, g.err = nil, err
+	g.run, g.ended, g.err = nil, r.number, err
 	if !returned {
 		g.abandoned++
 	}
 	if err == nil {
 		g.failures, g.failed, g.pause = 0, clock.Instant{}, 0
 	} else {
-		g.failed = g.clock.Read()
-		g.pause = min(g.cfg.Pause<<min(g.failures, 20), max(g.cfg.Pause, g.cfg.MaxPause))
-		g.pause += rand.N(g.pause/4 + 1)
+		g.failed, g.pause = g.clock.Read(), g.nextPause()
 		g.failures++
 	}
 	r.limit.Stop()
+	if g.cfg.Ended == nil || len(g.untold) == maxUntold {
+		g.mu.Unlock()
+		r.cancel()
+		close(r.done)
+		return
+	}
+	release := sync.OnceFunc(func() { close(r.done) })
+	late := time.AfterFunc(tellTime, release)
+	g.untold = append(g.untold, outcome{err, func() { late.Stop(); release() }})
 	g.mu.Unlock()
 	r.cancel()
-	if g.cfg.Ended != nil {
-		g.cfg.Ended(err)
+	g.tell()
+}
+
+// nextPause is the pause after one more failure.
+func (g *Group) nextPause() time.Duration {
+	pause := g.cfg.Pause
+	if pause <= 0 {
+		return 0
 	}
-	close(r.done)
+	for range g.failures {
+		if pause >= g.cfg.MaxPause/2 {
+			pause = max(g.cfg.Pause, g.cfg.MaxPause)
+			break
+		}
+		pause *= 2
+	}
+	return pause + rand.N(pause/4+1)
+}
+
+// tell tells cfg.Ended what it has not been told, unless another goroutine does.
+func (g *Group) tell() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.telling {
+		return
+	}
+	g.telling = true
+	defer func() { g.telling = false }() // also if Ended ends its goroutine
+	for len(g.untold) > 0 {
+		o := g.untold[0]
+		g.untold = g.untold[1:]
+		func() {
+			g.mu.Unlock()
+			defer g.mu.Lock()
+			defer o.release()
+			defer func() { _ = recover() }()
+			g.cfg.Ended(o.err)
+		}()
+	}
 }
 
 // wait returns the outcome of the run. One that is there wins over a context
@@ -283,12 +347,19 @@ func (r *Run) wait(ctx context.Context, atMost time.Duration) error {
 		defer t.Stop()
 		over = t.C
 	}
+	var err error
 	select {
 	case <-r.done:
 		return r.err
 	case <-over:
-		return ErrWaited
+		err = ErrWaited
 	case <-ctx.Done():
-		return ctx.Err()
+		err = ctx.Err()
+	}
+	select {
+	case <-r.done:
+		return r.err
+	default:
+		return err
 	}
 }

@@ -1,15 +1,18 @@
 package jws_test
 
 import (
+	"bytes"
 	"crypto"
 	"crypto/ecdsa"
 	"crypto/ed25519"
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/rsa"
+	"encoding/asn1"
 	"encoding/base64"
 	"errors"
 	"io"
+	"math/big"
 	"strings"
 	"testing"
 
@@ -272,4 +275,54 @@ func TestES256Length(t *testing.T) {
 		seen[string(sig[:32])] = true
 	}
 	require.NotZero(t, short, "no signature had a leading zero")
+}
+
+// TestES256HasTheSmallerS: of the two valid signatures with one r, Sign returns
+// the one with the smaller s, whichever a signer made. Verify takes both, and
+// IsCanonical tells them apart.
+func TestES256HasTheSmallerS(t *testing.T) {
+	order := elliptic.P256().Params().N
+	half := new(big.Int).Rsh(order, 1)
+	other := func(s *big.Int) *big.Int { return new(big.Int).Sub(order, s) }
+	type pair struct{ R, S *big.Int }
+	// rewrite makes an external signer return the smaller or the larger s.
+	rewrite := func(larger bool) func([]byte) ([]byte, error) {
+		return func(der []byte) ([]byte, error) {
+			var p pair
+			if _, err := asn1.Unmarshal(der, &p); err != nil {
+				return nil, err
+			}
+			if (p.S.Cmp(half) > 0) != larger {
+				p.S = other(p.S)
+			}
+			return asn1.Marshal(p)
+		}
+	}
+	key := signers(t)["ES256"]
+	for name, signer := range map[string]crypto.Signer{
+		"own": key, "external": hidden{signer: key},
+		"external, smaller": hidden{key, rewrite(false)}, "external, larger": hidden{key, rewrite(true)},
+	} {
+		t.Run(name, func(t *testing.T) {
+			for range 200 {
+				sig, err := jws.Sign("ES256", signer, "input")
+				require.NoError(t, err)
+				s := new(big.Int).SetBytes(sig[32:])
+				require.LessOrEqual(t, s.Cmp(half), 0)
+				require.True(t, jws.IsCanonical("ES256", sig))
+				require.NoError(t, jws.Verify("ES256", key.Public(), "input", sig))
+				other(s).FillBytes(sig[32:])
+				require.False(t, jws.IsCanonical("ES256", sig))
+				require.NoError(t, jws.Verify("ES256", key.Public(), "input", sig), "the byte layer takes either")
+			}
+		})
+	}
+	for s, want := range map[*big.Int]bool{
+		big.NewInt(1): true, half: true, new(big.Int).Add(half, big.NewInt(1)): false, new(big.Int).Sub(order, big.NewInt(1)): false,
+	} {
+		sig := make([]byte, 64)
+		s.FillBytes(sig[32:])
+		require.Equal(t, want, jws.IsCanonical("ES256", sig), "%x", s)
+	}
+	require.True(t, jws.IsCanonical("EdDSA", bytes.Repeat([]byte{0xff}, 64)))
 }

@@ -1,6 +1,7 @@
 package jws
 
 import (
+	"bytes"
 	"crypto"
 	"crypto/ecdsa"
 	"crypto/ed25519"
@@ -61,7 +62,49 @@ func (es256) Sign(input string, key any) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	return rawECDSA(der)
+	sig, err := rawECDSA(der)
+	if err != nil {
+		return nil, err
+	}
+	lowerS(sig)
+	return sig, nil
+}
+
+// The order of P-256 (n of FIPS 186-5), and half of it, rounded down.
+var (
+	orderP256 = [32]byte{
+		0xff, 0xff, 0xff, 0xff, 0x00, 0x00, 0x00, 0x00, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff,
+		0xbc, 0xe6, 0xfa, 0xad, 0xa7, 0x17, 0x9e, 0x84, 0xf3, 0xb9, 0xca, 0xc2, 0xfc, 0x63, 0x25, 0x51,
+	}
+	halfP256 = [32]byte{
+		0x7f, 0xff, 0xff, 0xff, 0x80, 0x00, 0x00, 0x00, 0x7f, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff,
+		0xde, 0x73, 0x7d, 0x56, 0xd3, 0x8b, 0xcf, 0x42, 0x79, 0xdc, 0xe5, 0x61, 0x7e, 0x31, 0x92, 0xa8,
+	}
+)
+
+// IsCanonical reports whether sig is of the one form in which [Sign] writes
+// signatures under alg. Of the two ES256 signatures (r, s) and (r, n-s), which
+// verify both and can be made from each other without a key, it is the one with
+// the smaller s. Verify does not ask: other libraries write either.
+func IsCanonical(alg string, sig []byte) bool {
+	return alg != "ES256" || len(sig) != 64 || bytes.Compare(sig[32:], halfP256[:]) <= 0
+}
+
+// lowerS turns an ES256 signature into the one of its two forms that has the
+// smaller s. Both are public, so this need not take constant time.
+func lowerS(sig []byte) {
+	if IsCanonical("ES256", sig) {
+		return
+	}
+	s, borrow := sig[32:], 0
+	for i := len(s) - 1; i >= 0; i-- {
+		d := int(orderP256[i]) - int(s[i]) - borrow
+		borrow = 0
+		if d < 0 {
+			d, borrow = d+256, 1
+		}
+		s[i] = byte(d)
+	}
 }
 
 // appendDER appends the ASN.1 form of r and s of 32 bytes each.
@@ -183,7 +226,8 @@ func SignatureSize(pub crypto.PublicKey) int {
 
 // Sign returns the signature of key over input under alg. A key that is not one
 // of the standard library's (a handle on a KMS or an HSM) signs through
-// crypto.Signer, and what it returns is verified before it is used.
+// crypto.Signer, and what it returns is verified before it is used. Of an ES256
+// signature the smaller s is returned: see [IsCanonical].
 func Sign(alg string, key crypto.Signer, input string) ([]byte, error) {
 	var m jwt.SigningMethod
 	var err error
@@ -228,6 +272,7 @@ func signExternal(alg string, key crypto.Signer, input string) ([]byte, error) {
 		if sig, err = rawECDSA(sig); err != nil {
 			return nil, err
 		}
+		lowerS(sig)
 	}
 	if Verify(alg, pub, input, sig) != nil {
 		return nil, errors.New("the signer returned a signature that its public key does not verify")

@@ -4,7 +4,6 @@ package loud
 
 import (
 	"log/slog"
-	"maps"
 	"sync"
 	"time"
 
@@ -29,15 +28,17 @@ type reason struct {
 	at    clock.Instant
 }
 
-// New returns a Log on logger, or on slog.Default() if that is nil.
+// New returns a Log on logger, or on what slog.Default() is at each line if that
+// is nil.
 func New(logger *slog.Logger) *Log {
 	return &Log{logger: logger, clock: clock.Here(), reasons: map[string]*reason{}}
 }
 
 // Warn counts an event. It logs it unless a line of the same reason was written
-// within the last minute; the next line says how many there were. reason is a
-// fixed word, message says what happens and what to do, and args are attributes
-// as slog has them. Nothing may hold a token, a key or a secret.
+// within the last minute; the next line says how many there were. name is the
+// reason, a fixed word; message says what happens and what to do, and args are attributes
+// as slog has them. Nothing may hold a token, a key or a secret. A logger that
+// hangs holds up the one call of that minute, and no other.
 func (l *Log) Warn(name, message string, args ...any) {
 	l.mu.Lock()
 	r := l.reasons[name]
@@ -65,7 +66,7 @@ func (l *Log) Counts() map[string]uint64 {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	counts := map[string]uint64{}
-	for name, r := range maps.All(l.reasons) {
+	for name, r := range l.reasons {
 		counts[name] = r.total
 	}
 	return counts

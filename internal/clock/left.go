@@ -1,0 +1,16 @@
+package clock
+
+import (
+	"context"
+	"time"
+)
+
+// Left returns how long it is until the deadline of ctx, and false if it has
+// none. It goes by this machine's right clock, as deadlines do.
+func Left(ctx context.Context) (time.Duration, bool) {
+	deadline, ok := ctx.Deadline()
+	if !ok {
+		return 0, false
+	}
+	return time.Until(deadline), true
+}
