@@ -6,13 +6,14 @@ import (
 	"crypto/cipher"
 	"crypto/sha256"
 	"encoding/binary"
+	"encoding/hex"
 	"errors"
 	"fmt"
 )
 
 // AEAD seals small secrets; its method set is that of Tink's tink.AEAD, so
 // one that a KMS stands behind plugs in. [NewAESGCM] is one that needs only
-// key bytes.
+// key bytes. One that can tell its keys apart is a [SealingKeys].
 //
 // Encrypt returns plaintext encrypted and bound to associatedData, which the
 // result does not contain. Decrypt returns the plaintext only if neither the
@@ -20,12 +21,27 @@ import (
 // that says nothing about the plaintext. Neither changes or keeps its
 // arguments, and both may be called from several goroutines.
 //
-// A ciphertext that decrypts was made by somebody who has the key, at some
-// time. It may be an old one put back.
+// A ciphertext that decrypts was made with the key, at some time. It may be an
+// old one put back.
 type AEAD interface {
 	Encrypt(plaintext, associatedData []byte) ([]byte, error)
 	Decrypt(ciphertext, associatedData []byte) ([]byte, error)
 }
+
+// SealingKeys is an [AEAD] that can tell its keys apart, as that of [NewAESGCM]
+// can: [Ring.Status] then counts by sealing key, and [Ring.Reseal] writes only
+// what it has to. An id is no secret.
+type SealingKeys interface {
+	AEAD
+	// SealingKeyID returns the id of the key with which a ciphertext was made,
+	// also that of a key which the AEAD does not have. It returns "" if the
+	// ciphertext does not tell.
+	SealingKeyID(ciphertext []byte) string
+	// CurrentSealingKeyID returns the id of the key that Encrypt uses.
+	CurrentSealingKeyID() string
+}
+
+var _ SealingKeys = (*aesGCM)(nil)
 
 // A blob of aesGCM is
 //
@@ -56,12 +72,12 @@ type aesKey struct {
 // NewAESGCM returns AES-256-GCM (NIST SP 800-38D) over a list of 32-byte
 // keys: the first encrypts, every one decrypts, so that the sealing key
 // itself can rotate. To rotate it, append the new key everywhere, then move it
-// to the front everywhere, and take the old one away once nothing that it
-// encrypted is left.
+// to the front everywhere, call [Ring.Reseal] once, and take the old one away when
+// [Ring.Status] counts nothing under it any more.
 //
 // A key is 32 random bytes from a secret manager or from crypto/rand, never a
 // passphrase: four bytes of a hash of the key are part of every ciphertext and
-// let anybody test a guess. Nonces are random, so a key is good for 2^32
+// let its reader test a guess. Nonces are random, so a key is good for 2^32
 // encryptions; a Ring makes a handful in each rotation period.
 //
 // It is an error if there is no key, if a key does not have 32 bytes, or if
@@ -142,3 +158,14 @@ func (a *aesGCM) Decrypt(ciphertext, associatedData []byte) ([]byte, error) {
 	}
 	return nil, errDecrypt
 }
+
+// SealingKeyID implements [SealingKeys].
+func (a *aesGCM) SealingKeyID(ciphertext []byte) string {
+	if len(ciphertext) < blobOverhead || ciphertext[0] != blobVersion {
+		return ""
+	}
+	return hex.EncodeToString(ciphertext[1:blobHeader])
+}
+
+// CurrentSealingKeyID implements [SealingKeys].
+func (a *aesGCM) CurrentSealingKeyID() string { return hex.EncodeToString(a.keys[0].header[1:]) }

@@ -15,6 +15,10 @@
 // store alone, by compare-and-swap: there is no leader and no lock, and no
 // replica signs with a key that it has not read back from the store.
 //
+// A key that was revoked stays revoked, whatever a store that fell back to an
+// older document says: each replica that knew it takes it out again. One that a
+// store lost is written back by each replica that has it.
+//
 // # Secrets at rest
 //
 // [Sealed] encrypts private keys in the stored document and leaves the public

@@ -15,14 +15,22 @@ import (
 	"github.com/sessiontoken/sessiontoken/internal/strictjson"
 )
 
-// document is what a ring keeps in its store. Replicas of different versions
-// may share one, so members that are not known are ignored and a version that
-// is not known is refused.
+// document is what a ring keeps in its store. Replicas of different releases
+// may share one: members and keys that a release does not know are kept as they
+// are, and a version that it does not know is refused.
 type document struct {
-	Version int           `json:"version"`
-	Serial  int64         `json:"serial"` // grows with each write: of two documents, the higher is the newer
-	Keys    []documentKey `json:"keys"`   // by SignsFrom; their windows do not overlap
-	Revoked []revokedKey  `json:"revoked,omitempty"`
+	Version int       `json:"version"`
+	Ring    string    `json:"ring"`   // random, made with the first document
+	Made    time.Time `json:"made"`   // when that was
+	Serial  int64     `json:"serial"` // grows with each write
+
+	Keys    []documentKey  `json:"keys"`              // by SignsFrom; their windows do not overlap
+	Retired []documentKey  `json:"retired,omitempty"` // without private halves: published until KeptUntil, then kept to be identified
+	Revoked []revokedKey   `json:"revoked,omitempty"`
+	Times   []configTimes  `json:"times,omitempty"` // of the replicas that may act on this document
+	Unknown jsontext.Value `json:",embed"`
+
+	bereft bool // its current key was taken away, since it is revoked
 }
 
 const documentVersion = 1
@@ -39,25 +47,70 @@ type documentKey struct {
 	SignsUntil time.Time `json:"signs_until"` // current until, and then retired
 	KeptUntil  time.Time `json:"kept_until"`  // and then gone
 
-	public *PublicKey
+	Unknown jsontext.Value `json:",embed"`
+
+	id     string
+	public *PublicKey // nil for a key that this release cannot use
+	again  bool       // the store lacked it
 }
 
-// revokedKey remembers a revocation, so that repeating it is not an error.
+// revokedKey remembers a revocation, so that the key is never taken back.
 type revokedKey struct {
-	KeyID string    `json:"kid"`
-	Until time.Time `json:"until"`
+	KeyID   string         `json:"kid"`
+	Until   time.Time      `json:"until"`
+	Unknown jsontext.Value `json:",embed"`
 }
 
-// signsAt says whether t is in the key's window.
+// configTimes are the times of one configuration, in nanoseconds.
+type configTimes struct {
+	PublishBefore int64          `json:"publish_before"`
+	RetainFor     int64          `json:"retain_for"`
+	IdentifyFor   int64          `json:"identify_for"`
+	Unseen        int64          `json:"unseen"`
+	MaxSkew       int64          `json:"max_skew"`
+	Until         time.Time      `json:"until"` // when no replica has it any more, unless it is renewed
+	Unknown       jsontext.Value `json:",embed"`
+}
+
+func (t configTimes) same(o configTimes) bool {
+	return t.PublishBefore == o.PublishBefore && t.RetainFor == o.RetainFor && t.IdentifyFor == o.IdentifyFor &&
+		t.Unseen == o.Unseen && t.MaxSkew == o.MaxSkew
+}
+
+// signsAt reports whether t is in the key's window.
 func (k *documentKey) signsAt(t time.Time) bool {
 	return !t.Before(k.SignsFrom) && t.Before(k.SignsUntil)
+}
+
+// retired returns the key without its private half.
+func (k documentKey) retired() documentKey {
+	k.Private, k.Sealed = nil, false
+	return k
 }
 
 func (d *document) clone() *document {
 	c := *d
 	c.Keys = slices.Clone(d.Keys)
+	c.Retired = slices.Clone(d.Retired)
 	c.Revoked = slices.Clone(d.Revoked)
+	c.Times = slices.Clone(d.Times)
 	return &c
+}
+
+// find returns the key with that id, retired or not, or nil.
+func (d *document) find(kid string) *documentKey {
+	for _, list := range [][]documentKey{d.Keys, d.Retired} {
+		for i := range list {
+			if list[i].id == kid {
+				return &list[i]
+			}
+		}
+	}
+	return nil
+}
+
+func (d *document) hasRevoked(kid string) bool {
+	return slices.ContainsFunc(d.Revoked, func(r revokedKey) bool { return r.KeyID == kid })
 }
 
 func (d *document) encode() ([]byte, error) {
@@ -68,8 +121,14 @@ func (d *document) encode() ([]byte, error) {
 	return b, nil
 }
 
+// maxSerial is far from what writing can reach, and from an overflow.
+const maxSerial = 1 << 60
+
+// maxRetired is how many retired keys a document may hold.
+const maxRetired = 1000
+
 // decodeDocument reads a stored document; an absent one is empty. Its errors
-// say what is wrong and hold nothing of the document, which has secrets.
+// tell what is wrong and hold nothing of the document, which has secrets.
 func decodeDocument(raw []byte) (*document, error) {
 	if raw == nil {
 		return &document{Version: documentVersion}, nil
@@ -81,29 +140,83 @@ func decodeDocument(raw []byte) (*document, error) {
 	if d.Version != documentVersion {
 		return nil, fmt.Errorf("keys: the stored document has version %d, and this program reads version %d: use a release that reads it", d.Version, documentVersion)
 	}
-	if len(d.Keys) == 0 || len(d.Keys) > jwk.MaxKeys || d.Serial < 1 {
+	if len(d.Keys) == 0 || len(d.Keys) > jwk.MaxKeys || len(d.Retired) > maxRetired || d.Serial < 1 || d.Serial > maxSerial || d.Ring == "" {
 		return nil, errors.New("keys: the stored document holds no usable list of keys")
 	}
-	for i := range d.Keys {
-		k := &d.Keys[i]
-		parsed, err := jwk.Parse(k.Public)
-		if err != nil {
-			return nil, fmt.Errorf("keys: key %d of the stored document: %w", i, err)
+	seen := make(map[string]bool, len(d.Keys)+len(d.Retired))
+	for _, list := range [][]documentKey{d.Keys, d.Retired} {
+		for i := range list {
+			k := &list[i]
+			if err := k.parse(); err != nil {
+				return nil, fmt.Errorf("keys: key %d of the stored document: %w", i, err)
+			}
+			if seen[k.id] {
+				return nil, errors.New("keys: the stored document has two keys with one id")
+			}
+			seen[k.id] = true
+			if !k.SignsFrom.Before(k.SignsUntil) || k.KeptUntil.Before(k.SignsUntil) {
+				return nil, fmt.Errorf("keys: the times of key %d of the stored document are out of order", i)
+			}
 		}
-		k.public = &PublicKey{id: parsed.KeyID, alg: Algorithm(parsed.Algorithm), key: parsed.Public}
-		if !k.SignsFrom.Before(k.SignsUntil) || k.KeptUntil.Before(k.SignsUntil) ||
-			i > 0 && k.SignsFrom.Before(d.Keys[i-1].SignsUntil) {
+	}
+	for i := 1; i < len(d.Keys); i++ {
+		if d.Keys[i].SignsFrom.Before(d.Keys[i-1].SignsUntil) {
 			return nil, fmt.Errorf("keys: the times of key %d of the stored document are out of order", i)
 		}
 	}
 	return &d, nil
 }
 
-// set returns the published keys.
-func (d *document) set() (*Set, error) {
-	pub := make([]*PublicKey, len(d.Keys))
+// parse reads the public half. A key of a kind that this release cannot use has
+// an id and nothing else.
+func (k *documentKey) parse() error {
+	parsed, err := jwk.Parse(k.Public)
+	if err == nil {
+		k.id = parsed.KeyID
+		k.public = &PublicKey{id: parsed.KeyID, alg: Algorithm(parsed.Algorithm), key: parsed.Public}
+		return nil
+	}
+	var id struct {
+		KeyID string `json:"kid"`
+	}
+	if !errors.Is(err, jwk.ErrUnusable) || json.Unmarshal(k.Public, &id) != nil || id.KeyID == "" {
+		return err
+	}
+	k.id = id.KeyID
+	return nil
+}
+
+// published returns the keys of the set at m, in the order in which they sign.
+func (d *document) published(m moment) []*documentKey {
+	kept := func(k *documentKey) bool {
+		return k.public != nil && (!m.destroy || m.now.Before(k.KeptUntil))
+	}
+	var list []*documentKey
 	for i := range d.Keys {
-		pub[i] = d.Keys[i].public
+		if kept(&d.Keys[i]) {
+			list = append(list, &d.Keys[i])
+		}
+	}
+	room := jwk.MaxKeys - len(list)
+	for i := len(d.Retired) - 1; i >= 0 && room > 0; i-- {
+		if kept(&d.Retired[i]) && m.now.Before(d.Retired[i].KeptUntil) {
+			list = append(list, &d.Retired[i])
+			room--
+		}
+	}
+	slices.SortStableFunc(list, func(a, b *documentKey) int { return a.SignsFrom.Compare(b.SignsFrom) })
+	return list
+}
+
+// set returns the published keys at m, nil if there are none.
+func (d *document) set(m moment) (*Set, error) {
+	list := d.published(m)
+	if len(list) == 0 {
+		return nil, nil
+	}
+	pub := make([]*PublicKey, len(list))
+	for i, k := range list {
+		pub[i] = k.public
 	}
 	return NewSet(pub...)
 }
@@ -119,7 +232,7 @@ func newDocumentKey(alg Algorithm, ring string, seal *sealedStore) (documentKey,
 	if err != nil {
 		return documentKey{}, errors.New("keys: the private key cannot be encoded")
 	}
-	k := documentKey{Private: secret, public: pub}
+	k := documentKey{Private: secret, id: pub.id, public: pub}
 	if seal != nil {
 		if k.Private, err = seal.seal(ring, pub.id, alg, secret); err != nil {
 			return documentKey{}, err
@@ -132,18 +245,24 @@ func newDocumentKey(alg Algorithm, ring string, seal *sealedStore) (documentKey,
 	return k, nil
 }
 
+// secret returns the private half in the clear. An unsealed one is taken by a
+// sealed ring too, and is sealed when the document is written next.
+func (k *documentKey) secret(ring string, seal *sealedStore) ([]byte, error) {
+	if !k.Sealed {
+		return k.Private, nil
+	}
+	if seal == nil {
+		return nil, errors.New("keys: the stored private key is sealed, and the ring's store is not")
+	}
+	return seal.unseal(ring, k.id, k.public.alg, k.Private)
+}
+
 // signingKey returns the key with its private half, which must be that of its
 // public one.
 func (k *documentKey) signingKey(ring string, seal *sealedStore) (*SigningKey, error) {
-	if k.Sealed != (seal != nil) {
-		return nil, errors.New("keys: the stored private key is sealed and the ring's store is not, or the reverse")
-	}
-	secret := k.Private
-	if seal != nil {
-		var err error
-		if secret, err = seal.unseal(ring, k.public.id, k.public.alg, k.Private); err != nil {
-			return nil, err
-		}
+	secret, err := k.secret(ring, seal)
+	if err != nil {
+		return nil, err
 	}
 	parsed, err := x509.ParsePKCS8PrivateKey(secret)
 	if err != nil {

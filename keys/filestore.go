@@ -8,19 +8,25 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"net/url"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 )
 
-// FileStore is a [Store] in one file, shared by the processes of one host.
-// [NewFileStore] makes one; the zero value only returns errors.
+// FileStore is a [Store] in one file a name, shared by the processes of one
+// host. [NewFileStore] makes one; the zero value only returns errors.
 //
 // It is not for network file systems (NFS, SMB and the like), nor for a
 // volume that several hosts mount: it relies on a lock that every writer sees
 // and on a rename that is atomic, and those promise neither between hosts.
 //
-// Beside the file at path it uses two more:
+// The document of the name "" is the file at path. That of any other name is
+// the file at path + "." + the name as [net/url.QueryEscape] has it, with its
+// dots escaped too; of a long one, its SHA-256. Names that differ only in upper
+// and lower case are not apart on a file system that ignores case. Beside each
+// such file it uses two more, here for the first:
 //
 //   - path + ".lock" is empty and locked during Save. It stays where it is.
 //     Deleting it while a process uses the store lets two writers in at once.
@@ -29,17 +35,18 @@ import (
 // A process that is killed during Save, by kill -9 or by a power cut, leaves
 // the old document or the new one, whole. Its lock ends with it. It may leave
 // path + ".tmp" behind, which holds private keys as the document does; the
-// next Save by anybody removes it.
+// next Save by any process removes it.
 //
 // On Unix the files are created with mode 0600, and a document that its group
 // or others have any access to is refused, as is anything that is not a
 // regular file, a symbolic link included. That says nothing about the
-// directory: whoever can write to it can replace the keys. On Windows modes
+// directory: a user who can write to it can replace the keys. On Windows modes
 // mean little, and the access list of the directory has to protect the file.
 //
 // Unless the document is sealed, every backup or snapshot of the file holds
 // private keys that can sign until they retire. Restoring an old one brings
-// back keys that were retired or revoked since.
+// back keys that were retired or revoked since, unless a process that runs knows
+// of it: revoke them again.
 type FileStore struct {
 	path string
 }
@@ -65,51 +72,60 @@ func NewFileStore(path string) (*FileStore, error) {
 // Load implements [Store]. No file means no document; a file that is empty,
 // is larger than 1 MiB, is not a regular file, or (on Unix) is open to its
 // group or to others, is an error.
-func (s *FileStore) Load(ctx context.Context) (doc []byte, rev string, err error) {
+//
+// Time is zero: the clock is that of the process itself.
+func (s *FileStore) Load(ctx context.Context, name string) (Stored, error) {
 	if err := ctx.Err(); err != nil {
-		return nil, "", err
+		return Stored{}, err
 	}
-	if !readNeedsLock {
-		return s.read()
-	}
-	// Without a file there is nothing to lock out, and perhaps no directory
-	// to put a lock file into.
-	if _, err := os.Lstat(s.path); errors.Is(err, fs.ErrNotExist) {
-		return s.read()
-	}
-	unlock, err := s.lock(ctx)
+	f, err := s.file(name)
 	if err != nil {
-		return nil, "", err
+		return Stored{}, err
 	}
-	defer unlock()
-	return s.read()
+	if readNeedsLock {
+		// Without a file there is nothing to lock out, and perhaps no directory
+		// to put a lock file into.
+		if _, err := os.Lstat(f.path); !errors.Is(err, fs.ErrNotExist) {
+			unlock, err := f.lock(ctx)
+			if err != nil {
+				return Stored{}, err
+			}
+			defer unlock()
+		}
+	}
+	doc, rev, err := f.read()
+	return Stored{Doc: doc, Rev: rev}, err
 }
 
 // Save implements [Store]. Revisions are the SHA-256 of the document, in hex,
 // so the same bytes have the same revision. Save waits for other writers
 // until ctx is done, and returns once the document is on disk: the file and,
 // except on Windows, its directory are flushed.
-func (s *FileStore) Save(ctx context.Context, doc []byte, rev string) (newRev string, err error) {
+func (s *FileStore) Save(ctx context.Context, name string, doc []byte, rev string) (newRev string, err error) {
 	if err := ctx.Err(); err != nil {
 		return "", err
 	}
 	if err := checkDocument(doc); err != nil {
 		return "", err
 	}
-	unlock, err := s.lock(ctx)
+	f, err := s.file(name)
+	if err != nil {
+		return "", err
+	}
+	unlock, err := f.lock(ctx)
 	if err != nil {
 		return "", err
 	}
 	defer unlock()
 
-	_, current, err := s.read()
+	_, current, err := f.read()
 	if err != nil {
 		return "", err
 	}
 	if current != rev {
 		return "", ErrConflict
 	}
-	if err := s.replace(doc); err != nil {
+	if err := f.replace(doc); err != nil {
 		return "", fmt.Errorf("keys: FileStore: saving: %w", err)
 	}
 	return contentRevision(doc), nil
@@ -117,16 +133,40 @@ func (s *FileStore) Save(ctx context.Context, doc []byte, rev string) (newRev st
 
 func (*FileStore) local() {}
 
+// documentFile is the file of one document.
+type documentFile struct{ path string }
+
+// file returns the file of a name. No two names have one file, and none has
+// the file that another one needs beside it.
+func (s *FileStore) file(name string) (documentFile, error) {
+	if s.path == "" {
+		return documentFile{}, errNoPath
+	}
+	if name == "" {
+		return documentFile{s.path}, nil
+	}
+	escaped := strings.ReplaceAll(url.QueryEscape(name), ".", "%2E")
+	if escaped == "lock" || escaped == "tmp" {
+		escaped = fmt.Sprintf("%%%02X", name[0]) + escaped[1:]
+	}
+	if len(escaped) > maxEscaped {
+		sum := sha256.Sum256([]byte(name))
+		escaped = "%sha256-" + hex.EncodeToString(sum[:]) // not what any name is escaped to
+	}
+	return documentFile{s.path + "." + escaped}, nil
+}
+
+// maxEscaped leaves room for the rest in a file name, which mostly may have 255
+// bytes.
+const maxEscaped = 160
+
 func contentRevision(doc []byte) string {
 	sum := sha256.Sum256(doc)
 	return hex.EncodeToString(sum[:])
 }
 
 // read returns what is in the file now, and its revision.
-func (s *FileStore) read() (doc []byte, rev string, err error) {
-	if s.path == "" {
-		return nil, "", errNoPath
-	}
+func (s documentFile) read() (doc []byte, rev string, err error) {
 	// The look before the open is for a clear answer about links and the
 	// like; the one that counts is checkFile on the file that was opened.
 	info, err := os.Lstat(s.path)
@@ -167,7 +207,7 @@ func (s *FileStore) read() (doc []byte, rev string, err error) {
 }
 
 // checkFile refuses a file that cannot be the document of a careful owner.
-func (s *FileStore) checkFile(info fs.FileInfo) error {
+func (s documentFile) checkFile(info fs.FileInfo) error {
 	if !info.Mode().IsRegular() {
 		return fmt.Errorf("keys: FileStore: %s is not a regular file (mode %v)", s.path, info.Mode())
 	}
@@ -178,7 +218,7 @@ func (s *FileStore) checkFile(info fs.FileInfo) error {
 }
 
 // replace puts doc in place of the file. The caller holds the lock.
-func (s *FileStore) replace(doc []byte) (err error) {
+func (s documentFile) replace(doc []byte) (err error) {
 	tmp := s.path + ".tmp"
 	// What is left of a writer that was killed. Ours must be a new file:
 	// an old one could have another mode, or be open elsewhere.
@@ -214,10 +254,7 @@ const (
 // lock takes the lock that keeps other writers out, in this process and in
 // others, and returns what releases it. It asks again and again rather than
 // block in the kernel, where ctx could not end the wait.
-func (s *FileStore) lock(ctx context.Context) (unlock func(), err error) {
-	if s.path == "" {
-		return nil, errNoPath
-	}
+func (s documentFile) lock(ctx context.Context) (unlock func(), err error) {
 	f, err := os.OpenFile(s.path+".lock", os.O_CREATE|os.O_RDWR|openSafely, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("keys: FileStore: opening the lock file: %w", err)

@@ -41,9 +41,9 @@ func TestNewFileStore(t *testing.T) {
 
 	// The zero value must not pass for a store without a document.
 	var zero keys.FileStore
-	_, _, err = zero.Load(t.Context())
+	_, _, err = load(t.Context(), &zero)
 	require.Error(t, err)
-	_, err = zero.Save(t.Context(), []byte("doc"), "")
+	_, err = zero.Save(t.Context(), "", []byte("doc"), "")
 	require.Error(t, err)
 	require.NotErrorIs(t, err, keys.ErrConflict)
 
@@ -51,11 +51,11 @@ func TestNewFileStore(t *testing.T) {
 	dir := t.TempDir()
 	s, err = keys.NewFileStore(filepath.Join(dir, "missing", "keys.json"))
 	require.NoError(t, err)
-	doc, rev, err := s.Load(t.Context())
+	doc, rev, err := load(t.Context(), s)
 	require.NoError(t, err)
 	require.Nil(t, doc)
 	require.Empty(t, rev)
-	_, err = s.Save(t.Context(), []byte("doc"), "")
+	_, err = s.Save(t.Context(), "", []byte("doc"), "")
 	require.ErrorIs(t, err, fs.ErrNotExist)
 	entries, err := os.ReadDir(dir)
 	require.NoError(t, err)
@@ -81,12 +81,12 @@ func TestFileStoreRefusesModes(t *testing.T) {
 			rev := mustSave(t, s, "doc", "")
 			require.NoError(t, os.Chmod(path, mode))
 
-			doc, gotRev, err := s.Load(t.Context())
+			doc, gotRev, err := load(t.Context(), s)
 			require.Error(t, err)
 			require.Nil(t, doc)
 			require.Empty(t, gotRev)
 			for _, r := range []string{rev, ""} {
-				_, err = s.Save(t.Context(), []byte("other"), r)
+				_, err = s.Save(t.Context(), "", []byte("other"), r)
 				require.Error(t, err)
 				require.NotErrorIs(t, err, keys.ErrConflict)
 			}
@@ -140,11 +140,11 @@ func TestFileStoreRefusesFiles(t *testing.T) {
 			before, err := os.Lstat(path)
 			require.NoError(t, err)
 
-			doc, rev, err := s.Load(t.Context())
+			doc, rev, err := load(t.Context(), s)
 			require.Error(t, err)
 			require.Nil(t, doc)
 			require.Empty(t, rev)
-			_, err = s.Save(t.Context(), []byte("other"), "")
+			_, err = s.Save(t.Context(), "", []byte("other"), "")
 			require.Error(t, err)
 			require.NotErrorIs(t, err, keys.ErrConflict)
 
@@ -161,7 +161,7 @@ func TestFileStoreRefusesLockSymlink(t *testing.T) {
 	s, path := newFileStore(t)
 	target := filepath.Join(t.TempDir(), "target")
 	require.NoError(t, os.Symlink(target, path+".lock"))
-	_, err := s.Save(t.Context(), []byte("doc"), "")
+	_, err := s.Save(t.Context(), "", []byte("doc"), "")
 	require.Error(t, err)
 	require.NoFileExists(t, target)
 	require.NoFileExists(t, path)
@@ -172,12 +172,12 @@ func TestFileStoreErrorsHoldNoDocument(t *testing.T) {
 	s, path := newFileStore(t)
 	const secret = "SECRET-DOCUMENT"
 	rev := mustSave(t, s, secret, "")
-	_, err := s.Save(t.Context(), []byte(secret+"2"), "")
+	_, err := s.Save(t.Context(), "", []byte(secret+"2"), "")
 	require.NotContains(t, err.Error(), secret)
 	require.NoError(t, os.Chmod(path, 0o644))
-	_, err = s.Save(t.Context(), []byte(secret+"2"), rev)
+	_, err = s.Save(t.Context(), "", []byte(secret+"2"), rev)
 	require.NotContains(t, err.Error(), secret)
-	_, _, err = s.Load(t.Context())
+	_, _, err = load(t.Context(), s)
 	require.NotContains(t, err.Error(), secret)
 }
 
@@ -227,7 +227,7 @@ func TestFileStoreFailedWrite(t *testing.T) {
 	rev := mustSave(t, s, "one", "")
 	// Something that cannot be removed stands where the new file would go.
 	require.NoError(t, os.MkdirAll(filepath.Join(path+".tmp", "x"), 0o700))
-	_, err := s.Save(t.Context(), []byte("two"), rev)
+	_, err := s.Save(t.Context(), "", []byte("two"), rev)
 	require.Error(t, err)
 	require.NotErrorIs(t, err, keys.ErrConflict)
 	requireDocument(t, s, []byte("one"), rev)
@@ -248,7 +248,7 @@ func TestFileStoreLockHonoursContext(t *testing.T) {
 	// The kernel's lock is outside of any synctest bubble: a real deadline.
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Millisecond)
 	defer cancel()
-	_, err = s.Save(ctx, []byte("two"), rev)
+	_, err = s.Save(ctx, "", []byte("two"), rev)
 	require.ErrorIs(t, err, context.DeadlineExceeded)
 	require.NotErrorIs(t, err, keys.ErrConflict)
 
@@ -257,7 +257,7 @@ func TestFileStoreLockHonoursContext(t *testing.T) {
 	// A writer that waits gets its turn.
 	saved := make(chan error, 1)
 	go func() {
-		_, err := s.Save(t.Context(), []byte("two"), rev)
+		_, err := s.Save(t.Context(), "", []byte("two"), rev)
 		saved <- err
 	}()
 	require.NoError(t, syscall.Flock(int(f.Fd()), syscall.LOCK_UN))
@@ -329,14 +329,14 @@ func raceRounds(t *testing.T, s *keys.FileStore, name string) {
 		switch in.Text() {
 		case "load":
 			var err error
-			doc, rev, err = s.Load(t.Context())
+			doc, rev, err = load(t.Context(), s)
 			require.NoError(t, err)
 			fmt.Println(rev)
 		case "save":
 			count, log, _ := strings.Cut(string(doc), " ")
 			n, err := strconv.Atoi(count)
 			require.NoError(t, err)
-			_, err = s.Save(t.Context(), fmt.Appendf(nil, "%d %s%s", n+1, log, name), rev)
+			_, err = s.Save(t.Context(), "", fmt.Appendf(nil, "%d %s%s", n+1, log, name), rev)
 			if err == nil {
 				fmt.Println("won")
 				continue
@@ -380,7 +380,7 @@ func TestFileStoreTwoProcesses(t *testing.T) {
 		require.NoError(t, c.cmd.Wait())
 	}
 
-	doc, _, err := s.Load(t.Context())
+	doc, _, err := load(t.Context(), s)
 	require.NoError(t, err)
 	require.Equal(t, fmt.Sprintf("%d %s", rounds, winners.String()), string(doc))
 	t.Logf("a won %d of %d rounds", strings.Count(winners.String(), "a"), rounds)
@@ -403,11 +403,11 @@ func requireChecked(t *testing.T, doc []byte) {
 // saveUntilKilled says "w" before each write.
 func saveUntilKilled(t *testing.T, s *keys.FileStore) {
 	for {
-		_, rev, err := s.Load(t.Context())
+		_, rev, err := load(t.Context(), s)
 		require.NoError(t, err)
 		doc := checkedDocument(1 + rand.IntN(16<<10))
 		fmt.Println("w")
-		_, err = s.Save(t.Context(), doc, rev)
+		_, err = s.Save(t.Context(), "", doc, rev)
 		require.NoError(t, err)
 	}
 }
@@ -415,7 +415,7 @@ func saveUntilKilled(t *testing.T, s *keys.FileStore) {
 func TestFileStoreKilled(t *testing.T) {
 	const kills = 100
 	s, path := newFileStore(t)
-	rev, err := s.Save(t.Context(), checkedDocument(1), "")
+	rev, err := s.Save(t.Context(), "", checkedDocument(1), "")
 	require.NoError(t, err)
 
 	leftovers, changed := 0, 0
@@ -442,14 +442,14 @@ func TestFileStoreKilled(t *testing.T) {
 		if _, err := os.Lstat(path + ".tmp"); err == nil {
 			leftovers++
 		}
-		doc, current, err := s.Load(t.Context())
+		doc, current, err := load(t.Context(), s)
 		require.NoError(t, err)
 		requireChecked(t, doc)
 		if current != rev {
 			changed++
 		}
 		doc = checkedDocument(1 + rand.IntN(16<<10))
-		rev, err = s.Save(t.Context(), doc, current)
+		rev, err = s.Save(t.Context(), "", doc, current)
 		require.NoError(t, err)
 		requireDocument(t, s, doc, rev)
 		require.NoFileExists(t, path+".tmp")

@@ -51,7 +51,7 @@ func (k *PublicKey) Algorithm() Algorithm { return k.alg }
 // *rsa.PublicKey. It is shared and must not be changed.
 func (k *PublicKey) Key() crypto.PublicKey { return k.key }
 
-// Equal says whether both are the same key under the same id and algorithm.
+// Equal reports whether both are the same key under the same id and algorithm.
 func (k *PublicKey) Equal(o *PublicKey) bool {
 	return k.id == o.id && k.alg == o.alg && sameKey(k.key, o.key)
 }

@@ -3,20 +3,23 @@ package keys
 import (
 	"bytes"
 	"context"
+	"maps"
 	"strconv"
+	"sync"
 	"sync/atomic"
 )
 
 // MemStore is a [Store] in the memory of one process: for tests, and for a
-// single process whose sessions may all end when it does. Its zero value is
-// an empty store, ready for use. It must not be copied after first use.
+// single process whose sessions may all end when it does. Its zero value is an
+// empty store, ready for use. It must not be copied after first use.
 //
 // Two processes with a MemStore each have two unrelated sets of keys, and
 // refuse each other's tokens.
 type MemStore struct {
-	// A pointer to a value that never changes once it is stored. It also
+	saving sync.Mutex
+	// A pointer to a map that never changes once it is stored, by name. It also
 	// keeps private keys out of a careless %+v, which prints an address.
-	current atomic.Pointer[memDocument]
+	documents atomic.Pointer[map[string]memDocument]
 }
 
 type memDocument struct {
@@ -30,46 +33,53 @@ var (
 )
 
 // revision of the document; "" for none.
-func (d *memDocument) revision() string {
-	if d == nil {
+func (d memDocument) revision() string {
+	if d.n == 0 {
 		return ""
 	}
 	return strconv.FormatUint(d.n, 10)
 }
 
-// Load implements [Store]. Its only error is ctx's.
-func (s *MemStore) Load(ctx context.Context) (doc []byte, rev string, err error) {
+// Load implements [Store]. Its only error is ctx's. Time is zero: the clock is
+// that of the process itself.
+func (s *MemStore) Load(ctx context.Context, name string) (Stored, error) {
 	if err := ctx.Err(); err != nil {
-		return nil, "", err
+		return Stored{}, err
 	}
-	cur := s.current.Load()
-	if cur == nil {
-		return nil, "", nil
-	}
-	return bytes.Clone(cur.doc), cur.revision(), nil
+	cur := s.load()[name]
+	return Stored{Doc: bytes.Clone(cur.doc), Rev: cur.revision()}, nil
 }
 
 // Save implements [Store]. Revisions are a counter, in decimal. An error of
 // any kind means that nothing was written.
-func (s *MemStore) Save(ctx context.Context, doc []byte, rev string) (newRev string, err error) {
+func (s *MemStore) Save(ctx context.Context, name string, doc []byte, rev string) (newRev string, err error) {
 	if err := ctx.Err(); err != nil {
 		return "", err
 	}
 	if err := checkDocument(doc); err != nil {
 		return "", err
 	}
-	cur := s.current.Load()
-	if cur.revision() != rev {
+	s.saving.Lock()
+	defer s.saving.Unlock()
+	old := s.load()
+	if old[name].revision() != rev {
 		return "", ErrConflict
 	}
-	next := &memDocument{doc: bytes.Clone(doc), n: 1}
-	if cur != nil {
-		next.n = cur.n + 1
+	next := memDocument{doc: bytes.Clone(doc), n: old[name].n + 1}
+	documents := maps.Clone(old)
+	if documents == nil {
+		documents = make(map[string]memDocument)
 	}
-	if !s.current.CompareAndSwap(cur, next) {
-		return "", ErrConflict
-	}
+	documents[name] = next
+	s.documents.Store(&documents)
 	return next.revision(), nil
+}
+
+func (s *MemStore) load() map[string]memDocument {
+	if documents := s.documents.Load(); documents != nil {
+		return *documents
+	}
+	return nil
 }
 
 func (*MemStore) local() {}

@@ -4,71 +4,48 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"math/rand/v2"
+	"sync"
 	"sync/atomic"
 	"time"
 
-	"github.com/sessiontoken/sessiontoken/internal/arg"
+	"github.com/sessiontoken/sessiontoken/internal/clock"
 	"github.com/sessiontoken/sessiontoken/internal/flight"
-	"github.com/sessiontoken/sessiontoken/internal/tally"
+	"github.com/sessiontoken/sessiontoken/internal/loud"
 )
 
-// ErrUnknownKey is returned by [Ring.Revoke] for an id that is neither in the
-// ring nor among those revoked lately. Nothing was revoked then.
-var ErrUnknownKey = errors.New("keys: no such key in the ring")
+var (
+	// ErrUnknownKey is returned by [Ring.Revoke] for an id that is neither in the
+	// ring nor among those that were revoked. Nothing was revoked then.
+	ErrUnknownKey = errors.New("keys: no such key in the ring")
+	// ErrNoRing is returned by what changes a ring if the store has none of that
+	// name. Nothing was made then.
+	ErrNoRing = errors.New("keys: the store has no ring of this name")
+	// ErrNotRead is [Status].Err before the first reading of the store.
+	ErrNotRead = errors.New("keys: the store has not been read yet")
+	// ErrClock reports that this machine's clock and the store's are further apart
+	// than RingConfig.MaxSkew, so that this ring changes nothing.
+	ErrClock = errors.New("keys: this machine's clock disagrees with the store's")
+	// ErrUnseal reports that private keys of the ring cannot be unsealed here, so
+	// that this ring changes nothing.
+	ErrUnseal = errors.New("keys: private keys of the ring cannot be unsealed here")
+	// ErrLost reports that the store acknowledged a write that is not to be seen
+	// in it.
+	ErrLost = errors.New("keys: the store has acknowledged a write and does not show it")
+)
 
-// RingConfig says how a [Ring] rotates. All replicas that share a store should
-// be configured alike; while a change of times is rolled out, the longer ones
-// hold.
-type RingConfig struct {
-	// Store is where the ring is kept. Required. A store that is neither a
-	// [MemStore] nor a [FileStore] must be [Sealed].
-	Store Store
-	// InsecureUnsealed permits a store that may be shared over a network to
-	// hold private keys in the clear: whoever reads it can sign.
-	InsecureUnsealed bool
-	// Name tells rings apart whose keys are sealed with one sealing key: a key
-	// cannot be moved between names. The empty string is a name too.
-	Name string
-	// VerifyOnly is for a replica that never signs: it only reads the store, and
-	// the private keys may be sealed with a secret it does not have.
-	VerifyOnly bool
-
-	// Algorithm is that of the keys made from now on. Empty means ES256.
-	Algorithm Algorithm
-	// RotateEvery is how long a key signs. 0 means 30 days.
-	RotateEvery time.Duration
-	// PublishBefore is how long a key is published before it signs. It must
-	// cover the time in which verifiers may not have seen it: MaxStale,
-	// ClientRefresh, MaxSkew and SyncEvery together, and the JWKS max-age (see
-	// [Ring.MaxAge]). 0 means 24 h.
-	PublishBefore time.Duration
-	// RetainFor is how long a key is kept after its last signature: at least
-	// the longest time in which one of its tokens may be verified or renewed,
-	// and at most 25 times RotateEvery. 0 means 24 h.
-	RetainFor time.Duration
-
-	// SyncEvery is the longest time between two readings of the store while it
-	// answers: every replica knows of a change by then. One reading may take half
-	// of it, and never more than 10 s. 0 means 1 min.
-	SyncEvery time.Duration
-	// MaxStale is how long a replica goes on without having read the store:
-	// after that it neither signs nor verifies, since keys may have been
-	// revoked. 0 means 12 h.
-	MaxStale time.Duration
-	// ClientRefresh is how long the verifiers that fetch the JWKS may keep a
-	// key set beyond its max-age. 0 means 2 h, which the gateways of the large
-	// clouds need.
-	ClientRefresh time.Duration
-	// MaxSkew is the largest difference between the clocks of any two replicas.
-	// 0 means 1 min.
-	MaxSkew time.Duration
-
-	// Logger is told when the store fails and recovers, and when a key begins
-	// to sign. Nil means slog.Default().
-	Logger *slog.Logger
-}
+const (
+	// maxWait is how long a call waits for a key at most.
+	maxWait = 2 * time.Second
+	// changeTime is how long Rotate, Revoke and Reseal wait at most.
+	changeTime = 5 * time.Second
+	// checkEvery is how often all published keys are looked up in
+	// RingConfig.Revoked while the ring is used.
+	checkEvery = time.Second
+	// settled is how long a process must have lived before it destroys anything
+	// by its own clock, which may be wrong just after the machine has started.
+	settled = 5 * time.Minute
+)
 
 // Ring makes the keys of an issuer, publishes and rotates them, together with
 // any number of replicas that share its store. It is a source of verification
@@ -79,49 +56,60 @@ type RingConfig struct {
 // SyncEvery is nearly over, and before it answers when that has passed.
 //
 // When the store fails, a ring goes on with what it has read, for at most
-// MaxStale. A store that comes back empty or with an older document is given
-// the newest one that any replica has.
+// MaxStale. A store that comes back empty, or with an older or a foreign
+// document, is given what any replica knows beyond it. A key that a replica
+// knows as revoked stays revoked, whatever the store says.
+//
+// A ring takes its time from the store, if the store has a clock of its own. It
+// changes nothing while the clock of its machine disagrees with that, nor while
+// it cannot unseal the private keys: it goes on reading, verifying, and signing
+// with what it has, and reports the reason in the log, [Ring.Status] and
+// [Ring.Metrics].
 type Ring struct {
 	cfg    RingConfig
 	plan   schedule
 	sealed *sealedStore
+	clock  *clock.Clock
+	view   *clock.View // of the store's time
+	loud   *loud.Log
+	made   clock.Instant
 
-	syncing *flight.Group
-	turn    chan struct{} // held by whoever is in update
-	state   atomic.Pointer[ringState]
-	last    atomic.Pointer[syncOutcome]
+	reading   *flight.Group // of the store
+	writing   *flight.Group // of what is due
+	unsealing *flight.Group // of the private keys that were read
+	changing  atomic.Int32  // calls of Rotate, Revoke and Reseal that have not ended
 
-	made      time.Time
-	syncs     tally.Runs
-	signing   string        // id of the last key that was seen to be current; for whoever has the turn
-	rotations atomic.Uint64 // changes of it
+	adopting sync.Mutex // around changes of state
+	state    atomic.Pointer[ringState]
+	decoded  atomic.Pointer[decoded]
+	offset   atomic.Pointer[clockOffset]
+	outcomes outcomes
+
+	looking sync.Mutex
+	next    *look // the one whose reading has not begun
+	looked  clock.Instant
+
+	noting    sync.Mutex
+	signing   string // id of the last key that was seen to be current
+	logged    string // id of the last one that was logged to be
+	rotations atomic.Uint64
 }
 
-// ringState is what was last read from the store.
+// ringState is what the process knows. It is never changed.
 type ringState struct {
 	doc     *document
-	set     *Set
-	signers map[string]signer // of the keys that still have a private half
-	synced  time.Time         // when that reading began
+	set     *Set              // nil if there is nothing to publish
+	signers map[string]signer // of the keys whose private half was looked at
+	began   clock.Instant     // when the reading that it is from began
+	owed    bool              // a write is due
+	checked *atomic.Int64     // its age when Revoked was last asked for all keys
 }
 
+// signer is a private half that was unsealed, or why it could not be.
 type signer struct {
 	key *SigningKey
 	err error
 }
-
-// syncOutcome is that of the last sync.
-type syncOutcome struct {
-	err   error
-	ended time.Time
-}
-
-// maxRaces is how many compare-and-swaps a sync may lose before it gives up
-// until the next one.
-const maxRaces = 64
-
-// maxDuration keeps sums of times from overflowing.
-const maxDuration = 10 * 365 * 24 * time.Hour
 
 // NewRing checks the configuration and returns the ring for it. An error names
 // the field at fault. It does no I/O and starts no goroutine.
@@ -129,86 +117,44 @@ func NewRing(cfg RingConfig) (*Ring, error) {
 	if err := cfg.setDefaults(); err != nil {
 		return nil, err
 	}
-	r := &Ring{cfg: cfg, turn: make(chan struct{}, 1), made: time.Now()}
+	c := clock.Here()
+	r := &Ring{cfg: cfg, clock: c, view: clock.NewView(c), loud: loud.New(cfg.Logger), made: c.Read()}
 	r.sealed, _ = cfg.Store.(*sealedStore)
 	r.plan = schedule{
 		rotateEvery:   cfg.RotateEvery,
 		publishBefore: cfg.PublishBefore,
 		retainFor:     cfg.RetainFor,
-		unseen:        cfg.MaxStale + cfg.SyncEvery,
+		identifyFor:   cfg.IdentifyFor,
+		unseen:        cfg.MaxStale + max(cfg.SyncEvery, cfg.storeTimeout()),
 		maxSkew:       cfg.MaxSkew,
 		newKey:        func() (documentKey, error) { return newDocumentKey(cfg.Algorithm, cfg.Name, r.sealed) },
 	}
-	sync := r.syncs.Of(r.sync)
-	r.syncing = flight.New(flight.Config{Limit: cfg.storeTimeout(), Cooldown: min(cfg.SyncEvery/4*3, time.Second)}, func(ctx context.Context, _ *flight.Run) error { return sync(ctx) })
+	group := func(cooldown time.Duration, ended func(error), f func(context.Context, *flight.Run) error) *flight.Group {
+		return flight.New(flight.Config{
+			Limit: cfg.storeTimeout(), Cooldown: cooldown, Pause: r.cooldown(), MaxPause: r.maxPause(), Ended: ended,
+		}, f)
+	}
+	r.reading = group(r.cooldown(), r.readingEnded, r.readOnce)
+	r.writing = group(r.cooldown(), r.writingEnded, func(ctx context.Context, run *flight.Run) error { return r.update(ctx, run, nil) })
+	r.unsealing = group(0, r.unsealingEnded, r.unsealOnce)
 	return r, nil
 }
 
-func (cfg *RingConfig) setDefaults() error {
-	if arg.IsNil(cfg.Store) {
-		return errors.New("keys: RingConfig.Store is required")
-	}
-	switch s := cfg.Store.(type) {
-	case *sealedStore:
-		if s.Store == nil || s.aead == nil {
-			return errors.New("keys: RingConfig.Store is sealed, but without a store or an AEAD")
-		}
-	case localStore:
-	default:
-		if !cfg.InsecureUnsealed && !cfg.VerifyOnly {
-			return errors.New("keys: RingConfig.Store may be shared over a network and is not Sealed; set InsecureUnsealed to keep private keys in the clear all the same")
-		}
-	}
-	if cfg.Algorithm == "" {
-		cfg.Algorithm = ES256
-	}
-	if !cfg.Algorithm.valid() {
-		return fmt.Errorf("keys: RingConfig.Algorithm: %q is not offered", string(cfg.Algorithm))
-	}
-	for _, d := range []struct {
-		name  string
-		field *time.Duration
-		zero  time.Duration
-	}{
-		{"RotateEvery", &cfg.RotateEvery, 30 * 24 * time.Hour},
-		{"PublishBefore", &cfg.PublishBefore, 24 * time.Hour},
-		{"RetainFor", &cfg.RetainFor, 24 * time.Hour},
-		{"SyncEvery", &cfg.SyncEvery, time.Minute},
-		{"MaxStale", &cfg.MaxStale, 12 * time.Hour},
-		{"ClientRefresh", &cfg.ClientRefresh, 2 * time.Hour},
-		{"MaxSkew", &cfg.MaxSkew, time.Minute},
-	} {
-		if *d.field < 0 || *d.field > maxDuration {
-			return fmt.Errorf("keys: RingConfig.%s is %v; it must be from 0 to %v", d.name, *d.field, maxDuration)
-		}
-		if *d.field == 0 {
-			*d.field = d.zero
-		}
-	}
-	if cfg.SyncEvery >= cfg.MaxStale {
-		return fmt.Errorf("keys: RingConfig.SyncEvery is %v; it must be less than MaxStale, which is %v", cfg.SyncEvery, cfg.MaxStale)
-	}
-	if unseen := cfg.MaxStale + cfg.ClientRefresh + cfg.MaxSkew + cfg.SyncEvery; cfg.PublishBefore < unseen {
-		return fmt.Errorf("keys: RingConfig.PublishBefore is %v; verifiers may not know a key for MaxStale + ClientRefresh + MaxSkew + SyncEvery, which is %v", cfg.PublishBefore, unseen)
-	}
-	if cfg.RotateEvery < cfg.PublishBefore+cfg.SyncEvery {
-		return fmt.Errorf("keys: RingConfig.RotateEvery is %v; a key could not be published for PublishBefore (%v, and SyncEvery) before its turn", cfg.RotateEvery, cfg.PublishBefore)
-	}
-	if most := cfg.RotateEvery * (maxKeys / 2); cfg.RetainFor > most {
-		return fmt.Errorf("keys: RingConfig.RetainFor is %v; with RotateEvery of %v it must not exceed %v, or the ring would hold too many keys", cfg.RetainFor, cfg.RotateEvery, most)
-	}
-	if cfg.Logger == nil {
-		cfg.Logger = slog.Default()
-	}
-	return nil
-}
+// cooldown is the least time between two readings that callers ask for, and the
+// first pause after a failure.
+func (r *Ring) cooldown() time.Duration { return min(r.cfg.SyncEvery/4*3, time.Second) }
 
-// storeTimeout bounds one reading of the store with what it leads to.
-func (cfg *RingConfig) storeTimeout() time.Duration { return min(cfg.SyncEvery/2, 10*time.Second) }
+// maxPause is the longest pause after a failure.
+func (r *Ring) maxPause() time.Duration { return min(r.cfg.SyncEvery/2, 10*time.Second) }
 
 // RetainFor is how long a key is kept after its last signature. An issuer
 // checks at construction that none of its tokens can outlive that.
 func (r *Ring) RetainFor() time.Duration { return r.cfg.RetainFor }
+
+// IdentifyFor is how long [Ring.IdentifyKey] knows a key after its last
+// signature. Package sessionhttp checks at construction that no session can
+// outlive that.
+func (r *Ring) IdentifyFor() time.Duration { return r.cfg.IdentifyFor }
 
 // MaxAge is the longest max-age with which the key set may be published, such
 // that every verifier has a key before it signs: PublishBefore less MaxStale,
@@ -217,348 +163,342 @@ func (r *Ring) MaxAge() time.Duration {
 	return r.cfg.PublishBefore - r.cfg.MaxStale - r.cfg.ClientRefresh - r.cfg.MaxSkew - r.cfg.SyncEvery
 }
 
-// NextChange is when the published set will change next by the plan, or the
-// zero time if the ring has not read its store. A revocation can come sooner.
+// NextChange is when the published set will change next by the plan, by this
+// machine's clock, or the zero time if the ring has not read its store. A
+// revocation can come sooner.
 func (r *Ring) NextChange() time.Time {
 	s := r.state.Load()
 	if s == nil {
 		return time.Time{}
 	}
-	now := time.Now()
+	m := r.moment()
 	var next time.Time
-	for _, k := range s.doc.Keys {
+	for _, k := range s.doc.published(m) {
 		// A key is added when the last one begins to sign, and one goes at its end.
 		for _, t := range []time.Time{k.SignsFrom, k.KeptUntil} {
-			if t.After(now) && (next.IsZero() || t.Before(next)) {
+			if t.After(m.now) && (next.IsZero() || t.Before(next)) {
 				next = t
 			}
 		}
 	}
-	return next
+	if next.IsZero() {
+		return next
+	}
+	return r.clock.Now().Add(clock.Between(m.now, next))
+}
+
+// moment is the time now by the ring's clock, without a claim that it is sure.
+func (r *Ring) moment() moment {
+	if now, ok := r.view.Now(); ok {
+		return moment{now: now, destroy: true}
+	}
+	return moment{now: r.clock.Now(), destroy: r.clock.Steady(r.made) >= settled}
 }
 
 // KeySet returns the published keys: next, current and retired. It answers from
-// memory, but waits for the store if it has never been read or not for MaxStale;
-// if it has not been read for SyncEvery and that is not because it fails; or if
-// kid is not in the set: then at most once in a second for all ids together. It
-// fails if the set is too old to be trusted, or if a kid is not known and the
-// store cannot be asked.
+// memory, except that it reads the store
+//
+//   - before the first answer, and when what it has is older than MaxStale,
+//   - when what it has is older than SyncEvery, unless the store is known to
+//     fail,
+//   - for a kid that the ring has never had, at most once a second for all of
+//     them: then the answer is that of a reading that began after the call.
+//
+// It waits for at most 2 s. It fails if it has nothing that is younger than
+// MaxStale, or if a kid is not known and the store cannot be asked in time:
+// then it cannot tell whether there is such a key.
 func (r *Ring) KeySet(ctx context.Context, kid string) (*Set, error) {
-	s, err := r.fresh(ctx)
+	s, left, err := r.populated(ctx)
 	if err != nil {
 		return nil, err
 	}
-	if _, known := s.set.Key(kid); !known && kid != "" {
-		if _, err := r.syncing.Try(ctx, 0); err != nil {
-			return nil, fmt.Errorf("keys: the store cannot be asked for an unknown key: %w", err)
+	if kid == "" {
+		s = r.withoutRevoked(s)
+	} else if !s.knows(kid) {
+		if err := r.look(ctx, left); err != nil {
+			return nil, err
 		}
 		s = r.state.Load()
+	}
+	if s.set == nil {
+		return nil, errors.New("keys: the ring has no key that can be published")
 	}
 	return s.set, nil
 }
 
-// SigningKey returns the current key. It fails if the store has not been read
-// for MaxStale or past the time of every key that it held, if the private key
-// cannot be unsealed, and always with VerifyOnly.
+// Look reads the store, so that KeySet answers with what other processes have
+// made and revoked. It waits for that for at most 2 s. In the pause after a
+// reading that failed it returns that error at once. How often it is called is
+// for the caller to limit; calls of one moment share a reading.
+func (r *Ring) Look(ctx context.Context) error { return r.reading.After(ctx, maxWait) }
+
+// IdentifyKey implements [Identifier]. It answers from memory for a key that the
+// ring has or has had, and reads the store for any other, at most once a second
+// for all of them. It waits for at most 2 s. A key of a kind that this release
+// cannot use is an error.
+func (r *Ring) IdentifyKey(ctx context.Context, kid string) (*PublicKey, error) {
+	s, left, err := r.fresh(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if !s.knows(kid) {
+		if err := r.look(ctx, left); err != nil {
+			return nil, err
+		}
+		s = r.state.Load()
+	}
+	k := s.doc.find(kid)
+	switch {
+	case k == nil || r.isRevoked(kid):
+		return nil, nil
+	case k.public == nil:
+		return nil, errors.New("keys: this release cannot use the key with this id")
+	}
+	return k.public, nil
+}
+
+// knows reports whether nothing that the store may say changes the answer for
+// kid: it is published, has retired, or was revoked.
+func (s *ringState) knows(kid string) bool {
+	if s.set != nil {
+		if _, ok := s.set.Key(kid); ok {
+			return true
+		}
+	}
+	return s.doc.find(kid) != nil || s.doc.hasRevoked(kid)
+}
+
+// SigningKey returns the current key. It waits for at most 2 s. It fails if the
+// store has not been read for MaxStale or past the time of every key that it
+// held, if the private key cannot be unsealed ([ErrUnseal]), and always with
+// VerifyOnly. A key for which RingConfig.Revoked returns true is replaced first.
 func (r *Ring) SigningKey(ctx context.Context) (*SigningKey, error) {
 	if r.cfg.VerifyOnly {
 		return nil, errors.New("keys: the ring is VerifyOnly")
 	}
-	s, err := r.fresh(ctx)
+	s, left, err := r.fresh(ctx)
 	if err != nil {
 		return nil, err
 	}
-	if k, ok := s.current(time.Now()); ok {
-		return k.key, k.err
+	// Usually the first round is the last. A key may have to be made, and then
+	// unsealed.
+	for range 3 {
+		if left <= 0 {
+			break
+		}
+		began := r.clock.Read()
+		i := current(s.doc, r.moment().now)
+		switch {
+		case i < 0:
+			if _, err = r.writing.Try(ctx, left); err != nil {
+				return nil, fmt.Errorf("keys: no key may sign now: %w", err)
+			}
+			err = errors.New("keys: no key may sign now; does this machine's clock agree with the others'?")
+		case r.isRevoked(s.doc.Keys[i].id):
+			r.withoutRevoked(s)
+			if err = r.writing.After(ctx, left); err != nil {
+				return nil, fmt.Errorf("keys: the current key was revoked, and no other could be made: %w", err)
+			}
+		case s.doc.Keys[i].public == nil:
+			return nil, errors.New("keys: this release cannot use the current key; use a release that knows its algorithm")
+		default:
+			k, ok := s.signers[s.doc.Keys[i].id]
+			if ok && k.err == nil {
+				return k.key, nil
+			}
+			if _, err = r.unsealing.Try(ctx, left); err != nil {
+				return nil, fmt.Errorf("keys: the current key: %w", err)
+			}
+			err = k.err
+		}
+		s, left = r.state.Load(), left-r.clock.Steady(began)
 	}
-	if _, err := r.syncing.Try(ctx, 0); err != nil {
-		return nil, fmt.Errorf("keys: no key may sign now, and the store cannot be asked for one: %w", err)
-	}
-	if k, ok := r.state.Load().current(time.Now()); ok {
-		return k.key, k.err
-	}
-	return nil, errors.New("keys: no key may sign now; does this machine's clock agree with the others'?")
+	return nil, orWaited(err)
 }
 
-func (s *ringState) current(now time.Time) (signer, bool) {
-	i := current(s.doc, now)
-	if i < 0 {
-		return signer{}, false
+// populated is fresh, for a state that has keys to publish if any can be had.
+func (r *Ring) populated(ctx context.Context) (s *ringState, left time.Duration, err error) {
+	s, left, err = r.fresh(ctx)
+	if err != nil || s.set != nil || r.cfg.VerifyOnly || left <= 0 {
+		return s, left, err
 	}
-	k, ok := s.signers[s.doc.Keys[i].public.id]
-	return k, ok
+	began := r.clock.Read()
+	if _, err := r.writing.Try(ctx, left); err != nil {
+		return nil, 0, fmt.Errorf("keys: the ring has no key: %w", err)
+	}
+	return r.state.Load(), left - r.clock.Steady(began), nil
 }
 
-// fresh returns a state that was read less than SyncEvery ago; while the store
-// fails, less than MaxStale.
-func (r *Ring) fresh(ctx context.Context) (*ringState, error) {
-	s := r.state.Load()
+// fresh returns a state that was read less than SyncEvery ago, or, while the
+// store fails, less than MaxStale; and how much of maxWait is left then.
+func (r *Ring) fresh(ctx context.Context) (s *ringState, left time.Duration, err error) {
+	s = r.state.Load()
 	if s != nil {
-		old := clockElapsed(s.synced, time.Now())
-		if old < r.cfg.SyncEvery/10*9 {
-			return s, nil
+		age := r.clock.Age(s.began)
+		if age < r.cfg.SyncEvery/10*9 {
+			return r.checked(s, age), maxWait, nil
 		}
-		if old < r.cfg.SyncEvery || old < r.cfg.MaxStale && r.failedLately() {
-			r.syncing.Go()
-			return s, nil
+		if age < r.cfg.SyncEvery || age < r.cfg.MaxStale && r.failing() {
+			r.reading.Go()
+			return r.checked(s, age), maxWait, nil
 		}
 	}
-	_, err := r.syncing.Try(ctx, 0)
-	if s = r.state.Load(); s != nil && clockElapsed(s.synced, time.Now()) < r.cfg.MaxStale {
-		return s, nil
-	}
-	if err == nil {
-		err = errors.New("it was not read in time")
-	}
+	began := r.clock.Read()
+	_, err = r.reading.Try(ctx, maxWait)
+	left = maxWait - r.clock.Steady(began)
+	s = r.state.Load()
 	if s == nil {
-		return nil, fmt.Errorf("keys: the store has not been read yet: %w", err)
+		return nil, 0, fmt.Errorf("%w: %w", ErrNotRead, orWaited(err))
 	}
-	return nil, fmt.Errorf("keys: the store has not been read for %v: %w", clockElapsed(s.synced, time.Now()).Round(time.Second), err)
+	age := r.clock.Age(s.began)
+	if age < r.cfg.MaxStale {
+		return r.checked(s, age), left, nil
+	}
+	return nil, 0, fmt.Errorf("keys: the store has not been read for %v: %w", age.Round(time.Second), orWaited(err))
 }
 
-// failedLately reports whether the last sync failed, and less than SyncEvery ago.
-func (r *Ring) failedLately() bool {
-	last := r.last.Load()
-	return last != nil && last.err != nil && clockElapsed(last.ended, time.Now()) < r.cfg.SyncEvery
+// orWaited is err, or that there was no answer in time.
+func orWaited(err error) error {
+	if err == nil {
+		return flight.ErrWaited
+	}
+	return err
+}
+
+// checked asks RingConfig.Revoked for all published keys, now and then.
+func (r *Ring) checked(s *ringState, age time.Duration) *ringState {
+	if r.cfg.Revoked == nil {
+		return s
+	}
+	if last := s.checked.Load(); int64(age)-last < int64(checkEvery) || !s.checked.CompareAndSwap(last, int64(age)) {
+		return s
+	}
+	return r.withoutRevoked(s)
+}
+
+func (r *Ring) isRevoked(kid string) bool { return r.cfg.Revoked != nil && r.cfg.Revoked(kid) }
+
+// withoutRevoked returns a state without the keys of which RingConfig.Revoked
+// reports that they are revoked. If there are any, they are revoked in the store
+// too.
+func (r *Ring) withoutRevoked(s *ringState) *ringState {
+	if !r.plan.dropRevoked(s.doc.clone(), r.cfg.Revoked, r.moment()) {
+		return s
+	}
+	r.adopting.Lock()
+	s = r.state.Load()
+	m, doc := r.moment(), s.doc.clone()
+	dropped := r.plan.dropRevoked(doc, r.cfg.Revoked, m)
+	if dropped {
+		if next, err := s.with(doc, m); err == nil {
+			next.owed = !r.cfg.VerifyOnly
+			s = next
+			r.state.Store(s)
+		}
+	}
+	r.adopting.Unlock()
+	if dropped {
+		r.cfg.Logger.Info("keys: a key that was revoked elsewhere is taken out of the ring")
+		if !r.cfg.VerifyOnly {
+			r.writing.Go()
+		}
+	}
+	return s
+}
+
+// with returns the state with another document.
+func (s *ringState) with(doc *document, m moment) (*ringState, error) {
+	next := *s
+	next.doc = doc
+	set, err := doc.set(m)
+	if err != nil {
+		return nil, err
+	}
+	if next.set = set; set != nil && s.set.Equal(set) {
+		next.set = s.set // the same keys stay the same generation
+	}
+	return &next, nil
+}
+
+// look is one reading for all the callers that wait for it to begin.
+type look struct {
+	done chan struct{}
+	err  error
+}
+
+// look waits for a reading of the store that begins after the call. There is at
+// most one a second.
+func (r *Ring) look(ctx context.Context, atMost time.Duration) error {
+	if pause, err := r.reading.Failing(); err != nil && pause > 0 {
+		return cannotAsk(err)
+	}
+	r.looking.Lock()
+	l := r.next
+	if l == nil {
+		l = &look{done: make(chan struct{})}
+		r.next = l
+		go r.runLook(l)
+	}
+	r.looking.Unlock()
+	limit := time.NewTimer(atMost)
+	defer limit.Stop()
+	select {
+	case <-l.done:
+		return l.err
+	case <-limit.C:
+		return cannotAsk(flight.ErrWaited)
+	case <-ctx.Done():
+		return cannotAsk(ctx.Err())
+	}
+}
+
+func (r *Ring) runLook(l *look) {
+	r.looking.Lock()
+	last := r.looked
+	r.looking.Unlock()
+	if began, _ := r.outcomes.underWay(); last.IsZero() || !began.IsZero() && clock.SteadyBetween(last, began) > 0 {
+		last = began
+	}
+	if !last.IsZero() {
+		time.Sleep(r.cooldown() - r.clock.Age(last))
+	}
+	r.looking.Lock()
+	r.next, r.looked = nil, r.clock.Read()
+	r.looking.Unlock()
+	if err := r.reading.After(context.Background(), maxWait); err != nil {
+		l.err = cannotAsk(err)
+	}
+	close(l.done)
+}
+
+func cannotAsk(err error) error {
+	return fmt.Errorf("keys: the store cannot be asked: %w", err)
 }
 
 // Run keeps the ring in step with its store, and rotates it, until ctx ends; it
 // then returns ctx.Err(). Failures of the store do not end it. Every replica
 // runs it; it does no harm twice.
 func (r *Ring) Run(ctx context.Context) error {
+	pause := r.cooldown()
 	for {
-		began := time.Now()
-		_ = r.syncing.Do(ctx, 0) // logged by sync, and kept for Status
+		began := r.clock.Read()
+		err := r.reading.Do(ctx, 0) // logged and kept by readingEnded
+		if s := r.state.Load(); err == nil && s != nil && s.owed {
+			_, _ = r.writing.Try(ctx, 0) // so does writingEnded
+		}
 		// Early enough that no call has to wait for it, and at random, so that
 		// replicas started together spread out.
-		wait := r.cfg.SyncEvery/4*3 + rand.N(r.cfg.SyncEvery/8+1) - time.Since(began)
+		wait := r.cfg.SyncEvery/4*3 + rand.N(r.cfg.SyncEvery/8+1) - r.clock.Steady(began)
+		if err == nil {
+			pause = r.cooldown()
+		} else {
+			wait = min(wait, pause+rand.N(pause/4+1))
+			pause = min(2*pause, r.maxPause())
+		}
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-time.After(wait):
 		}
 	}
-}
-
-func (r *Ring) sync(ctx context.Context) error {
-	err := r.update(ctx, nil)
-	was := r.last.Swap(&syncOutcome{err, time.Now()})
-	switch {
-	case err != nil && (was == nil || was.err == nil):
-		r.cfg.Logger.Warn("keys: the ring cannot be synced with its store; it goes on with what it has", "error", err)
-	case err == nil && was != nil && was.err != nil:
-		r.cfg.Logger.Info("keys: the ring is in step with its store again")
-	}
-	return err
-}
-
-// Rotate makes the next key current as soon as every verifier can know it, and
-// returns when that is: at once if it has been published for PublishBefore, as
-// it has been unless the last rotation was shorter ago than that. Tokens of the
-// key it replaces stay valid. Other replicas follow within SyncEvery. After an
-// error the change may have been written all the same; repeating it is safe.
-func (r *Ring) Rotate(ctx context.Context) (at time.Time, err error) {
-	err = r.change(ctx, func(d *document, now time.Time) error {
-		at, err = r.plan.rotate(d, now)
-		return err
-	})
-	if err != nil {
-		return time.Time{}, fmt.Errorf("keys: rotate: %w", err)
-	}
-	return at, nil
-}
-
-// Revoke removes keys at once: their tokens stop verifying on this replica when
-// it returns, on every other within SyncEvery, and on verifiers that fetch the
-// JWKS when they fetch it next. If the current key is among them, a new key
-// becomes current at once, without having been published before, so that
-// verifiers elsewhere refetch. Whoever could read one key of a store could
-// probably read the others: then revoke them all, by the ids that [Ring.Status]
-// lists.
-//
-// An unknown id is [ErrUnknownKey], and nothing is revoked. After another error
-// the change may have been written all the same; repeating it is safe.
-func (r *Ring) Revoke(ctx context.Context, kids ...string) error {
-	err := r.change(ctx, func(d *document, now time.Time) error {
-		unknown, err := r.plan.revoke(d, now, kids)
-		if unknown != "" {
-			return fmt.Errorf("%w: %q", ErrUnknownKey, unknown)
-		}
-		return err
-	})
-	if err != nil {
-		return fmt.Errorf("keys: revoke: %w", err)
-	}
-	return nil
-}
-
-func (r *Ring) change(ctx context.Context, f func(*document, time.Time) error) error {
-	if r.cfg.VerifyOnly {
-		return errors.New("the ring is VerifyOnly")
-	}
-	// No caller may hold up the syncs for longer than one of them takes.
-	ctx, cancel := context.WithTimeout(ctx, r.cfg.storeTimeout())
-	defer cancel()
-	return r.update(ctx, f)
-}
-
-// update reads the store, brings the document up to now, makes the change if
-// there is one, and writes it back if anything changed. Whoever loses the race
-// starts again from the winner's document. Nothing is used but what was read.
-func (r *Ring) update(ctx context.Context, change func(*document, time.Time) error) error {
-	select {
-	case r.turn <- struct{}{}:
-		defer func() { <-r.turn }()
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-	for range maxRaces {
-		began := time.Now()
-		raw, rev, err := r.cfg.Store.Load(ctx)
-		if err != nil {
-			return fmt.Errorf("load: %w", err)
-		}
-		doc, err := decodeDocument(raw)
-		if err != nil {
-			return err
-		}
-		changed := false
-		if held := r.state.Load(); held != nil && doc.Serial < held.doc.Serial {
-			if r.cfg.VerifyOnly {
-				return errors.New("the store holds an older document than it did")
-			}
-			r.cfg.Logger.Warn("keys: the store holds an older document than it did; the newest known is written back")
-			doc, changed = held.doc.clone(), true
-		}
-		if r.cfg.VerifyOnly {
-			return r.adopt(doc, began)
-		}
-		now := time.Now()
-		tended, err := r.plan.tend(doc, now)
-		if err != nil {
-			return err
-		}
-		changed = changed || tended
-		if change != nil {
-			if err := change(doc, now); err != nil {
-				return err
-			}
-			if _, err := r.plan.tend(doc, now); err != nil {
-				return err
-			}
-			changed = true
-		}
-		if !changed {
-			return r.adopt(doc, began)
-		}
-		doc.Serial++
-		out, err := doc.encode()
-		if err != nil {
-			return err
-		}
-		if _, err := r.cfg.Store.Save(ctx, out, rev); err == nil {
-			change = nil // done; what is left is to read it back
-		} else if !errors.Is(err, ErrConflict) {
-			return fmt.Errorf("save: %w", err)
-		}
-	}
-	return fmt.Errorf("lost %d races for the stored document", maxRaces)
-}
-
-// adopt makes what was read the ring's state. A set with the same keys stays
-// the same pointer.
-func (r *Ring) adopt(doc *document, began time.Time) error {
-	set, err := doc.set()
-	if err != nil {
-		return err
-	}
-	held := r.state.Load()
-	next := &ringState{doc: doc, set: set, signers: make(map[string]signer), synced: began}
-	if held != nil && held.set.Equal(set) {
-		next.set = held.set
-	}
-	for i := range doc.Keys {
-		k := &doc.Keys[i]
-		if len(k.Private) == 0 || r.cfg.VerifyOnly {
-			continue
-		}
-		if held != nil {
-			if s, ok := held.signers[k.public.id]; ok && s.err == nil {
-				next.signers[k.public.id] = s
-				continue
-			}
-		}
-		key, err := k.signingKey(r.cfg.Name, r.sealed)
-		next.signers[k.public.id] = signer{key, err}
-	}
-	r.state.Store(next)
-	r.noteCurrent(doc)
-	return nil
-}
-
-// noteCurrent counts and logs a key that has begun to sign since the last
-// reading. The turn is held.
-func (r *Ring) noteCurrent(doc *document) {
-	i := current(doc, time.Now())
-	if i < 0 {
-		return
-	}
-	k := &doc.Keys[i]
-	if k.public.id == r.signing {
-		return
-	}
-	if r.signing != "" {
-		r.rotations.Add(1)
-	}
-	r.signing = k.public.id
-	r.cfg.Logger.Info("keys: current key", "kid", k.public.id, "alg", string(k.public.alg), "until", k.SignsUntil)
-}
-
-// Status says how a ring stands: for health checks, and to look after it.
-type Status struct {
-	Keys   []KeyStatus // in the order in which they sign
-	Synced time.Time   // when the store was last read; zero if never
-	Err    error       // of the last sync; nil if it succeeded
-}
-
-// KeyStatus is one key of a ring. Its phase follows from the times.
-type KeyStatus struct {
-	KeyID      string
-	Algorithm  Algorithm
-	Phase      string    // "next", "current" or "retired"
-	Published  time.Time // when it was made and published
-	SignsFrom  time.Time // when it becomes current
-	SignsUntil time.Time // when it retires
-	KeptUntil  time.Time // when it is gone
-}
-
-// Status reports from memory, without I/O. It holds no secret.
-func (r *Ring) Status() Status {
-	var st Status
-	if last := r.last.Load(); last != nil {
-		st.Err = last.err
-	}
-	s := r.state.Load()
-	if s == nil {
-		return st
-	}
-	st.Synced = s.synced
-	now := time.Now()
-	for _, k := range s.doc.Keys {
-		phase := "retired"
-		if now.Before(k.SignsFrom) {
-			phase = "next"
-		} else if k.signsAt(now) {
-			phase = "current"
-		}
-		st.Keys = append(st.Keys, KeyStatus{
-			KeyID: k.public.id, Algorithm: k.public.alg, Phase: phase,
-			Published: k.Published, SignsFrom: k.SignsFrom, SignsUntil: k.SignsUntil, KeptUntil: k.KeptUntil,
-		})
-	}
-	return st
-}
-
-func clockElapsed(since, now time.Time) time.Duration {
-	return max(now.Sub(since), now.Round(0).Sub(since.Round(0)))
 }

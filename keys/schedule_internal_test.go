@@ -25,10 +25,11 @@ func TestScheduleWithSkew(t *testing.T) {
 			t.Parallel()
 			rng := rand.New(rand.NewPCG(seed, 7))
 			n := 0
-			s := &schedule{rotateEvery: 9 * time.Hour, publishBefore: publish, retainFor: retain, unseen: unseen, maxSkew: skew,
+			s := &schedule{rotateEvery: 9 * time.Hour, publishBefore: publish, retainFor: retain, identifyFor: retain, unseen: unseen, maxSkew: skew,
 				newKey: func() (documentKey, error) {
 					n++
-					return documentKey{Private: []byte{1}, public: &PublicKey{id: fmt.Sprint("key ", n)}}, nil
+					id := fmt.Sprint("key ", n)
+					return documentKey{Private: []byte{1}, id: id, public: &PublicKey{id: id}}, nil
 				}}
 			type replica struct {
 				offset time.Duration // of its clock
@@ -49,7 +50,7 @@ func TestScheduleWithSkew(t *testing.T) {
 
 			for now := start; now.Before(start.Add(90 * 24 * time.Hour)); now = now.Add(time.Duration(rng.Int64N(int64(20 * time.Minute)))) {
 				r := replicas[rng.IntN(len(replicas))]
-				clock := now.Add(r.offset)
+				clock := moment{now: now.Add(r.offset), destroy: true}
 				if rng.Float64() < 0.6 || r.doc == nil || now.Sub(r.read) > unseen { // it syncs
 					doc := stored.clone()
 					doc.Revoked = nil
@@ -63,7 +64,7 @@ func TestScheduleWithSkew(t *testing.T) {
 						rotations++
 					}
 					if rng.Float64() < 0.005 {
-						at := current(doc, clock)
+						at := current(doc, clock.now)
 						require.GreaterOrEqual(t, at, 0)
 						victim := doc.Keys[rng.IntN(len(doc.Keys))].public.id
 						known := map[string]bool{}
@@ -74,7 +75,7 @@ func TestScheduleWithSkew(t *testing.T) {
 						require.NoError(t, err)
 						require.Empty(t, unknown)
 						for _, k := range doc.Keys {
-							if !known[k.public.id] && k.signsAt(clock) {
+							if !known[k.public.id] && k.signsAt(clock.now) {
 								urgent[k.public.id] = true
 							}
 						}
@@ -95,8 +96,8 @@ func TestScheduleWithSkew(t *testing.T) {
 					}
 					r.doc, r.read = stored, now
 				}
-				// Whoever is allowed to sign does.
-				at := current(r.doc, clock)
+				// A replica that is allowed to sign does.
+				at := current(r.doc, clock.now)
 				if at >= 0 {
 					id := r.doc.Keys[at].public.id
 					if !urgent[id] {

@@ -13,9 +13,13 @@ import (
 // only verifies (RingConfig.VerifyOnly) reads store as it is and needs no
 // secret.
 //
-// Sealing keeps private keys secret; it does not keep whoever can write to the
-// store from adding a public key of their own. Guard writes to the store as the
-// keys themselves.
+// Sealing keeps private keys secret. It does not keep a process that can write
+// to the store from adding a public key of its own. Guard writes to the store as
+// the keys themselves.
+//
+// An unsealed ring becomes a sealed one by this alone: what is in the clear is
+// sealed at the next write, or by [Ring.Reseal]. A sealed ring does not become an
+// unsealed one.
 func Sealed(store Store, aead AEAD) Store { return &sealedStore{Store: store, aead: aead} }
 
 type sealedStore struct {

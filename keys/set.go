@@ -11,8 +11,8 @@ import (
 )
 
 // Set is an immutable set of verification keys, looked up by id. A new pointer
-// is a new generation: whoever derived something from a set may keep it for as
-// long as it is handed the same pointer. It is safe for concurrent use.
+// is a new generation: what was derived from a set holds for as long as the same
+// pointer is handed out. It is safe for concurrent use.
 type Set struct {
 	keys []*PublicKey
 	byID map[string]*PublicKey
@@ -76,7 +76,7 @@ func (s *Set) Key(kid string) (*PublicKey, bool) {
 // Keys returns the keys in their order.
 func (s *Set) Keys() []*PublicKey { return slices.Clone(s.keys) }
 
-// Equal says whether both sets hold the same keys under the same ids and
+// Equal reports whether both sets hold the same keys under the same ids and
 // algorithms, in any order.
 func (s *Set) Equal(o *Set) bool {
 	if s == nil || o == nil {
@@ -116,6 +116,16 @@ func (s *Set) marshal() ([]byte, error) {
 // context and the id are not used.
 func (s *Set) KeySet(context.Context, string) (*Set, error) { return s, nil }
 
+// Identifier is a source of keys that can also say whose key an old or an
+// unknown id was. It serves to find out whose genuine token a sign-out presents,
+// and never to accept one.
+type Identifier interface {
+	// IdentifyKey returns the key with this id, published or retired. It returns
+	// nil and no error if, in a reading that began after the call, the store has
+	// no such key or has it revoked. It returns an error if that cannot be told.
+	IdentifyKey(ctx context.Context, kid string) (*PublicKey, error)
+}
+
 // Static is a source of keys that never changes: one key that signs, and the
 // public keys to publish beside it. It is how a key held by a KMS or an HSM
 // signs, and how tests do. To rotate, publish the new key beside the current
@@ -141,6 +151,12 @@ func NewStatic(current *SigningKey, also ...*PublicKey) (*Static, error) {
 
 // KeySet returns the published keys. It does no I/O.
 func (s *Static) KeySet(context.Context, string) (*Set, error) { return s.set, nil }
+
+// IdentifyKey implements [Identifier]: a key that is not published is none. It
+// does no I/O.
+func (s *Static) IdentifyKey(_ context.Context, kid string) (*PublicKey, error) {
+	return s.set.byID[kid], nil
+}
 
 // SigningKey returns the key that signs. It does no I/O.
 func (s *Static) SigningKey(context.Context) (*SigningKey, error) { return s.current, nil }

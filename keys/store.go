@@ -4,17 +4,34 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 )
 
-// Store keeps one opaque document, the state of a [Ring], and replaces it by
-// compare-and-swap. All rotation logic lives in the Ring; a Store only stores.
+// Stored is what a [Store] returns. Doc is nil and Rev is "" if there is no
+// document.
+type Stored struct {
+	Doc []byte
+	Rev string
+	// Time is what the store's own clock said at the reading. It is zero for a
+	// store that has no clock of its own, such as a file or memory.
+	Time time.Time
+}
+
+// Store keeps opaque documents, one for each name, and replaces them by
+// compare-and-swap. A document is the state of the [Ring] of that name. All
+// rotation logic lives in the Ring; a Store only stores.
 //
 // What every implementation promises:
 //
-//   - Absence: a document that was never saved is (nil, "", nil) from Load,
+//   - Names are apart: whatever a name holds, its document is never that of
+//     another name. The empty string is a name too. A name has at most 256
+//     bytes and is valid UTF-8 without a NUL.
+//   - Absence: a document that was never saved is a Stored without Doc and Rev,
 //     not an error. A store that cannot tell whether there is a document (no
 //     connection, no permission, a truncated or empty file) answers with an
 //     error and never with absence: absence makes a Ring create new keys.
+//   - Primary: Load answers from what Save writes to. A copy that may lag is an
+//     error.
 //   - Size: a document has 1 byte to 1 MiB. Save refuses any other and
 //     changes nothing.
 //   - Repetition: Save is not idempotent. A Save repeated with the same rev
@@ -32,26 +49,28 @@ import (
 //     Save, and what Load returned, without changing the stored document.
 //   - Cancellation: a ctx that is done before the call ends it with ctx's
 //     error and without a change. One that ends during the call ends it soon.
+//   - Time: a store that is shared over a network tells the time of its own
+//     clock with each reading, also when there is no document. It is never that
+//     of the process that reads.
 //
-// A store does not vouch for what it holds. Whoever can write to it decides
-// which keys are trusted, and unless the document is sealed whoever can read
-// it can sign.
+// A store does not vouch for what it holds. A process that can write to it
+// decides which keys are trusted, and unless the document is sealed a process
+// that can read it can sign.
 type Store interface {
-	// Load returns the document and its revision. An absent document is
-	// (nil, "", nil), not an error.
-	Load(ctx context.Context) (doc []byte, rev string, err error)
+	// Load returns the document of that name, its revision, and the time.
+	Load(ctx context.Context, name string) (Stored, error)
 
-	// Save replaces the document if its revision still is rev, where ""
-	// means that it does not exist yet, and returns the new revision.
+	// Save replaces the document of that name if its revision still is rev,
+	// where "" means that it does not exist yet, and returns the new revision.
 	// Otherwise the error matches [ErrConflict] and nothing has changed.
 	// After any other error the write may or may not have happened: the
 	// caller loads again.
-	Save(ctx context.Context, doc []byte, rev string) (newRev string, err error)
+	Save(ctx context.Context, name string, doc []byte, rev string) (newRev string, err error)
 }
 
-// ErrConflict says that a [Store] holds another revision than the one that
+// ErrConflict reports that a [Store] holds another revision than the one that
 // Save was told to replace, and that nothing was written. It is the normal
-// answer to whoever loses a race: load again and work from what is there.
+// answer to the one that loses a race: load again and work from what is there.
 var ErrConflict = errors.New("keys: the stored document has changed")
 
 // localStore marks the stores whose document does not leave this host. A

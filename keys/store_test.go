@@ -55,7 +55,7 @@ func testStore(t *testing.T, newStore func(t *testing.T) (open func() keys.Store
 	t.Run("absent document", func(t *testing.T) {
 		s := newStore(t)()
 		for range 2 { // loading must not create it
-			doc, rev, err := s.Load(t.Context())
+			doc, rev, err := load(t.Context(), s)
 			require.NoError(t, err)
 			require.Nil(t, doc)
 			require.Empty(t, rev)
@@ -74,7 +74,7 @@ func testStore(t *testing.T, newStore func(t *testing.T) (open func() keys.Store
 			bytes.Repeat([]byte{0xa5}, maxDocument),
 			[]byte("small again"),
 		} {
-			newRev, err := open().Save(t.Context(), doc, rev)
+			newRev, err := open().Save(t.Context(), "", doc, rev)
 			require.NoError(t, err)
 			require.NotEmpty(t, newRev)
 			require.NotEqual(t, rev, newRev)
@@ -101,7 +101,7 @@ func testStore(t *testing.T, newStore func(t *testing.T) (open func() keys.Store
 		open, other := newStore(t), newStore(t)
 		rev := mustSave(t, other(), "elsewhere", "")
 		requireConflict(t, open(), "doc", rev)
-		doc, got, err := open().Load(t.Context())
+		doc, got, err := load(t.Context(), open())
 		require.NoError(t, err)
 		require.Nil(t, doc)
 		require.Empty(t, got)
@@ -130,14 +130,14 @@ func testStore(t *testing.T, newStore func(t *testing.T) (open func() keys.Store
 		s := newStore(t)()
 		refused := func(rev string) {
 			for _, doc := range [][]byte{nil, {}, make([]byte, maxDocument+1)} {
-				newRev, err := s.Save(t.Context(), doc, rev)
+				newRev, err := s.Save(t.Context(), "", doc, rev)
 				require.Error(t, err)
 				require.NotErrorIs(t, err, keys.ErrConflict)
 				require.Empty(t, newRev)
 			}
 		}
 		refused("")
-		doc, _, err := s.Load(t.Context())
+		doc, _, err := load(t.Context(), s)
 		require.NoError(t, err)
 		require.Nil(t, doc)
 		rev := mustSave(t, s, "doc", "")
@@ -148,12 +148,12 @@ func testStore(t *testing.T, newStore func(t *testing.T) (open func() keys.Store
 	t.Run("slices are copied", func(t *testing.T) {
 		s := newStore(t)()
 		saved := []byte("document")
-		rev, err := s.Save(t.Context(), saved, "")
+		rev, err := s.Save(t.Context(), "", saved, "")
 		require.NoError(t, err)
 		clear(saved)
 		requireDocument(t, s, []byte("document"), rev)
 
-		loaded, _, err := s.Load(t.Context())
+		loaded, _, err := load(t.Context(), s)
 		require.NoError(t, err)
 		clear(loaded)
 		_ = append(loaded[:0], "overwritten"...)
@@ -165,11 +165,11 @@ func testStore(t *testing.T, newStore func(t *testing.T) (open func() keys.Store
 		cancelled, cancel := context.WithCancel(t.Context())
 		cancel()
 		unchanged := func(rev string) {
-			doc, gotRev, err := s.Load(cancelled)
+			doc, gotRev, err := load(cancelled, s)
 			require.ErrorIs(t, err, context.Canceled)
 			require.Nil(t, doc)
 			require.Empty(t, gotRev)
-			gotRev, err = s.Save(cancelled, []byte("cancelled"), rev)
+			gotRev, err = s.Save(cancelled, "", []byte("cancelled"), rev)
 			require.ErrorIs(t, err, context.Canceled)
 			require.NotErrorIs(t, err, keys.ErrConflict)
 			require.Empty(t, gotRev)
@@ -195,7 +195,7 @@ func testStore(t *testing.T, newStore func(t *testing.T) (open func() keys.Store
 				s := open()
 				wg.Go(func() {
 					<-start
-					revs[i], errs[i] = s.Save(t.Context(), fmt.Appendf(nil, "%d by %d", round, i), rev)
+					revs[i], errs[i] = s.Save(t.Context(), "", fmt.Appendf(nil, "%d by %d", round, i), rev)
 				})
 			}
 			close(start)
@@ -226,7 +226,7 @@ func testStore(t *testing.T, newStore func(t *testing.T) (open func() keys.Store
 		}
 		open := newStore(t)
 		writer := open()
-		rev, err := writer.Save(t.Context(), document(1), "")
+		rev, err := writer.Save(t.Context(), "", document(1), "")
 		require.NoError(t, err)
 
 		var wg sync.WaitGroup
@@ -242,7 +242,7 @@ func testStore(t *testing.T, newStore func(t *testing.T) (open func() keys.Store
 						final = true // one more, which must see the last
 					default:
 					}
-					doc, _, err := s.Load(t.Context())
+					doc, _, err := load(t.Context(), s)
 					if err != nil || len(doc) == 0 {
 						problems[i] = fmt.Sprintf("no document after %d: %v", last, err)
 						return
@@ -260,7 +260,7 @@ func testStore(t *testing.T, newStore func(t *testing.T) (open func() keys.Store
 			})
 		}
 		for n := 2; n <= saves; n++ {
-			if rev, err = writer.Save(t.Context(), document(n), rev); err != nil {
+			if rev, err = writer.Save(t.Context(), "", document(n), rev); err != nil {
 				break
 			}
 		}
@@ -273,9 +273,15 @@ func testStore(t *testing.T, newStore func(t *testing.T) (open func() keys.Store
 	})
 }
 
+// load returns what is stored under the empty name.
+func load(ctx context.Context, s keys.Store) (doc []byte, rev string, err error) {
+	stored, err := s.Load(ctx, "")
+	return stored.Doc, stored.Rev, err
+}
+
 func mustSave(t *testing.T, s keys.Store, doc, rev string) (newRev string) {
 	t.Helper()
-	newRev, err := s.Save(t.Context(), []byte(doc), rev)
+	newRev, err := s.Save(t.Context(), "", []byte(doc), rev)
 	require.NoError(t, err)
 	require.NotEmpty(t, newRev)
 	return newRev
@@ -283,14 +289,14 @@ func mustSave(t *testing.T, s keys.Store, doc, rev string) (newRev string) {
 
 func requireConflict(t *testing.T, s keys.Store, doc, rev string) {
 	t.Helper()
-	newRev, err := s.Save(t.Context(), []byte(doc), rev)
+	newRev, err := s.Save(t.Context(), "", []byte(doc), rev)
 	require.ErrorIs(t, err, keys.ErrConflict)
 	require.Empty(t, newRev)
 }
 
 func requireDocument(t *testing.T, s keys.Store, want []byte, wantRev string) {
 	t.Helper()
-	doc, rev, err := s.Load(t.Context())
+	doc, rev, err := load(t.Context(), s)
 	require.NoError(t, err)
 	require.True(t, bytes.Equal(want, doc), "not the document that was saved")
 	require.Equal(t, wantRev, rev)
@@ -307,13 +313,13 @@ func TestMemStoreLosesNoUpdate(t *testing.T) {
 	for i := range writers {
 		wg.Go(func() {
 			for done := 0; done < increments; {
-				doc, rev, err := s.Load(t.Context())
+				doc, rev, err := load(t.Context(), &s)
 				if err != nil {
 					errs[i] = err
 					return
 				}
 				n, _ := strconv.Atoi(string(doc))
-				_, err = s.Save(t.Context(), strconv.AppendInt(nil, int64(n+1), 10), rev)
+				_, err = s.Save(t.Context(), "", strconv.AppendInt(nil, int64(n+1), 10), rev)
 				switch {
 				case err == nil:
 					done++
