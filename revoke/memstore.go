@@ -6,15 +6,26 @@ import (
 	"strconv"
 	"sync"
 	"time"
+
+	"github.com/sessiontoken/sessiontoken/internal/clock"
+)
+
+const (
+	// sweepEvery is how often a MemStore drops what is past its Until.
+	sweepEvery = time.Minute
+	// memPage is how many entries a page of a MemStore has at most.
+	memPage = 10_000
 )
 
 // MemStore keeps entries in memory: for one process, and for tests. The zero
-// value is an empty store. It is safe for concurrent use.
+// value is an empty store. It forgets everything when the process ends, and so
+// do the sessions that were revoked. It is safe for concurrent use.
 type MemStore struct {
 	mu      sync.Mutex
+	clock   *clock.Clock
 	entries []numbered
 	last    uint64
-	sweepAt int
+	swept   clock.Instant
 }
 
 type numbered struct {
@@ -22,34 +33,35 @@ type numbered struct {
 	entry  Entry
 }
 
-// Append adds an entry. It fails only if ctx has ended.
-func (s *MemStore) Append(ctx context.Context, e Entry) error {
+// Append adds entries. It fails only if ctx has ended.
+func (s *MemStore) Append(ctx context.Context, entries ...Entry) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if len(s.entries) >= max(s.sweepAt, 1024) {
-		now := time.Now()
-		s.entries = slices.DeleteFunc(s.entries, func(n numbered) bool { return !now.Before(n.entry.Until) })
-		s.sweepAt = 2 * len(s.entries)
+	s.sweep()
+	for _, e := range entries {
+		s.last++
+		s.entries = append(s.entries, numbered{s.last, e})
 	}
-	s.last++
-	s.entries = append(s.entries, numbered{s.last, e})
 	return nil
 }
 
-// Since returns all entries after cursor. It fails only if ctx has ended.
-func (s *MemStore) Since(ctx context.Context, cursor string) ([]Entry, string, bool, error) {
+// Since returns the entries after cursor. It fails only if ctx has ended.
+func (s *MemStore) Since(ctx context.Context, cursor string) (Page, error) {
 	if err := ctx.Err(); err != nil {
-		return nil, "", false, err
-	}
-	after, err := strconv.ParseUint(cursor, 10, 64)
-	if err != nil {
-		after = 0
+		return Page{}, err
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.sweep()
+	after, err := strconv.ParseUint(cursor, 10, 64)
+	known := err == nil && after <= s.last
+	if !known {
+		after = 0
+	}
+	p := Page{Next: strconv.FormatUint(s.last, 10), Reset: cursor != "" && !known, Time: s.clock.Now()}
 	from, _ := slices.BinarySearchFunc(s.entries, after+1, func(n numbered, number uint64) int {
 		switch {
 		case n.number < number:
@@ -59,9 +71,30 @@ func (s *MemStore) Since(ctx context.Context, cursor string) ([]Entry, string, b
 		}
 		return 0
 	})
-	var out []Entry
-	for _, n := range s.entries[from:] {
-		out = append(out, n.entry)
+	rest := s.entries[from:]
+	if len(rest) > memPage {
+		rest = rest[:memPage]
+		p.More, p.Next = true, strconv.FormatUint(rest[memPage-1].number, 10)
 	}
-	return out, strconv.FormatUint(s.last, 10), false, nil
+	if len(rest) > 0 {
+		p.Entries = make([]Entry, len(rest))
+		for i, n := range rest {
+			p.Entries[i] = n.entry
+		}
+	}
+	return p, nil
+}
+
+// sweep drops what is over, once in a while. It is called with s.mu held.
+func (s *MemStore) sweep() {
+	if s.clock == nil {
+		s.clock = clock.Here()
+		s.swept = s.clock.Read()
+	}
+	if s.clock.Age(s.swept) < sweepEvery {
+		return
+	}
+	now := s.clock.Now()
+	s.entries = slices.DeleteFunc(s.entries, func(n numbered) bool { return !now.Before(n.entry.Until) })
+	s.swept = s.clock.Read()
 }

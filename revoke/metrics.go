@@ -2,35 +2,73 @@ package revoke
 
 import "time"
 
+// Status is how a list stands, for health checks.
+type Status struct {
+	Entries   int       // that are remembered
+	Synced    time.Time // start of the last good reading of the store, by this machine's clock; zero if never
+	Err       error     // of the last reading; nil if it succeeded
+	Owed      int       // entries that the store has not acknowledged
+	Foreign   bool      // the store is another one than the list has read before: it does not answer
+	Restoring bool      // the store has lost data, which the list is writing back
+	Birth     time.Time // since when the store has lost no entry, by its own clock; zero if not known
+}
+
+// Status reports from memory, without I/O.
+func (l *List) Status() Status {
+	status := Status{Entries: l.known.size(), Err: l.lastErr(), Owed: int(l.owed.count.Load())}
+	if st := l.state.Load(); st != nil {
+		status.Synced, status.Foreign = st.synced.Wall(), st.foreign
+		if st.birth != none {
+			status.Birth = timeOf(st.birth)
+		}
+	}
+	status.Restoring = l.restore.Load() != nil
+	return status
+}
+
 // Metrics returns how the list stands and what it has done since it was made.
 // The names are fixed, and those that end in _total only grow:
 //
 //	revocation_age_seconds            since the start of the last good reading of
 //	                                  the store; before the first, since NewList.
-//	                                  What others have ended since then is not
+//	                                  What others have revoked since then is not
 //	                                  known here
+//	revocation_clock_offset_seconds   how far this machine's clock is ahead of the
+//	                                  store's
 //	revocation_entries                entries that are remembered
+//	revocation_owed                   entries that the store has not acknowledged:
+//	                                  others may not know of them
+//	revocation_foreign_store          1 while the store is another one than before
 //	revocation_reads_total            readings of the store that have ended
 //	revocation_read_failures_total    those of them that failed
-//	revocations_total                 what was ended through this list, and is in
+//	revocations_total                 what was revoked through this list, and is in
 //	                                  the store
-//	revocation_write_failures_total   what was ended here, and the store did not
-//	                                  acknowledge: others may not know of it
+//	revocation_write_failures_total   writes that failed
+//	revocation_clock_warnings_total   readings that found this machine's clock more
+//	                                  than MaxSkew from the store's
 //
-// It answers from memory. Every value is finite, and none says whose session it
+// It answers from memory. Every value is finite, and none tells whose session it
 // was. The map is the caller's: [expvar.Func] can publish it as it is.
 func (l *List) Metrics() map[string]float64 {
-	since := l.made
-	if synced := l.synced.Load(); synced != nil {
-		since = *synced
+	since, foreign := l.made, 0.0
+	if st := l.state.Load(); st != nil {
+		since = st.synced
+		if st.foreign {
+			foreign = 1
+		}
 	}
-	reads, failures := l.reads.Load()
+	failures := l.readFailures.Load() // first: it is never more than the readings
+	offset, _, _ := l.view.Offset()
 	return map[string]float64{
-		"revocation_age_seconds":          clockElapsed(since, time.Now()).Seconds(),
-		"revocation_entries":              float64(l.entries()),
-		"revocation_reads_total":          float64(reads),
+		"revocation_age_seconds":          l.clock.Age(since).Seconds(),
+		"revocation_clock_offset_seconds": offset.Seconds(),
+		"revocation_entries":              float64(l.known.size()),
+		"revocation_owed":                 float64(l.owed.count.Load()),
+		"revocation_foreign_store":        foreign,
+		"revocation_reads_total":          float64(l.reads.Load()),
 		"revocation_read_failures_total":  float64(failures),
-		"revocations_total":               float64(l.ended.Load()),
+		"revocations_total":               float64(l.acknowledged.Load()),
 		"revocation_write_failures_total": float64(l.writeFailures.Load()),
+		"revocation_clock_warnings_total": float64(l.loud.Counts()["clock_disagrees"]),
 	}
 }

@@ -1,107 +1,288 @@
 package revoke
 
 import (
-	"hash/maphash"
 	"maps"
+	"math"
 	"sync/atomic"
 	"time"
 )
 
-// table is a map that is read without a lock: each of its parts is replaced as a
-// whole by whoever changes it, of whom there is one at a time. A part stays small
-// (250 entries when there are a million), so that a change costs little.
-type table struct {
-	seed  maphash.Seed
-	parts [parts]atomic.Pointer[map[string]mark]
-	size  atomic.Int64
+// shards is how many shards a table has, a power of two.
+const shards = 4096
+
+// fact is what a table keeps of one digest. Facts are merged, and the result is
+// the same in whatever order they come and however often.
+type fact[F any] interface {
+	comparable
+	merge(F) F
+	over(now int64) bool // it may be forgotten
 }
 
-const parts = 4096
-
-// mark is what is known of one value. Times are in Unix nanoseconds.
-type mark struct {
-	before int64 // sessions begun later go on
-	until  int64 // when to forget it
+// table is a map that is read without a lock: a change replaces a shard as a
+// whole, and there is one writer at a time. A shard stays small (250 entries when
+// there are a million), so that a change costs little. An empty table has no
+// shards.
+type table[F fact[F]] struct {
+	shards atomic.Pointer[[shards]atomic.Pointer[map[Digest]F]]
+	size   atomic.Int64
 }
 
-func markOf(e *Entry) mark { return mark{nanos(e.Before), nanos(e.Until)} }
+// shardOf returns the number of the shard of a digest, which is as good as
+// random.
+func shardOf(d Digest) int { return (int(d[0])<<8 | int(d[1])) % shards }
 
-// nanos is held to what an int64 can say: an Until of the year 3000 is for ever.
-func nanos(t time.Time) int64 {
-	switch {
-	case t.Year() > 2200:
-		return 1<<63 - 1
-	case t.Year() < 1970:
-		return 0
+func (t *table[F]) get(d Digest) (f F, ok bool) {
+	all := t.shards.Load()
+	if all == nil {
+		return f, false
 	}
-	return t.UnixNano()
-}
-
-// and is the mark of both: an entry never takes another one back, in whatever
-// order they come.
-func (m mark) and(n mark) mark { return mark{max(m.before, n.before), max(m.until, n.until)} }
-
-func (m mark) ends(began time.Time) bool { return m.until != 0 && nanos(began) <= m.before }
-
-func newTable() *table { return &table{seed: maphash.MakeSeed()} }
-
-func (t *table) part(value string) *atomic.Pointer[map[string]mark] {
-	return &t.parts[maphash.String(t.seed, value)%parts]
-}
-
-func (t *table) get(value string) (mark, bool) {
-	p := t.part(value).Load()
+	p := all[shardOf(d)].Load()
 	if p == nil {
-		return mark{}, false
+		return f, false
 	}
-	m, ok := (*p)[value]
-	return m, ok
+	f, ok = (*p)[d]
+	return f, ok
 }
 
-// add adds entries, each of one scope. Many at once cost no more than one for
-// each part.
-func (t *table) add(entries []*Entry) {
-	changed := map[*atomic.Pointer[map[string]mark]]map[string]mark{}
-	for _, e := range entries {
-		p := t.part(e.Value)
-		m := changed[p]
-		if m == nil {
-			m = map[string]mark{}
-			if old := p.Load(); old != nil {
-				m = maps.Clone(*old)
+// change is what a batch changes, by shard.
+type change[F any] map[int]map[Digest]F
+
+// add merges one fact into the change.
+func (t *table[F]) add(c change[F], d Digest, f F) {
+	n := shardOf(d)
+	m := c[n]
+	if m == nil {
+		m = make(map[Digest]F)
+		if old := t.shard(n); old != nil {
+			m = maps.Clone(old)
+		}
+		c[n] = m
+	}
+	if old, ok := m[d]; ok {
+		f = old.merge(f)
+	} else {
+		t.size.Add(1)
+	}
+	m[d] = f
+}
+
+// store makes a change visible.
+func (t *table[F]) store(c change[F]) {
+	if len(c) == 0 {
+		return
+	}
+	all := t.shards.Load()
+	if all == nil {
+		all = new([shards]atomic.Pointer[map[Digest]F])
+	}
+	for n, m := range c {
+		all[n].Store(&m)
+	}
+	t.shards.Store(all)
+}
+
+// shard returns one shard, which must not be changed; nil if it is empty.
+func (t *table[F]) shard(n int) map[Digest]F {
+	all := t.shards.Load()
+	if all == nil {
+		return nil
+	}
+	p := all[n].Load()
+	if p == nil {
+		return nil
+	}
+	return *p
+}
+
+// mergeAll merges all of another table.
+func (t *table[F]) mergeAll(other *table[F]) {
+	for n := range shards {
+		c := change[F]{}
+		for d, f := range other.shard(n) {
+			if old, ok := t.get(d); !ok || old.merge(f) != old {
+				t.add(c, d, f)
 			}
-			changed[p] = m
 		}
-		old, known := m[e.Value]
-		m[e.Value] = old.and(markOf(e))
-		if !known {
-			t.size.Add(1)
-		}
-	}
-	for p, m := range changed {
-		p.Store(&m)
+		t.store(c)
 	}
 }
 
-// sweep forgets what is over in one part.
-func (t *table) sweep(part int, now int64) {
-	p := t.parts[part%parts].Load()
-	if p == nil {
-		return
-	}
-	kept := make(map[string]mark)
-	for value, m := range *p {
-		if now < m.until {
-			kept[value] = m
+// sweep forgets what is over in one shard.
+func (t *table[F]) sweep(n int, now int64) {
+	old, gone := t.shard(n), 0
+	for _, f := range old {
+		if f.over(now) {
+			gone++
 		}
 	}
-	if len(kept) == len(*p) {
+	if gone == 0 {
 		return
 	}
-	t.size.Add(int64(len(kept) - len(*p)))
+	kept := make(map[Digest]F, len(old)-gone)
+	for d, f := range old {
+		if !f.over(now) {
+			kept[d] = f
+		}
+	}
+	t.size.Add(int64(len(kept) - len(old)))
 	if len(kept) == 0 {
-		t.parts[part%parts].Store(nil)
+		t.shards.Load()[n].Store(nil)
 		return
 	}
-	t.parts[part%parts].Store(&kept)
+	t.store(change[F]{n: kept})
 }
+
+// tables are the facts of one namespace. Times are Unix milliseconds.
+type tables struct {
+	sessions, keys table[mark]
+	subjects       table[marks]
+	all            atomic.Pointer[mark]
+}
+
+// none is a time before all others.
+const none = math.MinInt64
+
+// mark is what is known of a session, a key, or of everything.
+type mark struct{ before, until int64 }
+
+func (m mark) merge(n mark) mark   { return mark{max(m.before, n.before), max(m.until, n.until)} }
+func (m mark) over(now int64) bool { return now >= m.until }
+
+// marks is what is known of a subject: the latest mark, and the latest one with
+// another exception. Together they revoke what all of its marks revoke: a session
+// that the first spares is not spared by the second. A time of none is no mark.
+type marks struct {
+	first, second spare
+	until         int64
+}
+
+// spare is a mark with an exception.
+type spare struct {
+	before int64
+	except Digest
+}
+
+func marksOf(m mark, except Digest) marks {
+	return marks{spare{m.before, except}, spare{before: none}, m.until}
+}
+
+func (m marks) over(now int64) bool { return now >= m.until }
+
+func (m marks) merge(n marks) marks {
+	m.until = max(m.until, n.until)
+	m.insert(n.first)
+	m.insert(n.second)
+	return m
+}
+
+func (m *marks) insert(s spare) {
+	switch {
+	case s.before == none:
+		return
+	case s.except == m.first.except:
+		m.first.before = max(m.first.before, s.before)
+	case s.except == m.second.except:
+		m.second.before = max(m.second.before, s.before)
+	case s.beats(m.second):
+		m.second = s
+	}
+	if m.second.beats(m.first) {
+		m.first, m.second = m.second, m.first
+	}
+}
+
+// beats reports whether s is the one to keep before t; of two of one time an
+// arbitrary one, but always the same.
+func (s spare) beats(t spare) bool {
+	if s.before != t.before {
+		return s.before > t.before
+	}
+	return string(s.except[:]) < string(t.except[:])
+}
+
+// revokes reports whether a session that began then is revoked.
+func (m *marks) revokes(session Digest, began int64) bool {
+	return began <= m.first.before && session != m.first.except ||
+		began <= m.second.before && session != m.second.except
+}
+
+// merge merges all of other.
+func (k *tables) merge(other *tables) {
+	k.sessions.mergeAll(&other.sessions)
+	k.keys.mergeAll(&other.keys)
+	k.subjects.mergeAll(&other.subjects)
+	if m := other.all.Load(); m != nil {
+		k.mergeMark(*m)
+	}
+}
+
+func (k *tables) mergeMark(m mark) {
+	if old := k.all.Load(); old != nil {
+		m = m.merge(*old)
+	}
+	k.all.Store(&m)
+}
+
+// apply adds entries.
+func (k *tables) apply(entries []Entry) {
+	sessions, keys, subjects := change[mark]{}, change[mark]{}, change[marks]{}
+	for i := range entries {
+		e := &entries[i]
+		m := mark{e.Before.UnixMilli(), e.Until.UnixMilli()}
+		switch e.Scope {
+		case Session:
+			k.sessions.add(sessions, e.Digest, m)
+		case Key:
+			k.keys.add(keys, e.Digest, m)
+		case Subject:
+			k.subjects.add(subjects, e.Digest, marksOf(m, e.Except))
+		case All:
+			k.mergeMark(m)
+		}
+	}
+	k.sessions.store(sessions)
+	k.keys.store(keys)
+	k.subjects.store(subjects)
+}
+
+// sweep forgets what is over in one shard of each table.
+func (k *tables) sweep(n int, now int64) {
+	k.sessions.sweep(n, now)
+	k.keys.sweep(n, now)
+	k.subjects.sweep(n, now)
+	if m := k.all.Load(); m != nil && m.over(now) {
+		k.all.Store(nil)
+	}
+}
+
+// size is how many entries are remembered; a subject counts as one.
+func (k *tables) size() int {
+	n := int(k.sessions.size.Load() + k.subjects.size.Load() + k.keys.size.Load())
+	if k.all.Load() != nil {
+		n++
+	}
+	return n
+}
+
+// newest returns the latest mark that can reach sessions of a subject, or none.
+func (k *tables) newest(subject Digest) int64 {
+	newest := int64(none)
+	if m, ok := k.subjects.get(subject); ok {
+		newest = m.first.before
+	}
+	if m := k.all.Load(); m != nil {
+		newest = max(newest, m.before)
+	}
+	return newest
+}
+
+// millisUp returns t in Unix milliseconds, rounded up.
+func millisUp(t time.Time) int64 {
+	ms := t.UnixMilli()
+	if time.UnixMilli(ms).Before(t) {
+		ms++
+	}
+	return ms
+}
+
+func timeOf(ms int64) time.Time { return time.UnixMilli(ms).UTC() }

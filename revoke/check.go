@@ -1,0 +1,234 @@
+package revoke
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/sessiontoken/sessiontoken/internal/clock"
+	"github.com/sessiontoken/sessiontoken/internal/flight"
+)
+
+var (
+	errUnread  = errors.New("revoke: the store has not been read yet")
+	errStale   = errors.New("revoke: the store has not been read for too long")
+	errForeign = errors.New("revoke: the store is not the one that this list has read before")
+	errBirth   = errors.New("revoke: the session is older than what the store remembers")
+	errNone    = errors.New("revoke: there is no question")
+)
+
+// rememberAfter is how long a list waits for others to bring back what a store
+// has lost. What is older than the store counts as revoked then.
+const rememberAfter = 10 * time.Minute
+
+// Check reports whether a session is live or revoked. An error means that the
+// list cannot tell, and the token must not be accepted:
+//
+//   - the store could not be read for MaxStale;
+//   - the revocation of this session is not acknowledged yet: [ErrOwed];
+//   - the session is older than a store that has lost its data;
+//   - the store is another one than before.
+//
+// It answers from memory. It waits for the store, at most 2 s, only if that was
+// never read, or not for MaxStale because nothing was asked. While the store
+// fails, it does not wait.
+func (l *List) Check(ctx context.Context, q *Question) (Verdict, error) {
+	st, _, err := l.current(ctx)
+	if err != nil {
+		return 0, err
+	}
+	if q == nil {
+		return 0, errNone
+	}
+	if !q.made {
+		made := NewQuestion(q.SessionID, q.Subject, q.KeyID, q.Began)
+		q = &made
+	}
+	verdict, err := l.verdict(st, q)
+	if errors.Is(err, errBirth) && l.mayLook() && l.syncing.After(ctx, askLimit) == nil {
+		// An older birth mark has arrived, perhaps: that of the replica that began
+		// the session, in the first moments of a store.
+		if st, _, err = l.current(ctx); err != nil {
+			return 0, err
+		}
+		return l.verdict(st, q)
+	}
+	return verdict, err
+}
+
+// Live reports that a session is live, and the store's time, by one reading of
+// the clock and from memory alone. It is Now and Check for the case of nearly all
+// requests. False decides nothing: ask Now and Check, which also wait for the
+// store, have it read again, and give the reasons.
+func (l *List) Live(q *Question) (now time.Time, live bool) {
+	st, at := l.state.Load(), l.clock.Read()
+	switch {
+	case q == nil || !q.made || st == nil || st.foreign || q.began < st.birth:
+		return time.Time{}, false
+	case clock.AgeBetween(st.synced, at) > 2*l.cfg.SyncEvery: // which is not more than MaxStale
+		return time.Time{}, false
+	case l.revoked(q) || l.owed.count.Load() > 0: // in the order of verdict
+		return time.Time{}, false
+	}
+	return l.view.At(at)
+}
+
+// mayLook reports whether a question may have the store read once more for an
+// older birth mark: once in a second for all questions together.
+func (l *List) mayLook() bool {
+	last := l.looked.Load()
+	if last != nil && l.clock.Age(*last) < time.Second {
+		return false
+	}
+	now := l.clock.Read()
+	return l.looked.CompareAndSwap(last, &now)
+}
+
+// verdict is Check by a state of the list.
+func (l *List) verdict(st *state, q *Question) (Verdict, error) {
+	revoked := l.revoked(q) // before what is owed is looked at: an entry is owed first
+	switch {
+	case l.owed.count.Load() > 0 && l.owed.concerns(q):
+		l.retry()
+		return 0, ErrOwed
+	case revoked:
+		return Revoked, nil
+	case q.began >= st.birth:
+		return Live, nil
+	case l.clock.Steady(st.since) >= rememberAfter:
+		return Revoked, nil
+	}
+	return 0, errBirth
+}
+
+func (l *List) revoked(q *Question) bool {
+	k := &l.known
+	if _, ok := k.sessions.get(q.session); ok {
+		return true
+	}
+	if _, ok := k.keys.get(q.key); ok {
+		return true
+	}
+	if m, ok := k.subjects.get(q.subject); ok && m.revokes(q.session, q.began) {
+		return true
+	}
+	m := k.all.Load()
+	return m != nil && q.began <= m.before
+}
+
+// KeyRevoked reports whether a key was revoked, from memory alone: false before
+// the first reading of the store.
+func (l *List) KeyRevoked(kid string) bool {
+	_, ok := l.known.keys.get(DigestOf(Key, kid))
+	return ok
+}
+
+// Now returns the store's time, as the list knows it: a time that the store's
+// clock has reached. It never goes back. It waits and fails as Check does.
+func (l *List) Now(ctx context.Context) (time.Time, error) {
+	_, at, err := l.current(ctx)
+	if err != nil {
+		return time.Time{}, err
+	}
+	now, _ := l.view.At(at)
+	return now, nil
+}
+
+// Begin returns when a session that begins now has begun: the time that a
+// reading told that started after the call, or 1 ms after the newest revocation
+// of the subject or of everything. It waits at most 1 s for the reading, which it
+// shares with all calls of that moment. If there is none, the time that the list
+// knows counts until MaxStale.
+//
+// With Earliest, the session has begun at that time, and Begin returns
+// [ErrRevoked] if a revocation reaches it, or if the store remembers less.
+func (l *List) Begin(ctx context.Context, b Beginning) (time.Time, error) {
+	called := l.clock.Read()
+	err := l.syncing.After(ctx, beginLimit)
+	st := l.state.Load()
+	if l.bearing() {
+		// The session must not be older than the birth that others read.
+		_ = l.writing.Do(ctx, max(1, beginLimit-l.clock.Steady(called)))
+	}
+	var begun int64
+	switch {
+	case ctx.Err() != nil:
+		return time.Time{}, ctx.Err()
+	case st != nil && st.foreign:
+		return time.Time{}, errForeign
+	case err == nil && st != nil:
+		begun = st.time
+	case st != nil && l.clock.Age(st.synced) <= l.cfg.MaxStale:
+		now, _ := l.view.Now()
+		begun = now.UnixMilli()
+	default:
+		return time.Time{}, fmt.Errorf("%w: %w", errStale, reasonOf(err))
+	}
+	newest := l.known.newest(DigestOf(Subject, b.Subject))
+	if !b.Earliest.IsZero() {
+		begun = min(begun, b.Earliest.UnixMilli())
+		if begun <= newest || begun < st.birth { // a store that lost its data may have lost a revocation
+			return time.Time{}, ErrRevoked
+		}
+		return timeOf(begun), nil
+	}
+	begun = max(begun, st.birth)
+	if newest != none {
+		begun = max(begun, newest+1)
+	}
+	return timeOf(begun), nil
+}
+
+// current returns the state of a list that may answer at the instant that it
+// returns too.
+func (l *List) current(ctx context.Context) (*state, clock.Instant, error) {
+	st, now := l.state.Load(), l.clock.Read()
+	if st == nil || !l.answers(st, now) {
+		var err error
+		if st, now, err = l.refresh(ctx); err != nil {
+			return nil, now, err
+		}
+	}
+	if st.foreign {
+		return nil, now, errForeign
+	}
+	return st, now, nil
+}
+
+// answers reports whether the store was read within MaxStale, and has it read
+// again in the background when it should have been.
+func (l *List) answers(st *state, now clock.Instant) bool {
+	age := clock.AgeBetween(st.synced, now)
+	if age > 2*l.cfg.SyncEvery && !l.busy.Load() {
+		l.syncing.Go() // Run does that, if it runs
+		l.retry()
+	}
+	return age <= l.cfg.MaxStale || l.cfg.InsecureAnswerWhenStale
+}
+
+// refresh waits for a reading, but not if the last one failed.
+func (l *List) refresh(ctx context.Context) (*state, clock.Instant, error) {
+	_, err := l.syncing.Failing()
+	if err != nil || l.slow.Load() {
+		l.syncing.Go()
+	} else if _, err = l.syncing.Try(ctx, askLimit); errors.Is(err, flight.ErrWaited) && l.state.Load() != nil {
+		l.slow.Store(true) // the next question does not wait for that reading
+	}
+	st, now := l.state.Load(), l.clock.Read()
+	switch {
+	case st == nil:
+		return nil, now, fmt.Errorf("%w: %w", errUnread, reasonOf(err))
+	case !l.answers(st, now):
+		return nil, now, fmt.Errorf("%w: %w", errStale, reasonOf(err))
+	}
+	return st, now, nil
+}
+
+// reasonOf is err, or that there is no answer.
+func reasonOf(err error) error {
+	if err == nil {
+		return errors.New("no answer in time")
+	}
+	return err
+}

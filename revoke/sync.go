@@ -1,0 +1,300 @@
+package revoke
+
+import (
+	"context"
+	"errors"
+	"math/rand/v2"
+	"slices"
+	"time"
+
+	"github.com/sessiontoken/sessiontoken/internal/clock"
+	"github.com/sessiontoken/sessiontoken/internal/flight"
+)
+
+// Run follows the store until ctx ends, and returns ctx.Err() after it has
+// written what the list still owes, for at most 5 s. Failures of the store do not
+// end it.
+//
+// Without it, the list reads the store when it is asked something and the last
+// reading is older than twice SyncEvery: in the background, or before it answers
+// if that is older than MaxStale. What others revoke is then known within
+// MaxStale only.
+func (l *List) Run(ctx context.Context) error {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		l.writeOn(ctx)
+	}()
+	defer func() { <-done }()
+	for {
+		began := l.clock.Read()
+		_ = l.syncing.Do(ctx, 0) // told by readingEnded, and kept for Status
+		wait := l.cfg.SyncEvery - rand.N(l.cfg.SyncEvery/8+1) - l.clock.Steady(began)
+		pause, _ := l.syncing.Failing()
+		if err := l.pause(ctx, max(wait, pause, l.cfg.SyncEvery/4)); err != nil {
+			return err
+		}
+	}
+}
+
+// pause waits for news, or for d. It fails only if ctx has ended.
+func (l *List) pause(ctx context.Context, d time.Duration) error {
+	timed, cancel := context.WithTimeout(ctx, d)
+	defer cancel()
+	if l.news(timed) {
+		timed, cancel = context.WithTimeout(ctx, time.Millisecond) // a flood of news is read in pages
+		defer cancel()
+	}
+	<-timed.Done()
+	return ctx.Err()
+}
+
+// news waits until the store has news, or ctx ends. A store whose Wait ignores
+// its context is not asked again until that returns.
+func (l *List) news(ctx context.Context) bool {
+	w, ok := l.cfg.Store.(Waiter)
+	if !ok || l.lastErr() != nil || !l.waiting.CompareAndSwap(false, true) {
+		return false
+	}
+	l.mu.Lock()
+	cursor := l.cursor
+	l.mu.Unlock()
+	err := make(chan error, 1)
+	go func() {
+		defer l.waiting.Store(false)
+		defer func() {
+			if recover() != nil {
+				err <- flight.ErrPanic
+			}
+		}()
+		err <- w.Wait(ctx, cursor)
+	}()
+	select {
+	case err := <-err:
+		return err == nil
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// read reads what is new, page by page. What was read counts, also if a later
+// page cannot be had.
+func (l *List) read(ctx context.Context, r *flight.Run) error {
+	for {
+		l.mu.Lock()
+		cursor := l.cursor
+		l.mu.Unlock()
+		asked := l.clock.Read()
+		page, err := l.cfg.Store.Since(ctx, cursor)
+		got := l.clock.Read()
+		if err == nil {
+			err = l.checkPage(cursor, &page)
+		}
+		if err != nil {
+			r.Commit(l.applyPending)
+			return err
+		}
+		if !r.Commit(func() { l.take(cursor, page, asked, got) }) {
+			return flight.ErrLate
+		}
+		if !page.More {
+			return nil
+		}
+	}
+}
+
+// checkPage refuses a page that the list cannot go on with.
+func (l *List) checkPage(cursor string, p *Page) error {
+	switch {
+	case p.Time.IsZero():
+		return errors.New("the store tells no time")
+	case p.More && p.Next == cursor:
+		return errors.New("the store returns the same page again")
+	}
+	for i := range p.Entries {
+		e := &p.Entries[i]
+		if e.Namespace != l.cfg.Namespace || e.Skip {
+			continue
+		}
+		switch e.Scope {
+		case Session, Subject, Key, All, Birth:
+		default:
+			l.loud.Warn("unknown_scope", "revoke: the store holds an entry of a scope that this version does not know; the list stops answering. Run the newer version everywhere", "scope", e.Scope)
+			return errors.New("the store holds an entry of a scope that this version does not know")
+		}
+	}
+	return nil
+}
+
+// take makes a page count. It is called in a Commit.
+func (l *List) take(cursor string, p Page, asked, got clock.Instant) {
+	l.busy.Store(true)
+	defer l.busy.Store(false)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.cursor = p.Next
+	st := l.state.Load()
+	if p.Reset && cursor != "" {
+		l.applyLocked()
+		l.restore.Store(nil)
+		if st == nil { // it has not known the old store to the end
+			l.births = nil
+			l.newborn.Store(nil)
+		} else {
+			l.reset = newReset()
+		}
+	}
+	own := l.own(p.Entries)
+	switch {
+	case l.reset != nil:
+		r := l.reset
+		r.add(own, p.Time, l.cfg.MaxSkew)
+		if p.More {
+			return
+		}
+		if !l.endReset(st) {
+			l.state.Store(&state{synced: asked, since: st.since, time: st.time, birth: st.birth, foreign: true})
+			return
+		}
+		l.tell(p, r.newest, asked, got)
+	case st != nil && st.foreign:
+		l.follow(own)
+		if !p.More {
+			l.state.Store(&state{synced: asked, since: st.since, time: st.time, birth: st.birth, foreign: true})
+		}
+		return
+	default:
+		l.tell(p, newestOf(own, p.Time.Add(l.cfg.MaxSkew)), asked, got)
+		l.pending = append(l.pending, own...)
+		if p.More {
+			if len(l.pending) >= batch {
+				l.applyLocked()
+			}
+			return
+		}
+		l.applyLocked()
+	}
+	next := &state{synced: asked, since: asked, time: p.Time.UnixMilli(), birth: none}
+	if st != nil {
+		next.since = st.since
+	}
+	if !l.local {
+		if len(l.births) == 0 {
+			l.bear(p.Time)
+		}
+		next.birth = l.births.oldest().at
+	}
+	l.state.Store(next)
+	l.sweep()
+}
+
+// own returns the entries of the list's namespace.
+func (l *List) own(entries []Entry) []Entry {
+	other := func(e Entry) bool { return e.Namespace != l.cfg.Namespace }
+	if !slices.ContainsFunc(entries, other) {
+		return entries
+	}
+	return slices.DeleteFunc(slices.Clone(entries), other)
+}
+
+// newestOf returns the newest time of entries that is not after most, or none.
+func newestOf(entries []Entry, most time.Time) int64 {
+	newest, limit := int64(none), most.UnixMilli()
+	for i := range entries {
+		if before := entries[i].Before.UnixMilli(); before <= limit {
+			newest = max(newest, before)
+		}
+	}
+	return newest
+}
+
+// tell tells the view what time it is: not before the newest entry that may count
+// as the store's time. Then it gives the entries that were revoked while the time
+// was unknown theirs.
+func (l *List) tell(p Page, newest int64, asked, got clock.Instant) {
+	l.view.Tell(p.Time, asked, got)
+	if newest != none {
+		l.view.AtLeast(timeOf(newest))
+	}
+	l.told.Store(&told{asked})
+	for _, e := range l.owed.stamp(l.stamp) {
+		l.known.apply([]Entry{e})
+	}
+}
+
+// applyPending makes what was read count.
+func (l *List) applyPending() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.applyLocked()
+}
+
+func (l *List) applyLocked() {
+	live := l.live(l.pending)
+	l.known.apply(live)
+	l.births.add(live)
+	l.pending = nil
+}
+
+// live drops the entries that are over, by the store's clock.
+func (l *List) live(entries []Entry) []Entry {
+	now, ok := l.view.Now()
+	if !ok {
+		return entries
+	}
+	over := func(e Entry) bool { return !now.Before(e.Until) }
+	if !slices.ContainsFunc(entries, over) {
+		return entries
+	}
+	return slices.DeleteFunc(slices.Clone(entries), over)
+}
+
+// sweep forgets what is over, some shards at a time: all of them in about an
+// hour.
+func (l *List) sweep() {
+	now, ok := l.view.Now()
+	if !ok {
+		return
+	}
+	if l.sweptAt.IsZero() {
+		l.sweptAt = l.clock.Read()
+	}
+	n := int(shards * min(l.clock.Steady(l.sweptAt), time.Hour) / time.Hour)
+	if n == 0 {
+		return
+	}
+	l.sweptAt = l.clock.Read()
+	for range n {
+		l.known.sweep(l.swept, now.UnixMilli())
+		l.swept = (l.swept + 1) % shards
+	}
+}
+
+// readingEnded is told of the outcome of each reading.
+func (l *List) readingEnded(err error) {
+	was := l.last.Swap(&outcome{err})
+	l.slow.Store(false)
+	l.reads.Add(1)
+	if err != nil {
+		l.readFailures.Add(1)
+		l.loud.Warn("store_unreadable", "revoke: the store cannot be read; the list goes on with what it has until MaxStale and then stops answering. Check the store and the way to it", "max_stale", l.cfg.MaxStale, "error", err)
+		return
+	}
+	if was != nil && was.err != nil {
+		l.logger.Info("revoke: the store can be read again")
+	}
+	if st := l.state.Load(); st != nil && st.foreign {
+		l.loud.Warn("foreign_store", "revoke: the store is not the one that this list has read before: it holds the birth mark of another one. The list stops answering and writes nothing. Point it at its own store again; if this store is meant to be the one, restart all replicas")
+	}
+	if ahead, trip, ok := l.view.Offset(); ok && max(ahead, -ahead)-trip > l.cfg.MaxSkew {
+		l.loud.Warn("clock_disagrees", "revoke: the clock of this machine disagrees with the store's; the store's counts. Set the clock, and run NTP", "ahead", ahead)
+	}
+	l.retry()
+}
+
+func (l *List) lastErr() error {
+	if o := l.last.Load(); o != nil {
+		return o.err
+	}
+	return nil
+}
