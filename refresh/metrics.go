@@ -5,51 +5,62 @@ import (
 	"sync/atomic"
 )
 
-// exchanges counts how they end: each of them once, but for a reuse of which the
-// family could not be ended, which is undecided too.
-type exchanges struct {
-	successors, retries, reuse, refused, notIssued, undecided atomic.Uint64
+// counts has how exchanges ended, each of them once, and what else happened.
+type counts struct {
+	successors, retries, late, reuse, refused, notIssued, undecided atomic.Uint64
+	unauthenticated, notDeleted, evicted                            atomic.Uint64
 }
 
-func (e *exchanges) ended(err error, again, notIssued bool) {
+func (c *counts) exchange(x exchange, err error) {
 	switch {
-	case err == nil && again:
-		e.retries.Add(1)
+	case err == nil && x.step == again:
+		c.retries.Add(1)
+	case err == nil && x.step == late:
+		c.late.Add(1)
 	case err == nil:
-		e.successors.Add(1)
-	case notIssued:
-		e.notIssued.Add(1)
+		c.successors.Add(1)
+	case x.notIssued:
+		c.notIssued.Add(1)
 	case errors.Is(err, ErrReused): // counted when it was found out
 	case errors.Is(err, ErrInvalid):
-		e.refused.Add(1)
+		c.refused.Add(1)
 	default:
-		e.undecided.Add(1)
+		c.undecided.Add(1)
 	}
 }
 
-// Metrics returns how the exchanges of this manager have ended since it was made.
-// The names are fixed, and all of them only grow:
+// Metrics returns what this manager has done since it was made. The names are
+// fixed, and all of them only grow. The first seven are the ends of exchanges:
 //
-//	refresh_exchanges_total          a successor was handed out
-//	refresh_retries_total            the same successor was handed out again
-//	refresh_reuse_detections_total   a token was used twice: two parties held it,
-//	                                 and its family was ended, or could not be
-//	                                 and the exchange is undecided too
-//	refresh_refused_total            other tokens that were refused: not valid,
-//	                                 expired, or of a family that is gone
-//	refresh_issue_failures_total     the token was good, and issue failed
-//	refresh_undecided_total          other errors: the server could not tell
+//	refresh_exchanges_total                a successor was handed out
+//	refresh_retries_total                  the same successor again
+//	refresh_late_retries_total             the same, after RetryWindow
+//	refresh_reuse_detections_total         a token was used twice: its session
+//	                                       was revoked; if that failed, the
+//	                                       exchange is undecided too
+//	refresh_refused_total                  other tokens that were refused: not
+//	                                       valid, expired, revoked, or of another
+//	                                       client or browser
+//	refresh_issue_failures_total           the token was good, and issue failed
+//	refresh_undecided_total                the server could not tell
+//	refresh_unauthenticated_records_total  no secret authenticates a record
+//	refresh_deletion_failures_total        records could not be deleted
+//	refresh_evictions_total                sessions revoked for MaxPerSubject
 //
-// It answers from memory. Every value is finite, and none says whose token it
-// was. The map is the caller's: [expvar.Func] can publish it as it is.
+// Metrics answers from memory. Every value is finite, and none names a user or
+// a token. The map is the caller's: [expvar.Func] can publish it as it is.
 func (m *Manager) Metrics() map[string]float64 {
-	e := &m.counted
+	c := &m.counted
 	return map[string]float64{
-		"refresh_exchanges_total":        float64(e.successors.Load()),
-		"refresh_retries_total":          float64(e.retries.Load()),
-		"refresh_reuse_detections_total": float64(e.reuse.Load()),
-		"refresh_refused_total":          float64(e.refused.Load()),
-		"refresh_issue_failures_total":   float64(e.notIssued.Load()),
-		"refresh_undecided_total":        float64(e.undecided.Load()),
+		"refresh_exchanges_total":               float64(c.successors.Load()),
+		"refresh_retries_total":                 float64(c.retries.Load()),
+		"refresh_late_retries_total":            float64(c.late.Load()),
+		"refresh_reuse_detections_total":        float64(c.reuse.Load()),
+		"refresh_refused_total":                 float64(c.refused.Load()),
+		"refresh_issue_failures_total":          float64(c.notIssued.Load()),
+		"refresh_undecided_total":               float64(c.undecided.Load()),
+		"refresh_unauthenticated_records_total": float64(c.unauthenticated.Load()),
+		"refresh_deletion_failures_total":       float64(c.notDeleted.Load()),
+		"refresh_evictions_total":               float64(c.evicted.Load()),
 	}
 }

@@ -1,0 +1,146 @@
+package refresh
+
+import (
+	"crypto/hmac"
+	"crypto/sha256"
+	"encoding/binary"
+	"errors"
+	"time"
+
+	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
+
+	"github.com/sessiontoken/sessiontoken/internal/strictjson"
+)
+
+// entry is an authenticated record in the form that the manager works with.
+type entry struct {
+	Family
+	position
+	version uint64         // of the record
+	binder  []byte         // SHA-256 of the binder; empty if the family has none
+	unknown jsontext.Value // members that a newer release wrote
+}
+
+// document is the JSON in a record's Data. Times are Unix nanoseconds, zero if
+// not set. A member that this release does not know survives a change.
+type document struct {
+	ClientID string         `json:"client,omitzero"`
+	Label    string         `json:"label,omitzero"`
+	Began    int64          `json:"began"`
+	AuthTime int64          `json:"auth,omitzero"`
+	LastUsed int64          `json:"used"`
+	Ends     int64          `json:"ends"`
+	Counter  uint64         `json:"counter"`
+	Rotated  int64          `json:"rotated"`
+	Retried  bool           `json:"retried,omitzero"`
+	Streak   int64          `json:"streak,omitzero"`
+	Late     int64          `json:"late,omitzero"`
+	Spent    bool           `json:"spent,omitzero"`
+	Binder   []byte         `json:"binder,omitzero"`
+	Unknown  jsontext.Value `json:",embed"`
+}
+
+// The form of Data: a version, the HMAC of everything else in the record, and
+// the document.
+const (
+	dataVersion = 1
+	documentAt  = 1 + sha256.Size
+)
+
+var (
+	// errRecord: the server cannot tell what the record says. It is not
+	// ErrInvalid: the client has done nothing wrong.
+	errRecord = errors.New("refresh: the family's record does not authenticate")
+	errTooBig = errors.New("refresh: the family's record is too large")
+)
+
+// encode returns the record of e, authenticated with key.
+func encode(key []byte, namespace string, e entry, until time.Time) (Record, error) {
+	r := Record{
+		Namespace: namespace, ID: e.ID, Subject: e.Subject, SessionID: e.SessionID,
+		Version: e.version, Until: until,
+	}
+	text, err := json.Marshal(document{
+		ClientID: e.ClientID, Label: e.Label, Binder: e.binder,
+		Began: nanos(e.Began), AuthTime: nanos(e.AuthTime), LastUsed: nanos(e.LastUsed), Ends: nanos(e.Ends),
+		Counter: e.Counter, Rotated: nanos(e.Rotated), Retried: e.Retried, Streak: nanos(e.Streak), Late: nanos(e.Late), Spent: e.Spent,
+		Unknown: e.unknown,
+	})
+	if err != nil {
+		return Record{}, errors.New("refresh: the family cannot be encoded")
+	}
+	if documentAt+len(text) > MaxData {
+		return Record{}, errTooBig
+	}
+	r.Data = append(append([]byte{dataVersion}, recordMAC(key, r, text)...), text...)
+	return r, nil
+}
+
+// decode returns what a record says if one of the keys authenticates it, and
+// errRecord otherwise.
+func decode(keys [][]byte, r Record) (entry, error) {
+	if len(r.Data) < documentAt || len(r.Data) > MaxData || r.Data[0] != dataVersion {
+		return entry{}, errRecord
+	}
+	text, genuine := r.Data[documentAt:], false
+	for _, key := range keys {
+		genuine = hmac.Equal(recordMAC(key, r, text), r.Data[1:documentAt]) || genuine
+	}
+	if !genuine {
+		return entry{}, errRecord
+	}
+	d, err := parseDocument(text)
+	if err != nil {
+		return entry{}, err
+	}
+	return entry{
+		Family: Family{
+			ID: r.ID, Subject: r.Subject, SessionID: r.SessionID, ClientID: d.ClientID, Label: d.Label,
+			Began: instant(d.Began), AuthTime: instant(d.AuthTime), LastUsed: instant(d.LastUsed), Ends: instant(d.Ends),
+		},
+		position: position{
+			Counter: d.Counter, Rotated: instant(d.Rotated), Retried: d.Retried,
+			Streak: instant(d.Streak), Late: instant(d.Late), Spent: d.Spent,
+		},
+		version: r.Version, binder: d.Binder, unknown: d.Unknown,
+	}, nil
+}
+
+func parseDocument(text []byte) (document, error) {
+	var d document
+	if strictjson.TooDeep(text) || json.Unmarshal(text, &d) != nil {
+		return document{}, errRecord
+	}
+	if d.Counter == 0 || d.Began == 0 || d.LastUsed == 0 || d.Ends == 0 || d.Rotated == 0 || (len(d.Binder) != 0 && len(d.Binder) != sha256.Size) {
+		return document{}, errRecord
+	}
+	return d, nil
+}
+
+// recordMAC returns the HMAC over the columns of r and a document. Each part has
+// its length before it.
+func recordMAC(key []byte, r Record, text []byte) []byte {
+	var b []byte
+	for _, s := range []string{r.Namespace, r.ID, r.Subject, r.SessionID} {
+		b = binary.BigEndian.AppendUint64(b, uint64(len(s)))
+		b = append(b, s...)
+	}
+	b = binary.BigEndian.AppendUint64(b, r.Version)
+	b = binary.BigEndian.AppendUint64(b, uint64(r.Until.UnixMilli()))
+	return mac(key, append(b, text...))
+}
+
+func nanos(t time.Time) int64 {
+	if t.IsZero() {
+		return 0
+	}
+	return t.UnixNano()
+}
+
+func instant(n int64) time.Time {
+	if n == 0 {
+		return time.Time{}
+	}
+	return time.Unix(0, n).UTC()
+}

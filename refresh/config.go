@@ -1,0 +1,143 @@
+package refresh
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"time"
+	"unicode/utf8"
+
+	"github.com/sessiontoken/sessiontoken/internal/arg"
+	"github.com/sessiontoken/sessiontoken/internal/clock"
+	"github.com/sessiontoken/sessiontoken/internal/loud"
+	"github.com/sessiontoken/sessiontoken/revoke"
+)
+
+// Config says how a [Manager] works. All replicas that share a store should be
+// configured alike.
+type Config struct {
+	// Store is shared by all replicas. Required.
+	Store Store
+	// Namespace keeps managers apart that share a store. All replicas have the
+	// same. Optional.
+	Namespace string
+	// Secrets are at least 32 random bytes each. The first one makes tokens and
+	// records, all of them are accepted. Required.
+	//
+	// To replace a secret while replicas roll, take three steps, and finish each
+	// one on every replica before the next begins:
+	//
+	//  1. Append the new secret. Every replica now accepts it.
+	//  2. Move it to the front. Every replica now makes tokens with it.
+	//  3. When MaxAge has passed, remove the old secret.
+	//
+	// To put a new secret in front at once signs users out: a replica that does
+	// not have it yet takes the tokens that the others make for made up ones.
+	Secrets [][]byte
+	// Revocations is the list that revokes the session of a family, and is asked
+	// before a token is exchanged. Its time is the manager's time. It has to
+	// remember for at least MaxAge. Required, unless InsecureSessionsLiveOn is
+	// set.
+	Revocations *revoke.List
+	// InsecureSessionsLiveOn allows a manager without Revocations. The session
+	// tokens of a family that was revoked then live on until they expire. Time is
+	// that of each machine: their clocks have to agree within a minute, and
+	// RetryWindow is one minute longer.
+	InsecureSessionsLiveOn bool
+
+	// IdleTimeout is how long a refresh token can be used after it was handed
+	// out. At least 1 s. 0 means 1 h, or MaxAge if that is shorter.
+	IdleTimeout time.Duration
+	// MaxAge is the absolute end of a family, counted from when the session
+	// began. At least IdleTimeout, and no longer than the issuer's MaxSession. 0
+	// means 24 h, or IdleTimeout if that is longer.
+	MaxAge time.Duration
+	// RetryWindow is how long the token just replaced gets the same successor
+	// again. From 1 s to 1 min. 0 means 30 s.
+	RetryWindow time.Duration
+	// MaxPerSubject is how many families a subject can have. If Start makes one
+	// more, the family that was used longest ago goes, and its session is
+	// revoked. Those that are idle for too long are counted by themselves, up to
+	// ten times as many. 0 means 100.
+	MaxPerSubject int
+
+	// OnReuse is told of a family of which a token was used twice. It runs
+	// within the request, for at most 5 s by its context, which does not end when
+	// the client goes away. Optional.
+	OnReuse func(ctx context.Context, f Family)
+	// Logger is told of reuse and of what fails, once a reason and minute. Nil
+	// means slog.Default().
+	Logger *slog.Logger
+}
+
+const (
+	// skew is how far the clocks of two machines may be apart.
+	skew = time.Minute
+	// limit is how long a call may take, and what revokes without the request.
+	limit = 5 * time.Second
+)
+
+// NewManager checks the configuration and returns the manager for it. An error
+// names the field at fault. It does no I/O.
+func NewManager(cfg Config) (*Manager, error) {
+	switch {
+	case arg.IsNil(cfg.Store):
+		return nil, errors.New("refresh: Config.Store is required")
+	case !utf8.ValidString(cfg.Namespace):
+		return nil, errors.New("refresh: Config.Namespace is not valid UTF-8")
+	case len(cfg.Secrets) == 0:
+		return nil, errors.New("refresh: Config.Secrets is required")
+	case slices.ContainsFunc(cfg.Secrets, func(s []byte) bool { return len(s) < 32 }):
+		return nil, errors.New("refresh: Config.Secrets holds one of fewer than 32 bytes")
+	case cfg.Revocations == nil && !cfg.InsecureSessionsLiveOn:
+		return nil, errors.New("refresh: Config.Revocations is required; set InsecureSessionsLiveOn to let the session tokens of a revoked family live on")
+	case cfg.MaxPerSubject < 0:
+		return nil, errors.New("refresh: Config.MaxPerSubject is negative")
+	}
+	for _, d := range []struct {
+		field string
+		value time.Duration
+	}{{"IdleTimeout", cfg.IdleTimeout}, {"MaxAge", cfg.MaxAge}, {"RetryWindow", cfg.RetryWindow}} {
+		if d.value != 0 && d.value < time.Second {
+			return nil, fmt.Errorf("refresh: Config.%s is %v; it must be at least 1s (a bare number is one of nanoseconds)", d.field, d.value)
+		}
+	}
+	if cfg.RetryWindow > time.Minute {
+		return nil, fmt.Errorf("refresh: Config.RetryWindow is %v; it must not exceed 1m", cfg.RetryWindow)
+	}
+	if cfg.MaxAge == 0 {
+		cfg.MaxAge = max(24*time.Hour, cfg.IdleTimeout)
+	}
+	if cfg.IdleTimeout == 0 {
+		cfg.IdleTimeout = min(time.Hour, cfg.MaxAge)
+	}
+	if cfg.RetryWindow == 0 {
+		cfg.RetryWindow = 30 * time.Second
+	}
+	if cfg.MaxPerSubject == 0 {
+		cfg.MaxPerSubject = 100
+	}
+	if cfg.IdleTimeout > cfg.MaxAge {
+		return nil, fmt.Errorf("refresh: Config.IdleTimeout is %v; it must not exceed MaxAge, which is %v", cfg.IdleTimeout, cfg.MaxAge)
+	}
+	if cfg.Revocations != nil {
+		if kept := cfg.Revocations.RetainFor(); kept < cfg.MaxAge {
+			return nil, fmt.Errorf("refresh: Config.MaxAge is %v, but Revocations forgets a revoked session after %v", cfg.MaxAge, kept)
+		}
+	}
+	m := &Manager{cfg: cfg, clock: clock.Here(), loud: loud.New(cfg.Logger)}
+	m.cfg.Secrets = nil
+	for _, secret := range cfg.Secrets {
+		k, err := deriveKeys(secret, cfg.Namespace)
+		if err != nil {
+			return nil, fmt.Errorf("refresh: Config.Secrets: %w", err)
+		}
+		m.keys = append(m.keys, k)
+	}
+	return m, nil
+}
+
+// Config returns the configuration with its defaults, without the secrets.
+func (m *Manager) Config() Config { return m.cfg }

@@ -1,0 +1,107 @@
+package refresh_test
+
+import (
+	"context"
+	"math/rand/v2"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/sessiontoken/sessiontoken/refresh"
+)
+
+// unreliable is a store that fails, before or after it has done what it was asked
+// for, and takes its time.
+type unreliable struct {
+	refresh.MemStore
+	mu     sync.Mutex
+	random *rand.Rand
+}
+
+func (u *unreliable) roll(n int) int {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return u.random.IntN(n)
+}
+
+func (u *unreliable) do(ctx context.Context, f func() error) error {
+	select {
+	case <-time.After(time.Duration(u.roll(200)) * time.Millisecond):
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	switch u.roll(6) {
+	case 0:
+		return errDown
+	case 1:
+		_ = f()
+		return errDown
+	}
+	return f()
+}
+
+func (u *unreliable) Find(ctx context.Context, namespace, id string) (r refresh.Record, err error) {
+	err = u.do(ctx, func() error { r, err = u.MemStore.Find(ctx, namespace, id); return err })
+	return r, err
+}
+
+func (u *unreliable) Swap(ctx context.Context, r refresh.Record) error {
+	return u.do(ctx, func() error { return u.MemStore.Swap(ctx, r) })
+}
+
+func (u *unreliable) DeleteSession(ctx context.Context, namespace, sessionID string) error {
+	return u.do(ctx, func() error { return u.MemStore.DeleteSession(ctx, namespace, sessionID) })
+}
+
+// Stores that fail, answers that are lost, clients that hang up and machines
+// whose clocks are wrong sign no honest user out.
+func TestFaultsSignNoUserOut(t *testing.T) {
+	for seed := range uint64(20) {
+		synctest.Test(t, func(t *testing.T) {
+			random := rand.New(rand.NewPCG(seed, 1))
+			s, r := &unreliable{random: rand.New(rand.NewPCG(seed, 2))}, new(revocations)
+			var replicas []*refresh.Manager
+			for _, ahead := range []time.Duration{0, time.Minute, -time.Minute, 32 * 24 * time.Hour} {
+				m, _ := machine(t, ahead, s, on(t, r), func(c *refresh.Config) { c.MaxAge, c.IdleTimeout = 30*24*time.Hour, 24*time.Hour })
+				replicas = append(replicas, m)
+			}
+			token := start(t, replicas[0])
+			clean := true // the generation before had no retry
+			for range 100 {
+				pause := 40 * time.Second
+				if random.IntN(4) == 0 && clean {
+					pause = 10 * time.Hour // the client sleeps before it tries again
+				}
+				began, tries := time.Now(), 0
+				for {
+					tries++
+					ctx, cancel := context.WithTimeout(t.Context(), time.Duration(random.IntN(2000))*time.Millisecond)
+					out, _, err := replicas[random.IntN(len(replicas))].Exchange(ctx, app(token), issue)
+					cancel()
+					if err == nil && random.IntN(4) != 0 {
+						token = out
+						break
+					}
+					if err != nil {
+						require.NotErrorIs(t, err, refresh.ErrInvalid)
+					}
+					if pause > time.Minute && tries == 1 {
+						time.Sleep(pause)
+						pause = time.Second
+						began = time.Now()
+						continue
+					}
+					if time.Since(began) < 20*time.Second {
+						time.Sleep(time.Duration(random.IntN(1000)) * time.Millisecond)
+					}
+				}
+				clean = tries == 1
+				time.Sleep(5 * time.Minute)
+			}
+			require.Zero(t, r.revoked(t))
+		})
+	}
+}
