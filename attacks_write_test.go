@@ -68,7 +68,7 @@ func goodClaims() []claim {
 	n := func(d int64) string { return strconv.FormatInt(now+d, 10) }
 	return []claim{
 		{"iss", `"https://issuer.example"`}, {"sub", `"user-1"`}, {"aud", `"api"`}, {"exp", n(300)}, {"iat", n(0)},
-		{"jti", `"0123456789abcdefABCDEF"`}, {"sid", `"ABCDEF0123456789abcdef"`}, {"auth_time", n(-60)},
+		{"jti", `"0123456789abcdefABCDEF"`}, {"sid", `"ABCDEF0123456789abcdef"`}, {"begun", n(-60) + "123"}, {"auth_time", n(-60)},
 		{"state", `{"name":"Ada","roles":["a","b"]}`},
 	}
 }
@@ -299,6 +299,7 @@ func (a *attacker) signatures() {
 	highS := bytes.Clone(sig)
 	new(big.Int).Add(new(big.Int).SetBytes(order), big.NewInt(1)).FillBytes(highS[32:])
 	bad("s order plus one", "s above the order by one", highS)
+	bad("larger s", "the other signature of the pair, which anyone can make from the first", cat(r, otherS(s)))
 
 	other2 := strings.Replace(payload(), "user-1", "user-2", 1)
 	a.add("signature", "sig payload swapped", "another payload under the signature", head+"."+jws.Encode([]byte(other2))+"."+jws.Encode(sig))
@@ -398,6 +399,25 @@ func (a *attacker) claims() {
 			bad(name+" "+what, "a date is a whole number of seconds", payload(claim{name, value}))
 		}
 	}
+	milli := func(d int64) string { return strconv.FormatInt(1000*now+d, 10) }
+	for what, value := range map[string]string{
+		"string": `"` + milli(0) + `"`, "true": "true", "list": "[" + milli(0) + "]", "object": "{}", "zero": "0", "negative": "-1", "negative now": "-" + milli(0),
+		"fraction": milli(0) + ".5", "no fraction": milli(0) + ".0", "exponent": "9.466848e11", "huge": "1e400", "overflow": "99999999999999999999", "beyond 9999": "253402300800000",
+		"minus zero": "-0", "leading zero": "0" + milli(0), "hex": "0xdc6acfac00", "plus": "+" + milli(0), "nan": "NaN", "infinity": "Infinity", "year 9999": "253402300799999",
+	} {
+		bad("begun "+what, "a beginning is a whole number of milliseconds", payload(claim{"begun", value}))
+	}
+	bad("begun after iat", "the session began after the token, by more than clocks differ", payload(claim{"begun", milli(61_001)}))
+	bad("begun microseconds", "another unit, and so in the far future", payload(claim{"begun", milli(0) + "000"}))
+	bad("begun tomorrow", "a session that no revocation of today would reach", payload(claim{"begun", milli(24 * 3600 * 1000)}))
+	for what, value := range map[string]string{
+		"false": "false", "null": "null", "string": `"true"`, "empty": `""`, "one": "1", "zero": "0", "list": "[true]", "empty list": "[]", "object": "{}",
+		"upper case": "True", "cut": "tru", "longer": "truee", "two": "true,true", "negative": "-1", "float": "1.0",
+	} {
+		bad("rnw "+what, "rnw is true or absent", payload(claim{"rnw", value}))
+	}
+	bad("rnw twice", "a claim twice, the same", strings.TrimSuffix(payload(claim{"rnw", "true"}), "}")+`,"rnw":true}`)
+	bad("rnw twice escaped", "a claim twice, once in escapes", strings.TrimSuffix(payload(claim{"rnw", "true"}), "}")+`,"\u0072nw":true}`)
 	for what, value := range map[string]string{
 		"other": `"other"`, "prefix": `"ap"`, "longer": `"api2"`, "upper case": `"API"`, "empty list": `[]`, "list of others": `["a","b"]`, "list with number": `["api",1]`,
 		"list with null": `["api",null]`, "nested": `[["api"]]`, "number": "1", "object": `{"api":1}`, "empty": `""`, "list with empty": `["api",""]`, "joined": `"api other"`, "comma": `"a\",\"api"`,
@@ -417,7 +437,7 @@ func (a *attacker) claims() {
 	bad("iat future", "issued 61 s from now", payload(claim{"iat", date(61)}))
 	bad("exp at iat", "ends the moment it begins", payload(claim{"iat", date(30)}, claim{"exp", date(30)}))
 	bad("exp before iat", "ends before it begins", payload(claim{"iat", date(30)}, claim{"exp", date(20)}))
-	bad("auth time after iat", "the session began after the token", payload(claim{"auth_time", date(1)}))
+	bad("auth time after iat", "the user signed in after the token was made, by more than clocks differ", payload(claim{"auth_time", date(61)}))
 	bad("too long a life", "valid for longer than any session", payload(claim{"exp", date(24*3600 + 1)}))
 	bad("year 9999", "valid for ever", payload(claim{"exp", "253402300799"}))
 	for what, value := range map[string]string{
@@ -428,14 +448,20 @@ func (a *attacker) claims() {
 	} {
 		bad("state "+what, "a state that is not strict JSON, too deep, or not of the type", payload(claim{"state", value}))
 	}
-	bad("unknown twice", "a claim that nobody knows, twice", strings.TrimSuffix(payload(), "}")+`,"x":1,"x":2}`)
-	bad("unknown deep", "a claim that nobody knows, too deep", payload(claim{"x", strings.Repeat("[", 16) + strings.Repeat("]", 16)}))
-	bad("unknown not utf8", "a claim that nobody knows, in another encoding", payload(claim{"x", "\"\xc3\x28\""}))
-	bad("unknown surrogate", "a lone surrogate in a claim that nobody knows", payload(claim{"x", `"\udfff"`}))
+	bad("unknown twice", "a claim that is not known, twice", strings.TrimSuffix(payload(), "}")+`,"x":1,"x":2}`)
+	bad("unknown deep", "a claim that is not known, too deep", payload(claim{"x", strings.Repeat("[", 16) + strings.Repeat("]", 16)}))
+	bad("unknown not utf8", "a claim that is not known, in another encoding", payload(claim{"x", "\"\xc3\x28\""}))
+	bad("unknown surrogate", "a lone surrogate in a claim that is not known", payload(claim{"x", `"\udfff"`}))
 	bad("sub fold", "a long s is no s", strings.Replace(payload(), `"sub"`, `"ſub"`, 1))
 }
 
 func digest(s string) []byte { d := sha256.Sum256([]byte(s)); return d[:] }
+
+// otherS returns the s of the other valid ES256 signature with the same r.
+func otherS(s []byte) []byte {
+	order := new(big.Int).SetBytes(mustHex("ffffffff00000000ffffffffffffffffbce6faada7179e84f3b9cac2fc632551"))
+	return order.Sub(order, new(big.Int).SetBytes(s)).FillBytes(make([]byte, 32))
+}
 
 func mustHex(s string) []byte {
 	n, _ := new(big.Int).SetString(s, 16)

@@ -10,6 +10,7 @@ import (
 	"github.com/maypok86/otter/v2"
 
 	"github.com/sessiontoken/sessiontoken/keys"
+	"github.com/sessiontoken/sessiontoken/revoke"
 )
 
 // cache remembers tokens that passed every check, so that the next request with
@@ -32,6 +33,9 @@ type cache[T any] struct {
 type cached[T any] struct {
 	payload    payload // State is the JSON to decode, unless T can be copied
 	claims     Claims[T]
+	question   *revoke.Question // made once: a hit hashes nothing; nil without a list
+	from       time.Time        // from here
+	until      time.Time        // to before here, the times are right
 	key        *keys.PublicKey
 	generation atomic.Pointer[keys.Set] // in which the key was seen last
 	weight     uint32
@@ -53,20 +57,21 @@ func newCache[T any](bytes int) *cache[T] {
 	}
 }
 
-// put remembers what was read from a token. The token is copied: it is often a
-// part of a longer header.
-func (c *cache[T]) put(token string, p *payload, claims *Claims[T], f found) {
-	e := &cached[T]{payload: *p, claims: *claims, key: f.key}
-	e.generation.Store(f.set)
+// put remembers what was read from a token, with the set that its key is of. The
+// token is copied: it is often a part of a longer header. The caller keeps what
+// e.claims holds.
+func (c *cache[T]) put(token string, e *cached[T], set *keys.Set) {
+	e.generation.Store(set)
 	// What a decoded state holds beside its slices is hardly larger than its
 	// JSON and the size of its type.
-	weight := len(token) + len(p.State) + int(reflect.TypeFor[T]().Size()) + cachedOverhead
+	weight := len(token) + len(e.payload.State) + int(reflect.TypeFor[T]().Size()) + cachedOverhead
 	// The caller has the only state, so far.
 	if c.copies.able {
 		e.payload.State = nil // which would keep the whole payload alive
-		weight += c.copies.copy(&e.claims.State, &claims.State)
+		state := e.claims.State
+		weight += c.copies.copy(&e.claims.State, &state)
 	} else {
-		e.payload.State = []byte(string(p.State))
+		e.payload.State = []byte(string(e.payload.State))
 		var none T
 		e.claims.State = none
 	}
@@ -74,7 +79,7 @@ func (c *cache[T]) put(token string, p *payload, claims *Claims[T], f found) {
 	c.tokens.Set(strings.Clone(token), e)
 }
 
-// isOf says whether the key that verified the token is one of the set's. A set
+// isOf reports whether the key that verified the token is one of the set's. A set
 // that was made anew and still holds the same key is another generation of it.
 func (e *cached[T]) isOf(set *keys.Set) bool {
 	if e.generation.Load() == set {
@@ -86,6 +91,11 @@ func (e *cached[T]) isOf(set *keys.Set) bool {
 	}
 	e.generation.Store(set)
 	return true
+}
+
+// timesHold reports whether the times of the token, which have passed, still do.
+func (e *cached[T]) timesHold(now time.Time) bool {
+	return !now.Before(e.from) && now.Before(e.until)
 }
 
 // copier copies states, if T allows it, so that no copy shares anything that
@@ -143,7 +153,7 @@ func (c *copier[T]) copy(to, from *T) (size int) {
 
 var timeType = reflect.TypeFor[time.Time]()
 
-// isFlat says whether a copy of a value of type t shares nothing that can be
+// isFlat reports whether a copy of a value of type t shares nothing that can be
 // changed with it. Strings cannot be; a time's zone is not.
 func isFlat(t reflect.Type) bool {
 	if t == timeType {

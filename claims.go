@@ -15,7 +15,7 @@ import (
 )
 
 // Claims is what a verified token says. There is no other way to get one than
-// from [Issuer.Issue], [Issuer.Renew] and [Verifier.Verify].
+// from the methods of [Issuer] and from [Verifier.Verify].
 //
 // The user is the pair of Issuer and Subject; an address or a name in State may
 // have changed hands. State was true when the token was issued, and a verifier
@@ -25,18 +25,23 @@ type Claims[T any] struct {
 	Subject   string // sub
 	TokenID   string // jti: new with each token
 	SessionID string // sid: the same over all renewals of a session
+	KeyID     string // kid: the key that signed this token
 
-	AuthTime time.Time // auth_time: when the session began; no renewal changes it
+	Began    time.Time // begun: when the session began, in milliseconds; no renewal changes it
+	AuthTime time.Time // auth_time: when the user last proved who they are; no renewal changes it
 	IssuedAt time.Time // iat: when this token was made, and State was read
 	Expires  time.Time // exp: the first moment at which it is no longer valid
+
+	Renewable bool // rnw: Renew takes this token
 
 	State T // the application's own, the claim "state"
 }
 
 // The wire form of a payload: the registered claims of RFC 7519 section 4.1,
-// auth_time of OpenID Connect Core section 2, sid of its logout documents, and
-// the application's state as one claim, so that no field of it can pass for a
-// registered one. All times are whole seconds.
+// auth_time of OpenID Connect Core section 2, sid of its logout documents, begun
+// and rnw, and the application's state as one claim, so that no field of it can
+// pass for a registered one. All times are whole seconds, but begun: sign-outs
+// and sign-ins within one second must not be taken for each other.
 type payload struct {
 	Issuer    string         `json:"iss"`
 	Subject   string         `json:"sub"`
@@ -46,7 +51,9 @@ type payload struct {
 	IssuedAt  numericDate    `json:"iat"`
 	TokenID   string         `json:"jti"`
 	SessionID string         `json:"sid"`
+	Began     milliDate      `json:"begun"`
 	AuthTime  numericDate    `json:"auth_time"`
+	Renewable onlyTrue       `json:"rnw"`
 	State     jsontext.Value `json:"state"`
 }
 
@@ -59,21 +66,55 @@ const maxNumericDate = 253402300799
 var errWire = errors.New("not of the claim's type")
 
 func (d *numericDate) UnmarshalJSONFrom(dec *jsontext.Decoder) error {
-	var n int64
-	if dec.PeekKind() != '0' {
-		return errWire
-	}
-	if err := json.UnmarshalDecode(dec, &n); err != nil {
-		return errWire // a fraction, an exponent, or out of range
-	}
-	if n <= 0 || n > maxNumericDate {
-		return errWire
-	}
+	n, err := decodePositive(dec, maxNumericDate)
 	*d = numericDate(n)
-	return nil
+	return err
 }
 
 func (d numericDate) time() time.Time { return time.Unix(int64(d), 0).UTC() }
+
+// milliDate is a number of milliseconds since 1970, to the end of the year 9999.
+// Zero means that the claim is absent.
+type milliDate int64
+
+const maxMilliDate = maxNumericDate*1000 + 999
+
+func (d *milliDate) UnmarshalJSONFrom(dec *jsontext.Decoder) error {
+	n, err := decodePositive(dec, maxMilliDate)
+	*d = milliDate(n)
+	return err
+}
+
+func (d milliDate) time() time.Time { return time.UnixMilli(int64(d)).UTC() }
+
+// seconds returns the whole second in which d is.
+func (d milliDate) seconds() numericDate { return numericDate(d / 1000) }
+
+// decodePositive reads a whole number from 1 to most.
+func decodePositive(dec *jsontext.Decoder, most int64) (int64, error) {
+	var n int64
+	if dec.PeekKind() != '0' {
+		return 0, errWire
+	}
+	if err := json.UnmarshalDecode(dec, &n); err != nil {
+		return 0, errWire // a fraction, an exponent, or out of range
+	}
+	if n <= 0 || n > most {
+		return 0, errWire
+	}
+	return n, nil
+}
+
+// onlyTrue is a claim that is true or absent.
+type onlyTrue bool
+
+func (b *onlyTrue) UnmarshalJSONFrom(dec *jsontext.Decoder) error {
+	if dec.PeekKind() != 't' || dec.SkipValue() != nil {
+		return errWire
+	}
+	*b = true
+	return nil
+}
 
 // audience is one string or an array of strings (RFC 7519 section 4.1.3).
 type audience []string
@@ -125,6 +166,8 @@ func parsePayload(raw []byte) (p payload, fault string) {
 		return p, "jti is missing"
 	case p.SessionID == "":
 		return p, "sid is missing"
+	case p.Began == 0:
+		return p, "begun is missing"
 	case p.AuthTime == 0:
 		return p, "auth_time is missing"
 	case len(p.State) == 0:
@@ -143,8 +186,8 @@ func (p *payload) append(dst []byte) ([]byte, error) {
 			dst, err = jsontext.AppendQuote(dst, value)
 		}
 	}
-	date := func(name string, d numericDate) {
-		dst = strconv.AppendInt(append(dst, name...), int64(d), 10)
+	number := func(name string, n int64) {
+		dst = strconv.AppendInt(append(dst, name...), n, 10)
 	}
 	quoted(`{"iss":`, p.Issuer)
 	quoted(`,"sub":`, p.Subject)
@@ -158,30 +201,38 @@ func (p *payload) append(dst []byte) ([]byte, error) {
 		}
 		dst = append(dst, ']')
 	}
-	date(`,"exp":`, p.Expires)
-	date(`,"iat":`, p.IssuedAt)
+	number(`,"exp":`, int64(p.Expires))
+	number(`,"iat":`, int64(p.IssuedAt))
 	quoted(`,"jti":`, p.TokenID)
 	quoted(`,"sid":`, p.SessionID)
-	date(`,"auth_time":`, p.AuthTime)
+	number(`,"begun":`, int64(p.Began))
+	number(`,"auth_time":`, int64(p.AuthTime))
+	if p.Renewable {
+		dst = append(dst, `,"rnw":true`...)
+	}
 	return append(dst, `,"state":`...), err
 }
 
-// claims is what the payload says, without the state.
-func claimsOf[T any](p *payload) *Claims[T] {
+// claimsOf returns what the payload says, without the state. kid is that of the
+// key that signed it.
+func claimsOf[T any](p *payload, kid string) *Claims[T] {
 	return &Claims[T]{
 		Issuer:    p.Issuer,
 		Subject:   p.Subject,
 		TokenID:   p.TokenID,
 		SessionID: p.SessionID,
+		KeyID:     kid,
+		Began:     p.Began.time(),
 		AuthTime:  p.AuthTime.time(),
 		IssuedAt:  p.IssuedAt.time(),
 		Expires:   p.Expires.time(),
+		Renewable: bool(p.Renewable),
 	}
 }
 
 // claims is claimsOf with the state.
-func (d *stateDecoder[T]) claims(p *payload) (*Claims[T], error) {
-	c := claimsOf[T](p)
+func (d *stateDecoder[T]) claims(p *payload, kid string) (*Claims[T], error) {
+	c := claimsOf[T](p, kid)
 	if d.decode(p.State, &c.State) != nil {
 		return nil, because(ErrClaims, "state does not fit its type")
 	}

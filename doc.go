@@ -13,9 +13,18 @@
 // your own, use [Issuer.Size].
 //
 // Over HTTP, package sessionhttp does all of that: cookies for browsers, bearer
-// tokens for the rest, renewal on the way, sign-in and sign-out. It stands on
-// package revoke, which ends sessions early, and on package refresh, which keeps
-// them going with refresh tokens.
+// tokens for the rest, renewal on the way, sign-in and sign-out.
+//
+// # The packages
+//
+//   - This one issues, renews and verifies tokens, and publishes and fetches
+//     key sets.
+//   - keys makes, rotates and revokes the keys that sign.
+//   - revoke has the list of what was revoked early. Every replica follows it.
+//   - refresh keeps sessions going with refresh tokens that work once.
+//   - sessionhttp puts all of them behind net/http.
+//   - sqlstore and redisstore, modules of their own, keep what replicas share;
+//     storetest has the tests of a store.
 //
 // # What a token says
 //
@@ -23,16 +32,23 @@
 // audience, and are within their time. State was true at IssuedAt; a copy in a
 // token goes out of date, and IssuerConfig.TTL bounds how far.
 //
+// Beside the registered claims and your state, a token says which session it is
+// (sid), when that began, in milliseconds (begun), when the user last proved who
+// they are (auth_time), and whether it can be renewed by itself (rnw). A token
+// without rnw was handed out beside a refresh token: [Issuer.Renew] refuses it.
+// What is revoked is compared with begun, so that a session that began after
+// "sign out everywhere" lives, and those that began before it do not.
+//
 // # What this package does not do
 //
-// A token cannot be called back. Until its exp, only a [RevocationChecker]
-// knows better (the List of package revoke is one), and only the verifiers that
-// ask one.
+// A token cannot be called back. Until its exp, only a [revoke.Checker] knows
+// better (the List of package revoke is one), and only the verifiers that ask
+// one.
 //
-// A token is signed, not encrypted. Whoever holds it reads the state: put
+// A token is signed, not encrypted. Its holder reads the state: put
 // nothing there that the client must not see.
 //
-// A token is a bearer token: whoever presents it is taken for its owner. Send
+// A token is a bearer token: the one who presents it is taken for its owner. Send
 // it over TLS alone, keep it from scripts and logs, and keep its life short.
 //
 // An ID token of an OpenID provider proves a login; it can start a session and
@@ -45,8 +61,12 @@
 //     header is ever used as a key or fetched; the signature is checked over the
 //     received bytes before a claim is read.
 //   - Two readings of one token: one spelling is accepted. Padding, line breaks,
-//     spare bits, duplicate names, names in another case, invalid UTF-8 and
-//     unknown header parameters are refused.
+//     spare bits, duplicate names, names in another case, invalid UTF-8, unknown
+//     header parameters and the larger s of an ES256 signature are refused.
+//   - A token of one channel renewed through another: a claim marks the tokens
+//     that may be renewed, and [Issuer.Renew] refuses the others.
+//   - A machine whose clock is wrong: with a list, the time is that of the store
+//     which all machines share.
 //   - A token from elsewhere: iss, aud and typ must be this verifier's.
 //   - A stolen key: [keys.Ring.Revoke] drops it at once and replaces it;
 //     [keys.Ring.MaxAge] and [RemoteKeysConfig] bound how long a verifier

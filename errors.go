@@ -7,9 +7,9 @@ import (
 )
 
 // ErrInvalid matches every error that puts the token at fault: an API answers
-// 401 (RFC 6750 section 3.1). Any other error of [Verifier.Verify] and
-// [Issuer.Renew] means that the server could not tell: an API answers 503, and
-// the same token may well be good a moment later.
+// 401 (RFC 6750 section 3.1). Any other error of [Verifier.Verify],
+// [Issuer.Renew] and [Issuer.Identify] means that the server could not tell: an
+// API answers 503, and the same token may well be good a moment later.
 //
 // A reason says what was found first, in the order in which Verify checks; it
 // does not say that the token has no other fault. No error of this package
@@ -26,13 +26,16 @@ var (
 	// ErrClaims: the signature is good, but a claim is missing, of the wrong
 	// type or not for this verifier.
 	ErrClaims error = &invalid{text: "claims"}
-	// ErrAudience: the token is for somebody else. It matches ErrClaims too.
+	// ErrAudience: the token is for another audience. It matches ErrClaims too.
 	ErrAudience = because(ErrClaims, "aud does not name this audience")
 	// ErrExpired: past its end. From Renew: past the time in which it could be
 	// renewed, or past the end of the session.
 	ErrExpired error = &invalid{text: "expired"}
-	// ErrRevoked: ended early. It was genuine and unexpired.
+	// ErrRevoked: the session was revoked. The token was genuine and unexpired.
 	ErrRevoked error = &invalid{text: "revoked"}
+	// ErrNotRenewable: from Renew alone. The token is genuine, and it was issued
+	// as one that is not renewed.
+	ErrNotRenewable error = &invalid{text: "not renewable"}
 )
 
 // invalid is a reason (text alone) or a detail of one (parent set).
@@ -59,7 +62,7 @@ func (e *invalid) Unwrap() error {
 // part of the input.
 func because(reason error, detail string) error { return &invalid{parent: reason, text: detail} }
 
-// SizeError is returned by [Issuer.Issue] and [Issuer.Renew] when the token
+// SizeError is returned by the methods of [Issuer] that make a token if it
 // would exceed IssuerConfig.MaxBytes. Nothing was signed.
 type SizeError struct {
 	// Report says how large the token would be and which claims weigh most.

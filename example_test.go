@@ -35,8 +35,8 @@ func exampleIssuer() (*sessiontoken.Issuer[Cart], *keys.Ring) {
 	return issuer, ring
 }
 
-// A session is issued after the user has proven who they are, and read by
-// whoever has the keys.
+// A session is issued after the user has proven who they are. Who has the keys
+// can read it.
 func Example() {
 	ctx := context.Background()
 	issuer, ring := exampleIssuer()
@@ -113,7 +113,7 @@ func ExampleIssuer_Size() {
 	// within the budget: true
 	// heaviest: state.items 42 B
 	// true
-	// sessiontoken: token of 6099 B is over the limit of 3584 B; heaviest: state.items 5616 B, jti 40 B, sid 40 B
+	// sessiontoken: token of 6143 B is over the limit of 3584 B; heaviest: state.items 5616 B, jti 40 B, sid 40 B
 }
 
 // An API in another process needs nothing but the URL of the key set.
@@ -164,5 +164,5 @@ func ExampleJWKSHandler() {
 	w := httptest.NewRecorder()
 	mux.ServeHTTP(w, r)
 	fmt.Println(w.Code, w.Header().Get("Content-Type"), w.Header().Get("Cache-Control"))
-	// Output: 200 application/jwk-set+json public, max-age=600
+	// Output: 200 application/jwk-set+json public, max-age=600, s-maxage=1
 }

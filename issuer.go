@@ -3,6 +3,9 @@ package sessiontoken
 import (
 	"bytes"
 	"context"
+	"crypto/ecdsa"
+	"crypto/ed25519"
+	"crypto/rsa"
 	"errors"
 	"fmt"
 	"slices"
@@ -15,9 +18,11 @@ import (
 	"github.com/go-json-experiment/json"
 
 	"github.com/sessiontoken/sessiontoken/internal/arg"
+	"github.com/sessiontoken/sessiontoken/internal/clock"
 	"github.com/sessiontoken/sessiontoken/internal/jws"
 	"github.com/sessiontoken/sessiontoken/internal/strictjson"
 	"github.com/sessiontoken/sessiontoken/keys"
+	"github.com/sessiontoken/sessiontoken/revoke"
 )
 
 const (
@@ -50,7 +55,8 @@ type IssuerConfig struct {
 	Issuer string
 	// Audience is the aud of every token: the APIs that it is for. Required.
 	Audience []string
-	// Keys signs and, for Renew, verifies. Required.
+	// Keys signs and, for Renew and Identify, verifies. Required. One that is a
+	// [keys.Identifier], as a ring is, lets Identify know retired keys too.
 	Keys SigningKeySource
 	// TTL is how long a token is valid, and so how old its state can get. Whole
 	// seconds. 0 means 5 min, or IdleTimeout or MaxSession if that is set and
@@ -69,12 +75,12 @@ type IssuerConfig struct {
 	// one header. 0 means 3584. A verifier's own limit is 8192 unless it is
 	// told otherwise.
 	MaxBytes int
-	// Revocations is asked by Renew, before and after it loads the state. If
-	// nil, only the times end a session. If it cannot answer, Renew fails. One
-	// that forgets should have a method RetainFor() time.Duration, as a list of
-	// package revoke does: how long it remembers what was ended, which must not
-	// be less than MaxSession.
-	Revocations RevocationChecker
+	// Revocations says what time it is and when a session that begins now has
+	// begun, and whether a session that is to be renewed or resumed was revoked.
+	// It must remember what was revoked for MaxSession at least. If nil, the
+	// time is the machine's, and only the times end a session. If it cannot
+	// answer, no token is issued.
+	Revocations revoke.Checker
 }
 
 // Issuer writes tokens that carry a state of type T. T is anything that JSON
@@ -82,10 +88,12 @@ type IssuerConfig struct {
 // exactly and a nil slice or map is written as empty. It is immutable and safe
 // for concurrent use.
 type Issuer[T any] struct {
-	cfg     IssuerConfig
-	genuine genuine
-	states  *stateDecoder[T]          // of tokens to renew
+	cfg     IssuerConfig // with defaults
+	reader  tokenReader
+	states  *stateDecoder[T] // of tokens to renew
+	now     timeSource
 	header  atomic.Pointer[keyHeader] // of the key that signed last
+	signing chan struct{}             // one element for each external signature under way
 }
 
 // NewIssuer checks the configuration and returns the issuer for it. An error
@@ -99,9 +107,23 @@ func NewIssuer[T any](cfg IssuerConfig) (*Issuer[T], error) {
 		cfg:    cfg,
 		states: newStateDecoder[T](),
 		// Renew reads tokens that were issued under an earlier, larger limit.
-		genuine: genuine{issuer: cfg.Issuer, audience: cfg.Audience, keys: cfg.Keys, maxBytes: max(cfg.MaxBytes, defaultVerifyBytes)},
+		reader:  tokenReader{issuer: cfg.Issuer, audience: cfg.Audience, keys: cfg.Keys, maxBytes: max(cfg.MaxBytes, defaultVerifyBytes)},
+		now:     timeSource{cfg.Revocations, clock.Here()},
+		signing: make(chan struct{}, maxSigning),
 	}, nil
 }
+
+// Config returns a copy of the configuration with its defaults filled in.
+func (i *Issuer[T]) Config() IssuerConfig {
+	cfg := i.cfg
+	cfg.Audience = slices.Clone(cfg.Audience)
+	return cfg
+}
+
+// Now returns the time by which the issuer decides, and which it writes into
+// tokens: what IssuerConfig.Revocations says, or without it the machine's
+// clock. An error means that the time is not known; no token is issued then.
+func (i *Issuer[T]) Now(ctx context.Context) (time.Time, error) { return i.now.now(ctx) }
 
 func (cfg *IssuerConfig) setDefaults() error {
 	switch {
@@ -149,29 +171,115 @@ func (cfg *IssuerConfig) setDefaults() error {
 			return fmt.Errorf("sessiontoken: IssuerConfig.IdleTimeout is %v, but Keys retains a key only for %v after its last signature: its tokens could not be renewed", cfg.IdleTimeout, kept)
 		}
 	}
-	if r, ok := cfg.Revocations.(interface{ RetainFor() time.Duration }); ok {
-		if kept := r.RetainFor(); kept < cfg.MaxSession {
-			return fmt.Errorf("sessiontoken: IssuerConfig.MaxSession is %v, but Revocations forgets what was ended after %v: the session could be renewed again", cfg.MaxSession, kept)
+	if cfg.Revocations != nil {
+		if kept := cfg.Revocations.RetainFor(); kept < cfg.MaxSession {
+			return fmt.Errorf("sessiontoken: IssuerConfig.MaxSession is %v, but Revocations forgets what was revoked after %v: the session could be renewed again", cfg.MaxSession, kept)
 		}
 	}
 	return nil
 }
 
-// Issue begins a session and returns its first token, with what it says. Call
+// Renewal says how a token may be renewed.
+type Renewal int
+
+// The ways in which a token may be renewed.
+const (
+	// NotRenewable, the zero value: not at all. It is for tokens that are handed
+	// out beside a refresh token, which is what renews their session.
+	NotRenewable Renewal = iota
+	// Renewable: by [Issuer.Renew], as a browser's cookie is on its way.
+	Renewable
+)
+
+func (r Renewal) valid() bool { return r == NotRenewable || r == Renewable }
+
+// Start says how a session begins.
+type Start struct {
+	// Subject is the user, within this issuer. Required.
+	Subject string
+	// Earliest is when the sign-in began, for one that takes a while: the
+	// session has begun then, and if the subject was revoked since, Begin
+	// returns [ErrRevoked]. It is a time that [Issuer.Now] returned. If zero or
+	// in the future, the session begins now.
+	Earliest time.Time
+	// AuthTime is when the user proved who they are, if that was not now. A
+	// time in the future counts as now.
+	AuthTime time.Time
+	// Renewal says how the session's tokens may be renewed. Zero means not at
+	// all.
+	Renewal Renewal
+}
+
+// Begin begins a session and returns its first token, with what it says. Call
 // it after the user has proven who they are, and at each new proof: it makes a
 // new session id, so that nothing planted before the sign-in becomes the
 // session. The session that it replaces goes on until it ends by itself or is
 // revoked.
 //
-// The token is signed, not encrypted: whoever holds it can read the state. A
+// With Revocations the session begins after everything that was revoked before
+// the call, on any machine: a user who signs in after "sign out everywhere"
+// stays signed in.
+//
+// The token is signed, not encrypted: its holder can read the state. A
 // token over the limit is a [*SizeError]; nothing is signed then.
-func (i *Issuer[T]) Issue(ctx context.Context, subject string, state T) (string, *Claims[T], error) {
-	if err := checkSubject(subject); err != nil {
+func (i *Issuer[T]) Begin(ctx context.Context, s Start, state T) (string, *Claims[T], error) {
+	if err := checkSubject(s.Subject); err != nil {
 		return "", nil, err
 	}
-	now := time.Now()
-	p := i.newPayload(subject, now)
+	if !s.Renewal.valid() {
+		return "", nil, errors.New("sessiontoken: Start.Renewal is not one of NotRenewable and Renewable")
+	}
+	began, err := i.begin(ctx, s)
+	if err != nil {
+		return "", nil, err
+	}
+	now, err := i.Now(ctx)
+	if err != nil {
+		return "", nil, err
+	}
+	p := i.newPayload(s.Subject, now, began)
+	if p.Renewable = s.Renewal == Renewable; !s.AuthTime.IsZero() {
+		if s.AuthTime.Unix() <= 0 {
+			return "", nil, errors.New("sessiontoken: Start.AuthTime is before 1970")
+		}
+		p.AuthTime = min(numericDate(s.AuthTime.Unix()), p.IssuedAt)
+	}
+	if err := i.endWithSession(&p, now); err != nil {
+		return "", nil, err
+	}
 	return i.sign(ctx, &p, state)
+}
+
+// begin returns when a session that begins now has begun.
+func (i *Issuer[T]) begin(ctx context.Context, s Start) (milliDate, error) {
+	earliest := s.Earliest
+	if !earliest.IsZero() && earliest.UnixMilli() <= 0 {
+		return 0, errors.New("sessiontoken: Start.Earliest is before 1970")
+	}
+	if i.cfg.Revocations == nil {
+		now := i.now.clock.Now()
+		if earliest.IsZero() || earliest.After(now) {
+			earliest = now
+		}
+		return milliDate(earliest.UnixMilli()), nil
+	}
+	if !earliest.IsZero() {
+		earliest = milliDate(earliest.UnixMilli()).time() // as it will be written
+	}
+	began, err := i.cfg.Revocations.Begin(ctx, revoke.Beginning{Subject: s.Subject, Earliest: earliest})
+	if errors.Is(err, revoke.ErrRevoked) {
+		return 0, because(ErrRevoked, "the subject was revoked while it signed in")
+	}
+	if err != nil {
+		return 0, fmt.Errorf("sessiontoken: no session can begin: %w", err)
+	}
+	return milliDate(began.UnixMilli()), nil
+}
+
+// Issue begins a session whose tokens can be renewed: it is Begin with a subject
+// and [Renewable]. To hand out a token beside a refresh token, use Begin.
+func (i *Issuer[T]) Issue(ctx context.Context, subject string, state T) (string, *Claims[T], error) {
+	return i.Begin(ctx, Start{Subject: subject, Renewal: Renewable}, state)
 }
 
 // Renew exchanges a token of a session for a new one, with a state that load
@@ -179,104 +287,156 @@ func (i *Issuer[T]) Issue(ctx context.Context, subject string, state T) (string,
 // signs again what a client sent. It verifies the token itself as
 // [Verifier.Verify] does, but accepts it past its exp for as long as it is
 // within IdleTimeout of its issue and the session within MaxSession; after
-// that it is [ErrExpired].
+// that it is [ErrExpired]. A token that was issued as [NotRenewable] is
+// [ErrNotRenewable].
 //
-// The new token has the same subject, session id and auth_time, so that the end
-// of the session never moves; its audience is the old one's, less what
+// The new token has the same subject, session id, begun and auth_time, so that
+// the end of the session never moves; its audience is the old one's, less what
 // IssuerConfig.Audience no longer names. load is given the claims of the
-// verified token, whose state is the old one. If load fails, because the user
-// is blocked for instance, Renew returns its error, wrapped, and no token; load
-// is not called for a token that is invalid or revoked.
+// verified token, with the old state; if that does not fit the type, because
+// another release wrote it, State is zero. If load fails, because the user is
+// blocked for instance, Renew returns its error, wrapped, and no token; load is
+// not called for a token that is invalid or revoked.
 //
 // The old token stays valid until its own exp, and can be renewed again.
 func (i *Issuer[T]) Renew(ctx context.Context, token string, load func(context.Context, *Claims[T]) (T, error)) (string, *Claims[T], error) {
 	if load == nil {
 		return "", nil, errors.New("sessiontoken: Renew: load is required")
 	}
-	if len(token) > i.genuine.maxBytes {
-		return "", nil, because(ErrMalformed, "longer than MaxBytes")
-	}
-	old, found, err := i.genuine.read(ctx, token)
+	old, found, err := i.reader.read(ctx, token)
 	if err != nil {
 		return "", nil, err
 	}
+	if !old.Renewable {
+		return "", nil, ErrNotRenewable
+	}
 	// The state is at least as fresh as this moment, which becomes the new iat.
-	now := time.Now()
+	now, err := i.Now(ctx)
+	if err != nil {
+		return "", nil, err
+	}
 	if old.NotBefore != 0 && now.Before(old.NotBefore.time()) {
 		return "", nil, because(ErrClaims, "nbf is in the future")
 	}
 	if err := old.checkTimes(now); err != nil {
 		return "", nil, err
 	}
-	end := old.AuthTime.time().Add(i.cfg.MaxSession)
 	if !now.Before(old.IssuedAt.time().Add(i.cfg.IdleTimeout)) {
 		return "", nil, because(ErrExpired, "idle for too long to be renewed")
 	}
-	if !now.Before(end) {
-		return "", nil, because(ErrExpired, "the session has reached its end")
+	p := i.newPayload(old.Subject, now, old.Began)
+	p.Audience = old.Audience
+	p.SessionID = old.SessionID
+	p.AuthTime = old.AuthTime
+	p.Renewable = old.Renewable
+	if err := i.endWithSession(&p, now); err != nil {
+		return "", nil, err
 	}
-	claims, err := i.states.claims(&old)
+	claims, err := i.oldClaims(&old, found.key.KeyID())
 	if err != nil {
 		return "", nil, err
 	}
-	if err := checkRevoked(ctx, i.cfg.Revocations, &old, found.key.KeyID()); err != nil {
+	question := questionOf(&old, found.key.KeyID())
+	if err := checkRevoked(ctx, i.cfg.Revocations, question); err != nil {
 		return "", nil, err
 	}
 	state, err := load(ctx, claims)
 	if err != nil {
 		return "", nil, fmt.Errorf("sessiontoken: Renew: load: %w", err)
 	}
-	// A session that was ended while load ran must not come back.
-	if err := checkRevoked(ctx, i.cfg.Revocations, &old, found.key.KeyID()); err != nil {
+	// A session that was revoked while load ran must not come back.
+	if err := checkRevoked(ctx, i.cfg.Revocations, question); err != nil {
 		return "", nil, err
 	}
-	p := i.newPayload(old.Subject, now)
-	p.Audience = old.Audience
-	p.SessionID = old.SessionID
-	p.AuthTime = old.AuthTime
-	p.IssuedAt = max(p.IssuedAt, p.AuthTime) // a clock that went back
-	p.Expires = min(p.Expires, numericDate(end.Unix()))
-	if !time.Now().Before(p.Expires.time()) {
-		return "", nil, because(ErrExpired, "the session ended while its state was loaded")
+	if err := i.checkNotOver(ctx, &p); err != nil {
+		return "", nil, err
 	}
 	return i.sign(ctx, &p, state)
 }
 
-// Resume issues a token of a session that began earlier, by what the server
-// itself has on record of it: a refresh token's family, for instance. None of it
-// may come from a client; state is what the authority says now. began is the
-// session's auth_time, in whole seconds.
+// oldClaims returns what a token to be renewed says, without the state if that
+// is JSON of another type.
+func (i *Issuer[T]) oldClaims(old *payload, kid string) (*Claims[T], error) {
+	claims, err := i.states.claims(old, kid)
+	if err == nil {
+		return claims, nil
+	}
+	if !old.State.IsValid() {
+		return nil, err
+	}
+	return claimsOf[T](old, kid), nil
+}
+
+// Resumption is what the server itself has on record of a session that began
+// earlier: a refresh token's family, for instance. None of it may come from a
+// client.
+type Resumption struct {
+	Subject   string    // Required.
+	SessionID string    // Required.
+	Began     time.Time // the session's Claims.Began. Required.
+	AuthTime  time.Time // the session's Claims.AuthTime. If zero, Began.
+	Renewal   Renewal   // as in [Start]
+}
+
+// Resume issues a token of a session that began earlier; state is what the
+// authority says now.
 //
-// The end of the session is where it was: past MaxSession after began it is
-// [ErrExpired], and a session that was ended is [ErrRevoked].
-func (i *Issuer[T]) Resume(ctx context.Context, subject, sessionID string, began time.Time, state T) (string, *Claims[T], error) {
-	if err := checkSubject(subject); err != nil {
+// The end of the session is where it was: past MaxSession after Began it is
+// [ErrExpired], and a session that was revoked is [ErrRevoked].
+func (i *Issuer[T]) Resume(ctx context.Context, r Resumption, state T) (string, *Claims[T], error) {
+	if err := checkSubject(r.Subject); err != nil {
 		return "", nil, err
 	}
-	now := time.Now()
-	if sessionID == "" || !utf8.ValidString(sessionID) {
-		return "", nil, errors.New("sessiontoken: Resume: sessionID is required, in valid UTF-8")
+	if r.SessionID == "" || !utf8.ValidString(r.SessionID) {
+		return "", nil, errors.New("sessiontoken: Resumption.SessionID is required, in valid UTF-8")
 	}
-	if began.Unix() <= 0 || began.After(now.Add(clockAhead)) {
-		return "", nil, errors.New("sessiontoken: Resume: began is required, and not in the future")
+	if !r.Renewal.valid() {
+		return "", nil, errors.New("sessiontoken: Resumption.Renewal is not one of NotRenewable and Renewable")
 	}
-	p := i.newPayload(subject, now)
-	p.SessionID = sessionID
-	p.AuthTime = numericDate(began.Unix())
-	p.IssuedAt = max(p.IssuedAt, p.AuthTime) // another machine's clock
-	end := p.AuthTime.time().Add(i.cfg.MaxSession)
-	p.Expires = min(p.Expires, numericDate(end.Unix()))
-	if !now.Before(end) || p.Expires <= p.IssuedAt {
-		return "", nil, because(ErrExpired, "the session has reached its end")
-	}
-	key, err := i.cfg.Keys.SigningKey(ctx)
+	now, err := i.Now(ctx)
 	if err != nil {
-		return "", nil, fmt.Errorf("sessiontoken: no key to sign with: %w", err)
+		return "", nil, err
 	}
-	if err := checkRevoked(ctx, i.cfg.Revocations, &p, key.Public().KeyID()); err != nil {
+	if r.Began.UnixMilli() <= 0 || r.Began.After(now.Add(clockAhead)) {
+		return "", nil, errors.New("sessiontoken: Resumption.Began is required, and not in the future")
+	}
+	p := i.newPayload(r.Subject, now, milliDate(r.Began.UnixMilli()))
+	p.SessionID = r.SessionID
+	p.Renewable = r.Renewal == Renewable
+	if p.AuthTime = p.Began.seconds(); !r.AuthTime.IsZero() {
+		if r.AuthTime.Unix() <= 0 || r.AuthTime.After(now.Add(clockAhead)) {
+			return "", nil, errors.New("sessiontoken: Resumption.AuthTime must not be before 1970, nor in the future")
+		}
+		p.AuthTime = numericDate(r.AuthTime.Unix())
+	}
+	if err := i.endWithSession(&p, now); err != nil {
+		return "", nil, err
+	}
+	key, err := i.signingKey(ctx)
+	if err != nil {
+		return "", nil, err
+	}
+	if err := checkRevoked(ctx, i.cfg.Revocations, questionOf(&p, key.Public().KeyID())); err != nil {
 		return "", nil, err
 	}
 	return i.sign(ctx, &p, state)
+}
+
+// Identify returns whose genuine token this is, as the question about its
+// session that a [revoke.Checker] takes. It is for revoking that one session and
+// for nothing else: the token may be expired, revoked already, of a later time
+// than now, signed by a key that is retired, or hold the state of another
+// release. It must be of this issuer and for one of its audiences.
+//
+// An error that matches [ErrInvalid] means that the token names no session. Any
+// other means that this cannot be told now; the same token may name one a
+// moment later.
+func (i *Issuer[T]) Identify(ctx context.Context, token string) (revoke.Question, error) {
+	p, key, err := i.reader.identify(ctx, token)
+	if err != nil {
+		return revoke.Question{}, err
+	}
+	return *questionOf(&p, key.KeyID()), nil
 }
 
 // Size reports how large the token for this subject and state would be, and
@@ -286,7 +446,9 @@ func (i *Issuer[T]) Size(ctx context.Context, subject string, state T) (SizeRepo
 	if err := checkSubject(subject); err != nil {
 		return SizeReport{}, err
 	}
-	p := i.newPayload(subject, time.Now())
+	now := i.now.clock.Now()
+	p := i.newPayload(subject, now, milliDate(now.UnixMilli()))
+	p.Renewable = true
 	d, err := i.draft(ctx, &p, &state)
 	if err != nil {
 		return SizeReport{}, err
@@ -296,7 +458,9 @@ func (i *Issuer[T]) Size(ctx context.Context, subject string, state T) (SizeRepo
 	return d.report, nil
 }
 
-func (i *Issuer[T]) newPayload(subject string, now time.Time) payload {
+// newPayload returns the claims of a token that is issued now, of a session of
+// which only the beginning is known yet.
+func (i *Issuer[T]) newPayload(subject string, now time.Time, began milliDate) payload {
 	iat := numericDate(now.Unix())
 	tokenID, sessionID := newIDs()
 	return payload{
@@ -307,8 +471,47 @@ func (i *Issuer[T]) newPayload(subject string, now time.Time) payload {
 		IssuedAt:  iat,
 		TokenID:   tokenID,
 		SessionID: sessionID,
-		AuthTime:  iat,
+		Began:     began,
+		AuthTime:  min(began.seconds(), iat),
 	}
+}
+
+// endOf returns the absolute end of the session of p.
+func (i *Issuer[T]) endOf(p *payload) time.Time { return p.Began.time().Add(i.cfg.MaxSession) }
+
+// endWithSession shortens a token so that it does not outlive its session. It
+// fails if there is no whole second left.
+func (i *Issuer[T]) endWithSession(p *payload, now time.Time) error {
+	end := i.endOf(p)
+	p.Expires = min(p.Expires, numericDate(end.Unix()))
+	if !now.Before(end) || p.Expires <= p.IssuedAt {
+		return because(ErrExpired, "the session has reached its end")
+	}
+	return nil
+}
+
+// checkSignable refuses what no verifier would take: times that cannot be
+// written, or of clocks that are too far apart.
+func (p *payload) checkSignable() error {
+	if p.IssuedAt <= 0 || p.Began <= 0 || p.AuthTime <= 0 || p.Expires > maxNumericDate || p.checkTimes(p.IssuedAt.time()) != nil {
+		return errors.New("sessiontoken: the session's beginning and the present time do not fit: a clock is wrong")
+	}
+	return nil
+}
+
+// checkNotOver refuses a token whose time has passed while it was made.
+func (i *Issuer[T]) checkNotOver(ctx context.Context, p *payload) error {
+	now, err := i.Now(ctx)
+	if err != nil {
+		return err
+	}
+	switch {
+	case now.Before(p.Expires.time()):
+		return nil
+	case !now.Before(i.endOf(p).Truncate(time.Second)):
+		return because(ErrExpired, "the session ended while its token was made")
+	}
+	return errors.New("sessiontoken: making the token took longer than TTL")
 }
 
 // draft is all of a token but its signature. It must be released.
@@ -334,8 +537,8 @@ func (d *draft) release() {
 }
 
 func (i *Issuer[T]) draft(ctx context.Context, p *payload, state *T) (d draft, err error) {
-	if d.key, err = i.cfg.Keys.SigningKey(ctx); err != nil {
-		return d, fmt.Errorf("sessiontoken: no key to sign with: %w", err)
+	if d.key, err = i.signingKey(ctx); err != nil {
+		return d, err
 	}
 	if d.header, err = i.headerOf(d.key.Public()); err != nil {
 		return d, err
@@ -384,14 +587,29 @@ type keyHeader struct {
 	segment string
 }
 
+func (i *Issuer[T]) signingKey(ctx context.Context) (*keys.SigningKey, error) {
+	key, err := i.cfg.Keys.SigningKey(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("sessiontoken: no key to sign with: %w", err)
+	}
+	if key == nil {
+		return nil, errors.New("sessiontoken: no key to sign with: the source returned none")
+	}
+	return key, nil
+}
+
 func (i *Issuer[T]) sign(ctx context.Context, p *payload, state T) (string, *Claims[T], error) {
-	c := claimsOf[T](p)
+	if err := p.checkSignable(); err != nil {
+		return "", nil, err
+	}
+	c := claimsOf[T](p, "")
 	c.State = state
 	d, err := i.draft(ctx, p, &c.State)
 	if err != nil {
 		return "", nil, err
 	}
 	defer d.release()
+	c.KeyID = d.key.Public().KeyID()
 	if d.report.Bytes > d.report.Limit {
 		d.report.weigh(d.body.Bytes())
 		return "", nil, &SizeError{Report: d.report}
@@ -402,14 +620,74 @@ func (i *Issuer[T]) sign(ctx context.Context, p *payload, state T) (string, *Cla
 	out.WriteByte('.')
 	d.body.Grow(jws.EncodedLen(d.body.Len())) // for AvailableBuffer, and for good: it is kept
 	out.Write(jws.AppendEncode(d.body.AvailableBuffer(), d.body.Bytes()))
-	sig, err := jws.Sign(string(d.key.Public().Algorithm()), d.key.Signer(), out.String())
+	sig, err := i.signature(ctx, d.key, out.String())
 	if err != nil {
-		return "", nil, fmt.Errorf("sessiontoken: %w", err)
+		return "", nil, err
+	}
+	if err := i.checkNotOver(ctx, p); err != nil {
+		return "", nil, err
 	}
 	out.WriteByte('.')
 	out.Write(jws.AppendEncode(d.body.AvailableBuffer(), sig))
 	return out.String(), c, nil
 }
+
+const (
+	// maxSigning is how many calls of external signers may be under way.
+	maxSigning = 256
+	// signingLimit is how long one may take.
+	signingLimit = 5 * time.Second
+)
+
+// signature signs input. A software key does so at once. Any other is a KMS or
+// an HSM, whose Sign takes no context: it runs by itself, and what it returns
+// after ctx or the limit has ended is dropped.
+func (i *Issuer[T]) signature(ctx context.Context, key *keys.SigningKey, input string) ([]byte, error) {
+	alg, signer := string(key.Public().Algorithm()), key.Signer()
+	switch signer.(type) {
+	case *ecdsa.PrivateKey, *rsa.PrivateKey, ed25519.PrivateKey:
+		sig, err := jws.Sign(alg, signer, input)
+		if err != nil {
+			return nil, fmt.Errorf("sessiontoken: %w", err)
+		}
+		return sig, nil
+	}
+	ctx, cancel := context.WithTimeoutCause(ctx, signingLimit, errSlowSigner)
+	defer cancel()
+	select {
+	case i.signing <- struct{}{}:
+	case <-ctx.Done():
+		return nil, fmt.Errorf("sessiontoken: %d signatures are under way: %w", maxSigning, context.Cause(ctx))
+	}
+	type outcome struct {
+		sig []byte
+		err error
+	}
+	done := make(chan outcome, 1)
+	go func() {
+		o := outcome{err: errSignerPanic}
+		defer func() {
+			<-i.signing
+			recover() // the value may hold what must not be logged
+			done <- o
+		}()
+		o.sig, o.err = jws.Sign(alg, signer, input)
+	}()
+	select {
+	case o := <-done:
+		if o.err != nil {
+			return nil, fmt.Errorf("sessiontoken: %w", o.err)
+		}
+		return o.sig, nil
+	case <-ctx.Done():
+		return nil, fmt.Errorf("sessiontoken: not signed: %w", context.Cause(ctx))
+	}
+}
+
+var (
+	errSlowSigner  = fmt.Errorf("the signer takes longer than %v", signingLimit)
+	errSignerPanic = errors.New("the signer panicked")
+)
 
 func checkSubject(subject string) error {
 	if subject == "" || !utf8.ValidString(subject) {

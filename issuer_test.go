@@ -53,22 +53,62 @@ func newVerifier[T any](t testing.TB, source sessiontoken.KeySource, change ...f
 
 // revocations is a list that tests write.
 type revocations struct {
-	sid    string
-	err    error
-	calls  int
-	before func()
+	sid      string        // the session that was revoked
+	err      error         // of Check
+	timeErr  error         // of Now
+	beginErr error         // of Begin
+	ahead    time.Duration // how far the store's clock is ahead of this machine's
+	mark     time.Time     // the newest mark
+	calls    int           // of Check
+	times    int           // of Now
+	begun    []revoke.Beginning
+	asked    revoke.Question // the last one
+	before   func()
 }
 
-func (r *revocations) Revoked(_ context.Context, sid, sub, kid string, began time.Time) (bool, error) {
+func (r *revocations) Check(_ context.Context, q *revoke.Question) (revoke.Verdict, error) {
 	r.calls++
 	if r.before != nil {
 		r.before()
 	}
-	if sub == "" || kid == "" || began.IsZero() {
-		return false, errors.New("not told enough")
+	r.asked = *q
+	switch {
+	case q.Subject == "" || q.KeyID == "" || q.SessionID == "" || q.Began.IsZero():
+		return 0, errors.New("not told enough")
+	case r.err != nil:
+		return 0, r.err
+	case r.sid == q.SessionID:
+		return revoke.Revoked, nil
 	}
-	return r.sid == sid, r.err
+	return revoke.Live, nil
 }
+
+func (r *revocations) Now(context.Context) (time.Time, error) {
+	r.times++
+	if r.timeErr != nil {
+		return time.Time{}, r.timeErr
+	}
+	return time.Now().Add(r.ahead), nil
+}
+
+func (r *revocations) Begin(_ context.Context, b revoke.Beginning) (time.Time, error) {
+	r.begun = append(r.begun, b)
+	switch {
+	case r.beginErr != nil:
+		return time.Time{}, r.beginErr
+	case !b.Earliest.IsZero() && !r.mark.Before(b.Earliest):
+		return time.Time{}, revoke.ErrRevoked
+	case !b.Earliest.IsZero():
+		return b.Earliest, nil
+	}
+	now := time.Now().Add(r.ahead).Truncate(time.Millisecond)
+	if !r.mark.Before(now) {
+		return r.mark.Add(time.Millisecond), nil
+	}
+	return now, nil
+}
+
+func (*revocations) RetainFor() time.Duration { return 30 * 24 * time.Hour }
 
 func always(s attackState) func(context.Context, *sessiontoken.Claims[attackState]) (attackState, error) {
 	return func(context.Context, *sessiontoken.Claims[attackState]) (attackState, error) { return s, nil }
@@ -136,7 +176,7 @@ func TestIssueWritesEveryClaim(t *testing.T) {
 		require.NoError(t, json.Unmarshal(raw, &m))
 		now := float64(time.Now().Unix())
 		require.Equal(t, map[string]any{
-			"iss": "https://issuer.example", "sub": "user-1", "aud": []any{"api", "web"}, "iat": now, "exp": now + 300, "auth_time": now,
+			"iss": "https://issuer.example", "sub": "user-1", "aud": []any{"api", "web"}, "iat": now, "exp": now + 300, "begun": 1000 * now, "auth_time": now, "rnw": true,
 			"jti": claims.TokenID, "sid": claims.SessionID, "state": map[string]any{"name": "<Ada> & ümlaut", "roles": []any{"a"}},
 		}, m)
 		require.Len(t, claims.TokenID, 22)
@@ -240,7 +280,7 @@ func TestRenewProperty(t *testing.T) {
 			issuer := newIssuer[attackState](t, staticSource(t, keys.EdDSA))
 			token, first, err := issuer.Issue(t.Context(), "user-1", attackState{})
 			require.NoError(t, err)
-			end, renewals := first.AuthTime.Add(24*time.Hour), 0
+			end, renewals := first.Began.Add(24*time.Hour), 0
 			ids := map[string]bool{first.TokenID: true}
 			for {
 				time.Sleep(time.Duration(rng.Int64N(int64(3 * time.Minute))))
@@ -252,7 +292,8 @@ func TestRenewProperty(t *testing.T) {
 				require.NoError(t, err)
 				renewals++
 				require.Equal(t, first.SessionID, c.SessionID)
-				require.True(t, first.AuthTime.Equal(c.AuthTime))
+				require.Equal(t, first.Began, c.Began)
+				require.Equal(t, first.AuthTime, c.AuthTime)
 				require.Equal(t, "user-1", c.Subject)
 				require.False(t, c.Expires.After(end))
 				require.False(t, ids[c.TokenID])
@@ -448,38 +489,52 @@ func TestResume(t *testing.T) {
 		began := time.Now()
 		_, first, err := issuer.Issue(t.Context(), "user-1", attackState{Roles: []string{"old"}})
 		require.NoError(t, err)
+		on := sessiontoken.Resumption{Subject: "user-1", SessionID: first.SessionID, Began: first.Began, AuthTime: first.AuthTime}
 		time.Sleep(10*time.Hour - 2*time.Minute)
-		token, c, err := issuer.Resume(t.Context(), "user-1", first.SessionID, first.AuthTime, attackState{Roles: []string{"new"}})
+		token, c, err := issuer.Resume(t.Context(), on, attackState{Roles: []string{"new"}})
 		require.NoError(t, err)
 		read, err := v.Verify(t.Context(), token)
 		require.NoError(t, err)
 		require.Equal(t, c, read)
 		require.Equal(t, first.SessionID, c.SessionID)
+		require.Equal(t, first.Began, c.Began)
 		require.Equal(t, first.AuthTime, c.AuthTime)
 		require.NotEqual(t, first.TokenID, c.TokenID)
+		require.False(t, c.Renewable)
 		require.Equal(t, []string{"new"}, c.State.Roles)
 		require.Equal(t, began.Add(10*time.Hour).UTC(), c.Expires, "not beyond the end of the session")
+		require.Equal(t, first.Began, list.asked.Began)
 
-		for name, f := range map[string]func() error{
-			"subject":   func() error { return errorOf(issuer.Resume(t.Context(), "", "sid", began, attackState{})) },
-			"sessionID": func() error { return errorOf(issuer.Resume(t.Context(), "u", "", began, attackState{})) },
-			"in valid":  func() error { return errorOf(issuer.Resume(t.Context(), "u", "\xff", began, attackState{})) },
-			"began":     func() error { return errorOf(issuer.Resume(t.Context(), "u", "sid", time.Time{}, attackState{})) },
-			"future": func() error {
-				return errorOf(issuer.Resume(t.Context(), "u", "sid", time.Now().Add(time.Hour), attackState{}))
-			},
+		renewable := on
+		renewable.Renewal = sessiontoken.Renewable
+		_, c, err = issuer.Resume(t.Context(), renewable, attackState{})
+		require.NoError(t, err)
+		require.True(t, c.Renewable)
+
+		for name, change := range map[string]func(*sessiontoken.Resumption){
+			"subject":             func(r *sessiontoken.Resumption) { r.Subject = "" },
+			"SessionID":           func(r *sessiontoken.Resumption) { r.SessionID = "" },
+			"in valid":            func(r *sessiontoken.Resumption) { r.SessionID = "\xff" },
+			"Began":               func(r *sessiontoken.Resumption) { r.Began = time.Time{} },
+			"Began is required":   func(r *sessiontoken.Resumption) { r.Began = time.UnixMilli(0) },
+			"not in the future":   func(r *sessiontoken.Resumption) { r.Began = time.Now().Add(time.Hour) },
+			"AuthTime":            func(r *sessiontoken.Resumption) { r.AuthTime = time.Now().Add(time.Hour) },
+			"not be before 1970":  func(r *sessiontoken.Resumption) { r.AuthTime = time.Unix(-1, 0) },
+			"NotRenewable and Re": func(r *sessiontoken.Resumption) { r.Renewal = 2 },
 		} {
-			err := f()
+			r := on
+			change(&r)
+			err := errorOf(issuer.Resume(t.Context(), r, attackState{}))
 			require.ErrorContains(t, err, name)
 			require.NotErrorIs(t, err, sessiontoken.ErrInvalid)
 		}
 		list.sid = first.SessionID
-		require.ErrorIs(t, errorOf(issuer.Resume(t.Context(), "user-1", first.SessionID, first.AuthTime, attackState{})), sessiontoken.ErrRevoked)
+		require.ErrorIs(t, errorOf(issuer.Resume(t.Context(), on, attackState{})), sessiontoken.ErrRevoked)
 		list.sid, list.err = "", errors.New("down")
-		require.ErrorIs(t, errorOf(issuer.Resume(t.Context(), "user-1", first.SessionID, first.AuthTime, attackState{})), list.err)
+		require.ErrorIs(t, errorOf(issuer.Resume(t.Context(), on, attackState{})), list.err)
 		list.err = nil
 		time.Sleep(2 * time.Minute)
-		require.ErrorIs(t, errorOf(issuer.Resume(t.Context(), "user-1", first.SessionID, first.AuthTime, attackState{})), sessiontoken.ErrExpired)
+		require.ErrorIs(t, errorOf(issuer.Resume(t.Context(), on, attackState{})), sessiontoken.ErrExpired)
 	})
 }
 

@@ -1,10 +1,12 @@
 package sessiontoken
 
 import (
+	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/url"
@@ -17,6 +19,9 @@ import (
 	"github.com/go-json-experiment/json"
 
 	"github.com/sessiontoken/sessiontoken/internal/arg"
+	"github.com/sessiontoken/sessiontoken/internal/clock"
+	"github.com/sessiontoken/sessiontoken/internal/flight"
+	"github.com/sessiontoken/sessiontoken/internal/loud"
 	"github.com/sessiontoken/sessiontoken/keys"
 )
 
@@ -25,11 +30,30 @@ const (
 	defaultMaxAge = 10 * time.Minute
 	// discoveryMaxAge is the same for the discovery document, which names no key.
 	discoveryMaxAge = time.Hour
+	// sharedMaxAge is how long a cache on the way may answer for the server: a
+	// verifier that meets an unknown kid looks again, and must get past it.
+	sharedMaxAge = time.Second
+
+	lookEvery = time.Second            // least time between two looks at the store
+	lookLimit = 5 * time.Second        // of one look
+	lookWait  = 200 * time.Millisecond // of a request for one
 )
+
+// Looker is a KeySource that can read its store before it answers, as [keys.Ring]
+// does.
+type Looker interface {
+	KeySource
+	// Look reads the store, so that the next KeySet answers from a reading that
+	// began after the call. An error means that it could not be read; KeySet then
+	// answers as without Look.
+	Look(ctx context.Context) error
+}
 
 // JWKSConfig says how a key set is published.
 type JWKSConfig struct {
-	// Keys is the source to publish. Required.
+	// Keys is the source to publish. Required. If it is a [Looker], the handler
+	// has it read its store at most once a second, so that a key that another
+	// process has made or revoked is published without delay.
 	Keys KeySource
 	// MaxAge is the Cache-Control max-age of the answers, in whole seconds. It
 	// is shortened so that no answer outlives the next planned change. If Keys
@@ -37,17 +61,25 @@ type JWKSConfig struct {
 	// could otherwise sign before every verifier has it. 0 means 10 min.
 	MaxAge time.Duration
 	// InsecurePlainHTTP serves requests that came neither over TLS nor from
-	// this host: for a proxy on another host that ends TLS. Whoever can change
-	// what a verifier fetches over plain http can choose its keys.
+	// this host: for a proxy on another host that ends TLS. An attacker who can
+	// change what a verifier fetches over plain http can choose its keys.
 	InsecurePlainHTTP bool
+	// Logger is told of requests that are refused or cannot be answered, in one
+	// line a reason and minute. nil = slog.Default().
+	Logger *slog.Logger
 }
 
 // JWKSHandler returns the handler for the issuer's /.well-known/jwks.json: the
 // public keys of a source as a JWK set (RFC 7517 section 5). Only public members
 // can appear in it. It answers GET and HEAD, with a strong ETag, 304 to a
 // matching If-None-Match, and to any origin (CORS), since it is public data that
-// browsers may read. If the source has no key set, it answers 503. It does no
-// I/O of its own, and is cheap: some verifiers refetch for each bad token.
+// browsers may read. If the source has no key set, it answers 503.
+//
+// It is cheap, since some verifiers refetch for each bad token: it reads the
+// store of a [Looker] at most once a second for all requests, and a request
+// waits for that for at most 200 ms, or not at all if the last reading failed.
+// A shared cache may keep an answer for one second (s-maxage), a client for
+// MaxAge.
 //
 // An error names the field of the configuration at fault.
 func JWKSHandler(cfg JWKSConfig) (http.Handler, error) {
@@ -63,13 +95,22 @@ func JWKSHandler(cfg JWKSConfig) (http.Handler, error) {
 	if r, ok := cfg.Keys.(interface{ MaxAge() time.Duration }); ok && cfg.MaxAge > r.MaxAge() {
 		return nil, fmt.Errorf("sessiontoken: JWKSConfig.MaxAge is %v; with the times of Keys it must not exceed %v, or a key could sign before every verifier has it", cfg.MaxAge, r.MaxAge())
 	}
-	return &documentHandler{
+	h := &documentHandler{
 		keys:        cfg.Keys,
 		contentType: "application/jwk-set+json",
 		plainHTTP:   cfg.InsecurePlainHTTP,
+		setting:     "JWKSConfig.InsecurePlainHTTP",
 		maxAge:      cfg.MaxAge,
+		shared:      sharedMaxAge,
+		loud:        loud.New(cfg.Logger),
+		clock:       clock.Here(),
 		render:      func(set *keys.Set) ([]byte, error) { return set.MarshalJSON() },
-	}, nil
+	}
+	if l, ok := cfg.Keys.(Looker); ok {
+		h.looks = flight.New(flight.Config{Limit: lookLimit, Cooldown: lookEvery},
+			func(ctx context.Context, _ *flight.Run) error { return l.Look(ctx) })
+	}
+	return h, nil
 }
 
 // DiscoveryConfig says what a discovery document names.
@@ -85,13 +126,17 @@ type DiscoveryConfig struct {
 	// InsecurePlainHTTP serves requests that came neither over TLS nor from
 	// this host, as [JWKSConfig] has it, and permits http URLs above.
 	InsecurePlainHTTP bool
+	// Logger is told of requests that are refused or cannot be answered, in one
+	// line a reason and minute. nil = slog.Default().
+	Logger *slog.Logger
 }
 
 // DiscoveryHandler returns the handler for a small document from which gateways
 // find the key set when they are given the issuer's URL alone. Mount it below
 // that URL at /.well-known/openid-configuration, where gateways look (OpenID
-// Connect Discovery section 4), or at /.well-known/oauth-authorization-server
-// (RFC 8414). It names issuer, jwks_uri and the algorithms of the current keys.
+// Connect Discovery section 4), or for RFC 8414 at
+// /.well-known/oauth-authorization-server, which stands between the host and the
+// path of the issuer. It names issuer, jwks_uri and the algorithms of the current keys.
 // It does not make the issuer an OpenID provider: there is nothing to log in to,
 // and a session token is not an ID token.
 //
@@ -113,7 +158,11 @@ func DiscoveryHandler(cfg DiscoveryConfig) (http.Handler, error) {
 		keys:        cfg.Keys,
 		contentType: "application/json",
 		plainHTTP:   cfg.InsecurePlainHTTP,
+		setting:     "DiscoveryConfig.InsecurePlainHTTP",
 		maxAge:      discoveryMaxAge,
+		shared:      discoveryMaxAge,
+		loud:        loud.New(cfg.Logger),
+		clock:       clock.Here(),
 		render: func(set *keys.Set) ([]byte, error) {
 			var algorithms []string
 			for _, k := range set.Keys() {
@@ -152,7 +201,12 @@ type documentHandler struct {
 	keys        KeySource
 	contentType string
 	plainHTTP   bool
+	setting     string // the field that permits plain http
 	maxAge      time.Duration
+	shared      time.Duration // maxAge of a shared cache
+	loud        *loud.Log
+	clock       *clock.Clock
+	looks       *flight.Group // nil if the source is no Looker
 	render      func(*keys.Set) ([]byte, error)
 	rendered    atomic.Pointer[rendered]
 }
@@ -174,16 +228,19 @@ func (h *documentHandler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	if r.TLS == nil && !h.plainHTTP && !fromThisHost(r) {
 		header.Set("Cache-Control", "no-store")
-		http.Error(w, "served over https only", http.StatusForbidden)
+		h.loud.Warn("plain_http", "sessiontoken: the keys are served over https only, and a request from another host came over plain http; if a proxy there ends TLS, set "+h.setting)
+		http.Error(w, "served over https only; if a proxy on another host ends TLS, set "+h.setting+" at the server", http.StatusForbidden)
 		return
 	}
+	h.look(r.Context())
 	doc, err := h.document(r)
 	if err != nil {
+		h.loud.Warn("no_key_set", "sessiontoken: there is no key set to publish; check the store of the keys", "error", err)
 		header.Set("Cache-Control", "no-store")
 		http.Error(w, "no key set at the moment", http.StatusServiceUnavailable)
 		return
 	}
-	header.Set("Cache-Control", "public, max-age="+strconv.Itoa(int(h.age()/time.Second)))
+	header.Set("Cache-Control", h.cacheControl())
 	header.Set("ETag", doc.etag)
 	if matches(r.Header.Values("If-None-Match"), doc.etag) {
 		w.WriteHeader(http.StatusNotModified)
@@ -194,6 +251,19 @@ func (h *documentHandler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if r.Method == http.MethodGet {
 		_, _ = w.Write(doc.body) // a client that went away
 	}
+}
+
+// look has the source read its store, unless that was within the last second. It
+// waits briefly, and not at all if the last look failed.
+func (h *documentHandler) look(ctx context.Context) {
+	if h.looks == nil {
+		return
+	}
+	if _, err := h.looks.Failing(); err != nil {
+		h.looks.Go()
+		return
+	}
+	_, _ = h.looks.Try(ctx, lookWait) // if it fails, the source says what it knows
 }
 
 func (h *documentHandler) document(r *http.Request) (*rendered, error) {
@@ -222,10 +292,19 @@ func (h *documentHandler) age() time.Duration {
 	age := h.maxAge
 	if r, ok := h.keys.(interface{ NextChange() time.Time }); ok {
 		if next := r.NextChange(); !next.IsZero() {
-			age = max(0, min(age, time.Until(next)))
+			age = max(0, min(age, clock.Between(h.clock.Now(), next)))
 		}
 	}
 	return age
+}
+
+func (h *documentHandler) cacheControl() string {
+	age := h.age()
+	value := "public, max-age=" + strconv.Itoa(int(age/time.Second))
+	if h.shared < h.maxAge {
+		value += ", s-maxage=" + strconv.Itoa(int(min(age, h.shared)/time.Second))
+	}
+	return value
 }
 
 // matches is the weak comparison of RFC 9110 section 13.1.2.
@@ -241,7 +320,7 @@ func matches(ifNoneMatch []string, etag string) bool {
 	return false
 }
 
-// fromThisHost says whether the peer is on loopback, as a proxy in the same pod
+// fromThisHost reports whether the peer is on loopback, as a proxy in the same pod
 // or machine is.
 func fromThisHost(r *http.Request) bool {
 	host, _, err := net.SplitHostPort(r.RemoteAddr)

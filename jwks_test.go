@@ -1,11 +1,15 @@
 package sessiontoken_test
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
+	"fmt"
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -44,7 +48,7 @@ func TestJWKSHandler(t *testing.T) {
 		require.Equal(t, "application/jwk-set+json", get.Header.Get("Content-Type"))
 		require.Equal(t, "nosniff", get.Header.Get("X-Content-Type-Options"))
 		require.Equal(t, "*", get.Header.Get("Access-Control-Allow-Origin"))
-		require.Equal(t, "public, max-age=600", get.Header.Get("Cache-Control"))
+		require.Equal(t, "public, max-age=600, s-maxage=1", get.Header.Get("Cache-Control"))
 		etag := get.Header.Get("ETag")
 		require.Regexp(t, `^"[0-9a-f]{32}"$`, etag)
 		text := body(t, get)
@@ -71,7 +75,7 @@ func TestJWKSHandler(t *testing.T) {
 		for _, inm := range []string{etag, "W/" + etag, `"other", ` + etag, "*"} {
 			cached := serve(h, http.MethodGet, func(r *http.Request) { r.Header.Set("If-None-Match", inm) })
 			require.Equal(t, 304, cached.StatusCode, inm)
-			require.Equal(t, "public, max-age=600", cached.Header.Get("Cache-Control"))
+			require.Equal(t, "public, max-age=600, s-maxage=1", cached.Header.Get("Cache-Control"))
 			require.Empty(t, body(t, cached))
 		}
 		require.Equal(t, 200, serve(h, http.MethodGet, func(r *http.Request) { r.Header.Set("If-None-Match", `"other"`) }).StatusCode)
@@ -88,7 +92,8 @@ func TestJWKSHandlerOverPlainHTTP(t *testing.T) {
 	plain := func(from string) func(*http.Request) {
 		return func(r *http.Request) { r.TLS, r.RemoteAddr = nil, from }
 	}
-	strict, err := sessiontoken.JWKSHandler(sessiontoken.JWKSConfig{Keys: source})
+	var logged bytes.Buffer
+	strict, err := sessiontoken.JWKSHandler(sessiontoken.JWKSConfig{Keys: source, Logger: slog.New(slog.NewTextHandler(&logged, nil))})
 	require.NoError(t, err)
 	told, err := sessiontoken.JWKSHandler(sessiontoken.JWKSConfig{Keys: source, InsecurePlainHTTP: true})
 	require.NoError(t, err)
@@ -98,17 +103,132 @@ func TestJWKSHandlerOverPlainHTTP(t *testing.T) {
 	for _, from := range []string{"192.0.2.1:1", "[2001:db8::1]:1", "", "localhost:1", "@"} {
 		refused := serve(strict, http.MethodGet, plain(from), func(r *http.Request) { r.Header.Set("X-Forwarded-Proto", "https") })
 		require.Equal(t, 403, refused.StatusCode, from)
+		require.Contains(t, body(t, refused), "JWKSConfig.InsecurePlainHTTP")
 		require.Equal(t, "no-store", refused.Header.Get("Cache-Control"))
 		require.Equal(t, 200, serve(told, http.MethodGet, plain(from)).StatusCode, from)
+	}
+	require.Equal(t, 1, strings.Count(logged.String(), "\n"), "one line a minute")
+	require.Contains(t, logged.String(), "JWKSConfig.InsecurePlainHTTP")
+
+	logged.Reset()
+	discovery, err := sessiontoken.DiscoveryHandler(sessiontoken.DiscoveryConfig{
+		Issuer: "https://auth.example", Keys: source, Logger: slog.New(slog.NewTextHandler(&logged, nil)),
+	})
+	require.NoError(t, err)
+	refused := serve(discovery, http.MethodGet, plain("192.0.2.1:1"))
+	require.Equal(t, 403, refused.StatusCode)
+	require.Contains(t, body(t, refused), "DiscoveryConfig.InsecurePlainHTTP")
+	require.Contains(t, logged.String(), "DiscoveryConfig.InsecurePlainHTTP")
+}
+
+var _ sessiontoken.Looker = (*keys.Ring)(nil)
+
+// looker is a source whose store has a newer set, which a look brings.
+type looker struct {
+	changing
+	looks atomic.Int32
+	look  func(ctx context.Context) error
+}
+
+func (l *looker) Look(ctx context.Context) error {
+	l.looks.Add(1)
+	return l.look(ctx)
+}
+
+// TestJWKSHandlerLooksAtTheStore: what another process has made or revoked is
+// published without delay, and the store is read at most once a second.
+func TestJWKSHandlerLooksAtTheStore(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		old, next := mustSet(t, newRemoteKey(t)), mustSet(t, newRemoteKey(t))
+		source := new(looker)
+		source.put(old, nil)
+		stored := old
+		source.look = func(context.Context) error {
+			time.Sleep(10 * time.Millisecond)
+			source.put(stored, nil)
+			return nil
+		}
+		h, err := sessiontoken.JWKSHandler(sessiontoken.JWKSConfig{Keys: source})
+		require.NoError(t, err)
+		has := func(set *keys.Set) bool {
+			return strings.Contains(body(t, serve(h, http.MethodGet)), set.Keys()[0].KeyID())
+		}
+		stored = next // revoked at another replica
+		require.True(t, has(next))
+		require.False(t, has(old))
+		require.EqualValues(t, 1, source.looks.Load())
+
+		stored = old
+		time.Sleep(980 * time.Millisecond)
+		require.True(t, has(next), "within a second of the last look")
+		require.EqualValues(t, 1, source.looks.Load())
+		time.Sleep(10 * time.Millisecond)
+		require.True(t, has(old))
+		require.EqualValues(t, 2, source.looks.Load())
+
+		begin := time.Now()
+		for time.Since(begin) < 10*time.Second {
+			serve(h, http.MethodGet)
+			time.Sleep(time.Millisecond)
+		}
+		require.LessOrEqual(t, source.looks.Load(), int32(2+10), "at most once a second")
+	})
+}
+
+// TestJWKSHandlerWhileTheStoreHangs: a request waits for 200 ms, and not at all
+// once the look has failed, whatever the store does with its context.
+func TestJWKSHandlerWhileTheStoreHangs(t *testing.T) {
+	for _, heeds := range []bool{true, false} {
+		t.Run(fmt.Sprint("heeds its context ", heeds), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				set := mustSet(t, newRemoteKey(t))
+				source := new(looker)
+				source.put(set, nil)
+				release := make(chan struct{})
+				source.look = func(ctx context.Context) error {
+					if heeds {
+						<-ctx.Done()
+						return ctx.Err()
+					}
+					<-release
+					return errBoom
+				}
+				h, err := sessiontoken.JWKSHandler(sessiontoken.JWKSConfig{Keys: source})
+				require.NoError(t, err)
+				took := func() time.Duration {
+					begin := time.Now()
+					require.Equal(t, 200, serve(h, http.MethodGet).StatusCode)
+					return time.Since(begin)
+				}
+				require.Equal(t, 200*time.Millisecond, took())
+				require.Equal(t, 200*time.Millisecond, took())
+				time.Sleep(5 * time.Second)
+				for range 100 {
+					require.Zero(t, took())
+					time.Sleep(time.Second)
+				}
+				close(release)
+				source.look = func(context.Context) error { return nil }
+				time.Sleep(time.Minute)
+				require.Zero(t, took())
+				synctest.Wait()
+				before := source.looks.Load()
+				time.Sleep(time.Second)
+				require.Zero(t, took())
+				require.Equal(t, before+1, source.looks.Load(), "it works again")
+			})
+		})
 	}
 }
 
 func TestJWKSHandlerWithoutSet(t *testing.T) {
 	for name, source := range map[string]*changing{"error": {err: errBoom}, "no set": {}} {
-		h, err := sessiontoken.JWKSHandler(sessiontoken.JWKSConfig{Keys: source})
+		var logged bytes.Buffer
+		h, err := sessiontoken.JWKSHandler(sessiontoken.JWKSConfig{Keys: source, Logger: slog.New(slog.NewTextHandler(&logged, nil))})
 		require.NoError(t, err)
 		r := serve(h, http.MethodGet)
 		require.Equal(t, 503, r.StatusCode, name)
+		require.Contains(t, logged.String(), "reason=no_key_set")
 		require.Equal(t, "no-store", r.Header.Get("Cache-Control"))
 		require.NotContains(t, body(t, r), "boom")
 		source.put(mustSet(t, newShop(t, keys.ES256).key.Public()), nil)
@@ -133,9 +253,9 @@ func TestJWKSMaxAge(t *testing.T) {
 		go func() { done <- ring.Run(ctx) }()
 		synctest.Wait()
 		first := serve(h, http.MethodGet)
-		require.Equal(t, "public, max-age=600", first.Header.Get("Cache-Control"))
+		require.Equal(t, "public, max-age=600, s-maxage=1", first.Header.Get("Cache-Control"))
 		time.Sleep(30*24*time.Hour - 90*time.Second)
-		require.Equal(t, "public, max-age=90", serve(h, http.MethodGet).Header.Get("Cache-Control"))
+		require.Equal(t, "public, max-age=90, s-maxage=1", serve(h, http.MethodGet).Header.Get("Cache-Control"))
 		time.Sleep(10 * time.Minute)
 		changed := serve(h, http.MethodGet)
 		require.NotEqual(t, first.Header.Get("ETag"), changed.Header.Get("ETag"))

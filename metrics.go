@@ -3,7 +3,6 @@ package sessiontoken
 import (
 	"errors"
 	"sync/atomic"
-	"time"
 
 	"github.com/sessiontoken/sessiontoken/internal/tally"
 )
@@ -86,23 +85,24 @@ func (v *Verifier[T]) Metrics() map[string]float64 {
 //	                            is older than MaxStale: then KeySet fails
 //	jwks_fetches_total          fetches that have ended
 //	jwks_fetch_failures_total   those of them that failed
+//	jwks_undecided_total        calls of KeySet that could not tell
 //
 // It answers from memory. Every value is finite. The map is the caller's:
 // [expvar.Func] can publish it as it is.
 func (r *RemoteKeys) Metrics() map[string]float64 {
-	now := time.Now()
 	since, served := r.made, 0
 	if s := r.good.Load(); s != nil {
-		since = s.fetched
-		if s.age(now) <= r.maxStale {
-			served = len(s.keys.Keys())
-		}
+		since = s.fetch.began
 	}
-	fetches, failures := r.counted.Load()
+	if s, _ := r.usable(); s != nil {
+		served = len(s.keys.Keys())
+	}
+	failures := r.failed.Load() // first: never more than those that have ended
 	return map[string]float64{
-		"jwks_age_seconds":          clockElapsed(since, now).Seconds(),
+		"jwks_age_seconds":          r.clock.Age(since).Seconds(),
 		"jwks_keys":                 float64(served),
-		"jwks_fetches_total":        float64(fetches),
+		"jwks_fetches_total":        float64(r.ended.Load()),
 		"jwks_fetch_failures_total": float64(failures),
+		"jwks_undecided_total":      float64(r.undecided.Load()),
 	}
 }

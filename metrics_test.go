@@ -25,6 +25,7 @@ import (
 	"github.com/sessiontoken/sessiontoken/keys"
 	"github.com/sessiontoken/sessiontoken/refresh"
 	"github.com/sessiontoken/sessiontoken/revoke"
+	"github.com/sessiontoken/sessiontoken/sessionhttp"
 )
 
 // moved is by how much counters went on.
@@ -130,10 +131,11 @@ func TestRemoteKeysMetrics(t *testing.T) {
 		pub := newRemoteKey(t)
 		server := &remoteServer{answer: answerWith(200, remoteDocument(t, pub, newRemoteKey(t)))}
 		r := newRemote(t, server)
+		undecided := 0.0
 		want := func(age time.Duration, served, fetches, failures float64) {
 			t.Helper()
 			require.Equal(t, map[string]float64{"jwks_age_seconds": age.Seconds(), "jwks_keys": served,
-				"jwks_fetches_total": fetches, "jwks_fetch_failures_total": failures}, r.Metrics())
+				"jwks_fetches_total": fetches, "jwks_fetch_failures_total": failures, "jwks_undecided_total": undecided}, r.Metrics())
 		}
 		time.Sleep(time.Minute)
 		want(time.Minute, 0, 0, 0)
@@ -155,6 +157,12 @@ func TestRemoteKeysMetrics(t *testing.T) {
 		server.set(answerWith(200, remoteDocument(t, pub)))
 		requireKey(t, r, pub)
 		want(0, 1, 3, 1)
+
+		server.set(answerDown)
+		set, err := r.KeySet(t.Context(), "unknown")
+		requireUnavailable(t, set, err)
+		undecided++
+		want(1200*time.Millisecond, 1, 4, 2) // it waited for its turn
 	})
 }
 
@@ -166,23 +174,29 @@ func TestMetricsAreWhatTheyPromise(t *testing.T) {
 	require.NoError(t, err)
 	ring, err := keys.NewRing(keys.RingConfig{Store: new(keys.MemStore)})
 	require.NoError(t, err)
-	manager, err := refresh.NewManager(refresh.Config{Store: new(refresh.MemStore), Secrets: [][]byte{make([]byte, 32)}, Sessions: list})
+	manager, err := refresh.NewManager(refresh.Config{Store: new(refresh.MemStore), Secrets: [][]byte{make([]byte, 32)}, Revocations: list})
+	require.NoError(t, err)
+	verifier := newVerifier[attackState](t, ring)
+	sessions, err := sessionhttp.New(sessionhttp.Config[attackState]{Verifier: verifier})
 	require.NoError(t, err)
 	seen := map[string]string{}
 	for _, c := range []struct {
 		file, receiver string
 		metrics        func() map[string]float64
 	}{
-		{"metrics.go", "Verifier", newVerifier[attackState](t, ring).Metrics},
+		{"metrics.go", "Verifier", verifier.Metrics},
 		{"metrics.go", "RemoteKeys", newRemote(t, &remoteServer{answer: answerDown}).Metrics},
 		{"keys/metrics.go", "Ring", ring.Metrics},
 		{"revoke/metrics.go", "List", list.Metrics},
 		{"refresh/metrics.go", "Manager", manager.Metrics},
+		{"sessionhttp/metrics.go", "Sessions", sessions.Metrics},
 	} {
 		t.Run(c.receiver, func(t *testing.T) {
 			m := c.metrics()
 			got := slices.Sorted(maps.Keys(m))
-			require.Equal(t, documented(t, c.file, c.receiver), got)
+			require.Equal(t, documented(t, c.file, c.receiver), slices.DeleteFunc(slices.Clone(got), func(name string) bool { // one name for all
+				return strings.HasPrefix(name, "sessionhttp_refused_") && strings.HasSuffix(name, "_total")
+			}))
 			for name, value := range m {
 				require.Regexp(t, `^[a-z]+(_[a-z]+)+$`, name)
 				require.Empty(t, seen[name], "%s is of two types", name)

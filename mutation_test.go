@@ -119,6 +119,13 @@ func TestMutations(t *testing.T) {
 			refuse(s.token + "." + s.token)
 			refuse(strings.ToUpper(s.token))
 			refuse(strings.ToLower(s.token))
+			if alg == keys.ES256 { // the other signature of the pair
+				at := strings.LastIndexByte(s.token, '.') + 1
+				sig, err := jws.Decode(s.token[at:])
+				require.NoError(t, err)
+				copy(sig[32:], otherS(sig[32:]))
+				refuse(s.token[:at] + jws.Encode(sig))
+			}
 			for _, v := range []*sessiontoken.Verifier[attackState]{s.cold, s.warm} {
 				_, err := v.Verify(t.Context(), s.token)
 				require.NoError(t, err, "the original")
@@ -189,7 +196,7 @@ func vectorsDir(t *testing.T) string {
 
 // TestConformanceJSONTestSuite puts each text that no JSON parser may accept
 // into a token that is genuine otherwise, as the state and as a claim that
-// nobody knows; and each text that every parser must accept, as the latter.
+// is not known; and each text that every parser must accept, as the latter.
 func TestConformanceJSONTestSuite(t *testing.T) {
 	files, err := filepath.Glob(filepath.Join(vectorsDir(t), "jsontestsuite", "test_parsing", "*.json"))
 	require.NoError(t, err)

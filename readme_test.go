@@ -46,8 +46,9 @@ var (
 	ctx      = context.Background()
 	db       database
 	store    revoke.Store
+	revocations *revoke.List
+	sessions *sessionhttp.Sessions[State]
 	families refresh.Store
-	ended    *revoke.List
 	secret   []byte
 	verifier *sessiontoken.Verifier[State]
 	issuer   *sessiontoken.Issuer[State]

@@ -14,23 +14,46 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
+	"github.com/sessiontoken/sessiontoken/internal/arg"
+	"github.com/sessiontoken/sessiontoken/internal/clock"
 	"github.com/sessiontoken/sessiontoken/internal/flight"
-	"github.com/sessiontoken/sessiontoken/internal/tally"
+	"github.com/sessiontoken/sessiontoken/internal/loud"
 	"github.com/sessiontoken/sessiontoken/keys"
 )
 
 // Limits of RemoteKeys that are not settings.
 const (
-	remoteTimeout      = 5 * time.Second  // of one fetch with all its redirects, and of one wait for it
-	remoteCooldown     = 30 * time.Second // between the starts of two fetches
-	remoteMinRefresh   = time.Minute      // what the server's max-age cannot go below
+	remoteTimeout      = 5 * time.Second // of one fetch with all its redirects
+	remoteMinRefresh   = time.Minute     // what the server's max-age cannot go below
 	remoteRefreshEvery = 10 * time.Minute
 	remoteMaxStale     = 24 * time.Hour
 	remoteMaxBody      = 1 << 20 // bytes
 	remoteMaxRedirects = 3
+
+	remoteWait      = 2 * time.Second        // of a call, for a fetch
+	remoteShortWait = 200 * time.Millisecond // of a call, after a fetch that failed quickly
+	remoteIdle      = time.Minute            // without a fetch, at least, for a set to be stale only because nothing asked
+	remotePause     = time.Second            // after the first failed fetch; it doubles
+	remoteMaxPause  = 30 * time.Second
+
+	// Fetches for unknown kids: one every remoteLookEvery, and two can be saved
+	// up. The second begins remoteLookAgain after the first, when the copies of
+	// caches on the way are over, which the server has allowed one second.
+	remoteLookEvery = 2 * time.Second
+	remoteLooks     = 2
+	remoteLookAgain = 1200 * time.Millisecond
+	remoteMaxLooks  = 1024 // calls that wait for one
+
+	// A kid that was asked for remoteSettled before a fetch that did not bring it
+	// needs no fetch of its own while that is not older than remoteFresh.
+	remoteSettled  = 3200 * time.Millisecond
+	remoteFresh    = 10 * time.Second
+	remoteMaxAsked = 256 // kids that are remembered
+	remoteMaxKid   = 128 // bytes of such a kid
 )
 
 // RemoteKeysConfig configures [NewRemoteKeys].
@@ -46,26 +69,27 @@ type RemoteKeysConfig struct {
 	// [RemoteKeys], and a Timeout of 0 or over 5 s means 5 s, for a fetch with
 	// all its redirects. A nil Client, or a nil Transport, means a transport of
 	// its own that uses no proxy, whatever the environment says. A Transport
-	// must return when the context of the request ends: a fetch that never ends
-	// lets no other one start.
+	// should return when the context of the request ends: of those that do not,
+	// three leave later fetches alone, and no fourth one is started.
 	Client *http.Client
 
 	// RefreshEvery is the longest time between two fetches while all is well.
 	// The server's max-age (RFC 9111 section 5.2.2.1) shortens it, to no less
 	// than a minute, or than RefreshEvery if that is shorter. It also bounds how
 	// long a key that was removed at the server still verifies here, while fetches
-	// succeed.
-	// 0 = 10 min.
+	// succeed, plus the time that one takes. 0 = 10 min.
 	RefreshEvery time.Duration
 
 	// MaxStale is how long the last good set serves while fetches fail, counted
-	// from the start of the fetch that brought it. After that KeySet fails. It is
-	// also how long whoever can cut this verifier off from the server can keep a
-	// removed key alive. At least RefreshEvery. 0 = 24 h.
+	// from the start of the fetch that brought it. After that KeySet fails. An
+	// attacker who can cut this verifier off from the server can keep a removed
+	// key alive for as long. At least RefreshEvery. 0 = 24 h.
 	MaxStale time.Duration
 
 	// Logger is told when fetches begin to fail (Warn) and when they work again
-	// (Info), once each. nil = slog.Default().
+	// (Info), once each, and at most once a minute that there is no set to serve
+	// or that unknown kids come faster than the set may be fetched (Warn).
+	// nil = slog.Default().
 	Logger *slog.Logger
 }
 
@@ -74,11 +98,19 @@ type RemoteKeysConfig struct {
 //
 // KeySet answers from memory. A set that is due is fetched again in the
 // background, from 3/4 of RefreshEvery on; with Run, or with a steady flow of
-// calls, none of them waits for it. The first call after a longer pause does
-// wait, so that no removed key is served past RefreshEvery. A kid that the set lacks causes a fetch too, but all such kids
-// together cause at most one in 30 s (or 3/4 of RefreshEvery, if that is
-// shorter), whatever the answers are: tokens with invented kids neither load the server
-// nor slow down tokens with known ones.
+// calls, no call waits for that. The first call after a longer pause, or after
+// the machine was suspended, waits for a fetch, so that no removed key is served
+// past RefreshEvery.
+//
+// A kid that the set lacks causes a fetch at once, which tells caches on the way
+// not to answer it, and a second one 1.2 s later if the first did not bring the
+// key: a cache or another replica of the server may have answered with the set
+// of a moment before. All unknown kids together cause at most one fetch in 2 s,
+// besides two that are saved up in quiet times. Tokens with invented kids
+// neither load the server nor slow down tokens with known ones.
+//
+// After a failed fetch the next one waits for 1 s, and longer after each further
+// failure, up to 30 s and a random quarter more.
 //
 // A fetched set replaces the one before it: a removed key stops working. A set
 // that is empty, holds a private or symmetric key, uses a kid twice or has more
@@ -86,36 +118,64 @@ type RemoteKeysConfig struct {
 // skipped. A failed fetch leaves the last good set in place for MaxStale, then
 // RemoteKeys fails closed.
 //
-// A fetch takes at most 5 s and 1 MiB, wants status 200, and follows at most
-// three redirects, none of which may leave the scheme, host and port of the URL.
+// A fetch has a connection of its own, takes at most 5 s and 1 MiB, wants status
+// 200, and follows at most three redirects, none of which may leave the scheme,
+// host and port of the URL.
 type RemoteKeys struct {
 	url          *url.URL
 	transport    http.RoundTripper
+	timeout      time.Duration
 	refreshEvery time.Duration
 	maxStale     time.Duration
-	cooldown     time.Duration
 	log          *slog.Logger
-	made         time.Time
+	loud         *loud.Log
+	clock        *clock.Clock
+	made         clock.Instant
 
 	fetches *flight.Group
-	counted tally.Runs                  // the fetches
 	good    atomic.Pointer[remoteSet]   // the last good set, or nil
-	last    atomic.Pointer[remoteFetch] // the last finished fetch, or nil
+	last    atomic.Pointer[remoteFetch] // the last fetch that began, or nil
+	wanted  atomic.Bool                 // a call waits for a kid that the set lacks
+	looking atomic.Int64                // calls that do
+
+	mu    sync.Mutex
+	asked map[string]clock.Instant // when unknown kids were asked for first
+
+	ended, failed atomic.Uint64 // fetches
+	undecided     atomic.Uint64 // calls of KeySet that failed
+	failing       bool          // the last one failed; for ended alone
 }
 
 // remoteSet is a fetched set. It does not change once it is published.
 type remoteSet struct {
 	keys    *keys.Set
-	fetched time.Time     // start of the fetch, with its monotonic reading
+	fetch   *remoteFetch  // that brought it
 	refresh time.Duration // age at which to fetch again
 }
 
-func (s *remoteSet) age(now time.Time) time.Duration { return clockElapsed(s.fetched, now) }
+// has reports whether the set answers a question for kid; any set does for none.
+func (s *remoteSet) has(kid string) bool {
+	if kid == "" {
+		return true
+	}
+	_, ok := s.keys.Key(kid)
+	return ok
+}
 
-// remoteFetch is the outcome of a fetch.
+// remoteFetch is a fetch that has begun.
 type remoteFetch struct {
-	err   error
-	ended time.Time
+	began  clock.Instant
+	before clock.Instant // start of the fetch before it
+	saved  time.Duration // towards further fetches for unknown kids
+	idle   bool          // the set was stale only because nothing had asked
+	failed atomic.Bool
+}
+
+// proves reports whether this is the second fetch since asked, or a later one:
+// what it did not bring was not published then, whatever caches there are.
+func (f *remoteFetch) proves(asked clock.Instant) bool {
+	return !f.before.IsZero() && clock.SteadyBetween(asked, f.before) >= 0 &&
+		clock.SteadyBetween(asked, f.began) >= remoteLookAgain
 }
 
 // NewRemoteKeys returns a source of the keys at the configured URL. It does no
@@ -131,7 +191,9 @@ func NewRemoteKeys(config RemoteKeysConfig) (*RemoteKeys, error) {
 		refreshEvery: config.RefreshEvery,
 		maxStale:     config.MaxStale,
 		log:          config.Logger,
-		made:         time.Now(),
+		clock:        clock.Here(),
+		timeout:      remoteTimeout,
+		asked:        map[string]clock.Instant{},
 	}
 	switch {
 	case config.RefreshEvery < 0:
@@ -140,6 +202,8 @@ func NewRemoteKeys(config RemoteKeysConfig) (*RemoteKeys, error) {
 		return nil, errors.New("sessiontoken: RemoteKeysConfig.MaxStale must not be negative")
 	case config.Client != nil && config.Client.Timeout < 0:
 		return nil, errors.New("sessiontoken: RemoteKeysConfig.Client must not have a negative Timeout")
+	case config.Client != nil && config.Client.Transport != nil && arg.IsNil(config.Client.Transport):
+		return nil, errors.New("sessiontoken: RemoteKeysConfig.Client has a Transport that is a nil pointer")
 	}
 	if r.refreshEvery == 0 {
 		r.refreshEvery = remoteRefreshEvery
@@ -153,19 +217,22 @@ func NewRemoteKeys(config RemoteKeysConfig) (*RemoteKeys, error) {
 	if r.log == nil {
 		r.log = slog.Default()
 	}
-	timeout := remoteTimeout
 	if c := config.Client; c != nil {
 		r.transport = c.Transport
 		if c.Timeout > 0 {
-			timeout = min(timeout, c.Timeout)
+			r.timeout = min(r.timeout, c.Timeout)
 		}
 	}
 	if r.transport == nil {
 		r.transport = newRemoteTransport()
 	}
-	r.cooldown = min(remoteCooldown, r.refreshEvery/4*3) // a set is never due before that: see lifetime
-	fetch := r.counted.Of(r.refresh)
-	r.fetches = flight.New(flight.Config{Limit: timeout, Cooldown: r.cooldown}, func(ctx context.Context, _ *flight.Run) error { return fetch(ctx) })
+	r.loud, r.made = loud.New(r.log), r.clock.Read()
+	r.fetches = flight.New(flight.Config{
+		Limit:    remoteLookEvery + r.timeout, // a fetch waits for its turn first
+		Pause:    remotePause,
+		MaxPause: remoteMaxPause,
+		Ended:    r.fetchEnded,
+	}, r.refresh)
 	return r, nil
 }
 
@@ -208,8 +275,6 @@ func newRemoteTransport() http.RoundTripper {
 		TLSHandshakeTimeout:    remoteTimeout,
 		ForceAttemptHTTP2:      true,
 		DisableCompression:     true,
-		MaxIdleConns:           1,
-		IdleConnTimeout:        30 * time.Second,
 		MaxResponseHeaderBytes: 64 << 10,
 	}
 }
@@ -217,79 +282,169 @@ func newRemoteTransport() http.RoundTripper {
 // KeySet returns the current set: the same pointer for as long as the keys are
 // the same. kid comes from an unverified token and may be anything.
 //
-// It waits for a fetch, no longer than ctx and 5 s, in three cases. There is no
-// set yet, or none that is younger than MaxStale. Or the set is RefreshEvery old
-// and no fetch has failed in that time: the source was not used lately, or a
-// fetch is slow; if this one fails, the set serves on. Or the set lacks kid; the
-// returned set may lack it all the same, and then the server did not publish it
-// when it was last asked, which is at most 30 s ago and may be by a fetch that
-// was under way.
+// It waits for a fetch, no longer than ctx and 2 s, in three cases:
+//
+//   - There is no set yet, or none that is younger than MaxStale.
+//   - The set is RefreshEvery old only because nothing asked for it. If the fetch
+//     fails or takes longer, the set serves on.
+//   - The set lacks kid. KeySet returns a set without it only after two fetches
+//     since the call began, the second at least 1.2 s after that: the server does
+//     not publish the key. A kid that earlier calls asked for in vain is answered
+//     at once.
+//
+// If the last fetch failed, KeySet does not wait for the next one, or for 200 ms
+// if the last one failed within its time.
 //
 // An error means that the server's keys could not be had: there is no set yet,
-// the last good one is older than MaxStale, or kid is unknown and the last fetch
-// failed or did not end in time. It says nothing about the token and never
-// matches [ErrInvalid].
+// the last good one is older than MaxStale, or kid is unknown and the server
+// could not be asked in time. It says nothing about the token and never matches
+// [ErrInvalid].
 func (r *RemoteKeys) KeySet(ctx context.Context, kid string) (*keys.Set, error) {
-	now := time.Now()
-	s := r.usable(now)
-	if s != nil {
-		overdue := r.overdue(s, now)
-		if !overdue && s.age(now) >= s.refresh {
+	s, age := r.usable()
+	if s != nil && s.has(kid) {
+		wait := r.overdue(s, age)
+		if wait > 0 {
+			_, _ = r.fetches.Try(ctx, wait)
+			if s, _ = r.usable(); s == nil {
+				return nil, r.unavailable(nil)
+			}
+		} else if age >= s.refresh {
 			r.fetches.Go()
 		}
-		if !overdue && s.has(kid) {
-			return s.keys, nil
+		return s.keys, nil // a key that was removed meanwhile is known to be
+	}
+	asked := r.clock.Read()
+	if s == nil {
+		err := r.try(ctx, remoteWait)
+		if s, _ = r.usable(); s == nil {
+			return nil, r.unavailable(err)
 		}
 	}
-
-	wait, cancel := context.WithTimeout(ctx, remoteTimeout)
-	defer cancel()
-	started, err := r.fetches.Try(wait, 0)
-	if !started && err == nil && r.usable(time.Now()) == nil {
-		// The last fetch was good, and yet its set is too old by now: the machine
-		// slept, or the clock was set. The cooldown has nothing to protect here,
-		// since this happens once for a good fetch.
-		err = r.fetches.Do(wait, 0)
-	}
-	s = r.usable(time.Now())
-	switch {
-	case s != nil && (err == nil || s.has(kid)):
-		return s.keys, nil
-	case err == nil:
-		return nil, errors.New("sessiontoken: the fetched key set is too old already")
-	case s != nil:
-		return nil, fmt.Errorf("sessiontoken: the key set lacks the key and could not be fetched again: %w", err)
-	default:
-		return nil, fmt.Errorf("sessiontoken: there is no key set to serve: %w", err)
-	}
+	return r.look(ctx, kid, asked)
 }
 
-// overdue reports whether a set has to be fetched again before it may answer: it
-// is RefreshEvery old, and that is not because fetches fail.
-func (r *RemoteKeys) overdue(s *remoteSet, now time.Time) bool {
-	if s.age(now) < r.refreshEvery {
-		return false
+// overdue returns how long to wait for a fetch before a set of this age may
+// answer. It is 0 unless the set is stale only because nothing asked for it: then
+// each call may wait until 2 s after the start of the fetch.
+func (r *RemoteKeys) overdue(s *remoteSet, age time.Duration) time.Duration {
+	if age < r.refreshEvery {
+		return 0
 	}
 	last := r.last.Load()
-	return last == nil || last.err == nil || clockElapsed(last.ended, now) >= r.refreshEvery
-}
-
-// has reports whether the set answers a question for kid; any set does for none.
-func (s *remoteSet) has(kid string) bool {
-	if kid == "" {
-		return true
+	since := r.clock.Age(last.began)
+	switch {
+	case last == s.fetch, since >= max(r.refreshEvery, remoteIdle):
+		return remoteWait
+	case last.idle && !last.failed.Load():
+		return max(0, remoteWait-since)
 	}
-	_, ok := s.keys.Key(kid)
-	return ok
+	return 0
 }
 
-// usable returns the last good set, or nil if there is none or it is too old now.
-func (r *RemoteKeys) usable(now time.Time) *remoteSet {
+// try joins the fetch under way or starts one, and waits for it: not at all if
+// the last one took too long, and briefly if it failed in another way.
+func (r *RemoteKeys) try(ctx context.Context, atMost time.Duration) error {
+	if _, err := r.fetches.Failing(); err != nil {
+		if errors.Is(err, context.DeadlineExceeded) || errors.Is(err, flight.ErrLate) {
+			r.fetches.Go()
+			return err
+		}
+		atMost = min(atMost, remoteShortWait)
+	}
+	_, err := r.fetches.Try(ctx, atMost)
+	return err
+}
+
+// look returns a set that has kid, or one that proves that the server does not
+// publish it.
+func (r *RemoteKeys) look(ctx context.Context, kid string, asked clock.Instant) (*keys.Set, error) {
+	if r.looking.Add(1) > remoteMaxLooks {
+		r.looking.Add(-1)
+		return nil, r.owed(errRemoteBusy)
+	}
+	defer r.looking.Add(-1)
+	first := r.firstAsked(kid, asked)
+	for {
+		s, age := r.usable()
+		switch {
+		case s == nil:
+			return nil, r.unavailable(nil)
+		case s.has(kid), s.fetch.proves(asked), age <= remoteFresh && clock.SteadyBetween(first, s.fetch.began) >= remoteSettled:
+			return s.keys, nil
+		}
+		left := remoteWait - r.clock.Steady(asked)
+		if left <= 0 {
+			return nil, r.owed(flight.ErrWaited)
+		}
+		r.wanted.Store(true)
+		if err := r.try(ctx, left); err != nil {
+			if s, _ = r.usable(); s != nil && s.has(kid) {
+				return s.keys, nil
+			}
+			return nil, r.owed(err)
+		}
+	}
+}
+
+// firstAsked returns when a call asked for this unknown kid first, as far as that
+// is remembered.
+func (r *RemoteKeys) firstAsked(kid string, now clock.Instant) clock.Instant {
+	if len(kid) > remoteMaxKid {
+		return now
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if first, ok := r.asked[kid]; ok {
+		return first
+	}
+	if len(r.asked) >= remoteMaxAsked {
+		for other := range r.asked { // any
+			delete(r.asked, other)
+			break
+		}
+	}
+	r.asked[strings.Clone(kid)] = now
+	return now
+}
+
+// owed is the error for a kid that may be published by now.
+func (r *RemoteKeys) owed(err error) error {
+	r.undecided.Add(1)
+	if errors.Is(err, flight.ErrWaited) || errors.Is(err, errRemoteBusy) {
+		r.loud.Warn("jwks_unknown_kid", "sessiontoken: tokens with unknown kids come faster than the key set may be fetched, or the fetches are slow; these tokens are undecided, others are not affected",
+			"host", r.url.Host)
+	}
+	return fmt.Errorf("sessiontoken: the key set lacks the key and could not be fetched again: %w", err)
+}
+
+// unavailable is the error while there is no set to serve.
+func (r *RemoteKeys) unavailable(err error) error {
+	r.undecided.Add(1)
+	if err == nil {
+		err = errRemoteOld
+	}
+	r.loud.Warn("jwks_unavailable", "sessiontoken: there is no key set to verify with, so no token can be verified; check that the server of RemoteKeysConfig.URL can be reached",
+		"host", r.url.Host, "error", err)
+	return fmt.Errorf("sessiontoken: there is no key set to serve: %w", err)
+}
+
+var (
+	errRemoteOld  = errors.New("the key set is too old")
+	errRemoteBusy = errors.New("too many calls wait for that")
+)
+
+// usable returns the last good set and its age, or nil if there is none or it is
+// too old by now.
+func (r *RemoteKeys) usable() (*remoteSet, time.Duration) {
 	s := r.good.Load()
-	if s == nil || s.age(now) > r.maxStale {
-		return nil
+	if s == nil {
+		return nil, 0
 	}
-	return s
+	age := r.clock.Age(s.fetch.began)
+	if age > r.maxStale {
+		return nil, 0
+	}
+	return s, age
 }
 
 // Status is for health checks. fetched is the start of the fetch that brought
@@ -301,26 +456,25 @@ func (r *RemoteKeys) usable(now time.Time) *remoteSet {
 func (r *RemoteKeys) Status() (fetched time.Time, err error) {
 	s := r.good.Load()
 	if s != nil {
-		fetched = s.fetched
-		if s.age(time.Now()) <= r.maxStale {
+		fetched = s.fetch.began.Wall()
+		if r.clock.Age(s.fetch.began) <= r.maxStale {
 			return fetched, nil
 		}
 	}
-	last := r.last.Load()
-	switch {
-	case last == nil:
+	switch _, failure := r.fetches.Failing(); {
+	case failure != nil:
+		err = fmt.Errorf("sessiontoken: there is no key set to serve: %w", failure)
+	case s == nil:
 		err = errors.New("sessiontoken: no key set was fetched yet")
-	case last.err != nil:
-		err = fmt.Errorf("sessiontoken: there is no key set to serve: %w", last.err)
 	default:
-		err = errors.New("sessiontoken: the key set is too old")
+		err = fmt.Errorf("sessiontoken: there is no key set to serve: %w", errRemoteOld)
 	}
 	return fetched, err
 }
 
 // Run keeps the set fresh until ctx ends and returns ctx.Err(). It is optional:
-// without it KeySet waits for a fetch at first and after a pause. Failures are logged, not returned, and tried
-// again after 30 to 38 s (or as much less as RefreshEvery asks for).
+// without it KeySet waits for a fetch at first and after a pause. Failures are
+// logged, not returned, and tried again as [RemoteKeys] says.
 func (r *RemoteKeys) Run(ctx context.Context) error {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
@@ -335,10 +489,11 @@ func (r *RemoteKeys) Run(ctx context.Context) error {
 			_, _ = r.fetches.Try(ctx, 0)
 			wait = r.untilRefresh()
 		}
-		if wait <= 0 { // it failed; spread those that failed together
-			wait = r.cooldown + rand.N(r.cooldown/4+1)
+		if wait <= 0 { // it failed
+			pause, _ := r.fetches.Failing()
+			wait = max(pause, remotePause)
 		}
-		timer.Reset(wait)
+		timer.Reset(min(wait, time.Minute)) // a timer stands still while the machine is suspended
 	}
 }
 
@@ -349,30 +504,87 @@ func (r *RemoteKeys) untilRefresh() time.Duration {
 	if s == nil {
 		return 0
 	}
-	return s.refresh - s.age(time.Now())
+	return s.refresh - r.clock.Age(s.fetch.began)
 }
 
-// refresh is one fetch with all that follows from it. The flight group lets it
-// run once at a time: it is the only writer of r.good and r.last.
-func (r *RemoteKeys) refresh(ctx context.Context) error {
-	err := flight.ErrPanic // unless fetch returns
-	defer func() { r.record(err) }()
-	begin := time.Now()
-	set, maxAge, fetchErr := r.fetch(ctx)
-	if err = fetchErr; err != nil {
+// refresh is one fetch with all that follows from it.
+func (r *RemoteKeys) refresh(ctx context.Context, run *flight.Run) error {
+	if r.wanted.Load() {
+		if err := r.waitForTurn(ctx); err != nil {
+			return err
+		}
+		if !run.Commit(func() {}) { // the fetch has the limit for itself
+			return flight.ErrLate
+		}
+	}
+	this := r.begin()
+	succeeded := false
+	defer func() { this.failed.Store(!succeeded) }()
+	ctx, cancel := context.WithTimeout(ctx, r.timeout)
+	defer cancel()
+	set, maxAge, err := r.fetch(ctx, r.wanted.Swap(false))
+	if err != nil {
 		return err
 	}
 	if old := r.good.Load(); old != nil && old.keys.Equal(set) {
 		set = old.keys
 	}
-	r.good.Store(&remoteSet{keys: set, fetched: begin, refresh: r.lifetime(maxAge)})
+	next := &remoteSet{keys: set, fetch: this, refresh: r.lifetime(maxAge)}
+	if !run.Commit(func() { r.good.Store(next) }) {
+		return flight.ErrLate
+	}
+	succeeded = true
 	return nil
 }
 
-// record keeps the outcome of a fetch, and logs it if it changes anything.
-func (r *RemoteKeys) record(err error) {
-	before := r.last.Swap(&remoteFetch{err, time.Now()})
-	failedBefore := before != nil && before.err != nil
+// waitForTurn waits until a fetch for an unknown kid may begin.
+func (r *RemoteKeys) waitForTurn(ctx context.Context) error {
+	last := r.last.Load()
+	if s, _ := r.usable(); s == nil || last == nil {
+		return nil
+	}
+	since := r.clock.Age(last.began)
+	again := remoteLookAgain - since
+	if first := r.clock.Age(last.before); first-since < remoteLookEvery { // the last one was a second one
+		again = min(again, remoteLookEvery-first)
+	}
+	wait := max(again, remoteLookEvery-last.saved-since)
+	if wait <= 0 {
+		return nil
+	}
+	timer := time.NewTimer(wait)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// begin records that a fetch begins.
+func (r *RemoteKeys) begin() *remoteFetch {
+	this := &remoteFetch{saved: (remoteLooks - 1) * remoteLookEvery}
+	last := r.last.Load()
+	if s, age := r.usable(); s != nil {
+		this.idle = r.overdue(s, age) == remoteWait
+		this.before = last.began
+		this.saved = min(last.saved+min(r.clock.Age(last.began), remoteLooks*remoteLookEvery), remoteLooks*remoteLookEvery)
+		this.saved = max(0, this.saved-remoteLookEvery)
+	}
+	this.began = r.clock.Read()
+	r.last.Store(this)
+	return this
+}
+
+// fetchEnded counts the outcome of a fetch, and logs it if it changes anything.
+func (r *RemoteKeys) fetchEnded(err error) {
+	r.ended.Add(1)
+	if err != nil {
+		r.failed.Add(1)
+	}
+	failedBefore := r.failing
+	r.failing = err != nil
 	switch {
 	case err != nil && !failedBefore:
 		r.log.Warn("sessiontoken: cannot fetch the key set",
@@ -398,8 +610,8 @@ func (r *RemoteKeys) lifetime(maxAge time.Duration) time.Duration {
 //
 // It speaks to the transport and not through http.Client, which would add a
 // Referer and credentials from a redirect's URL, and whose errors quote URLs.
-func (r *RemoteKeys) fetch(ctx context.Context) (set *keys.Set, maxAge time.Duration, err error) {
-	resp, err := r.get(ctx)
+func (r *RemoteKeys) fetch(ctx context.Context, noCache bool) (set *keys.Set, maxAge time.Duration, err error) {
+	resp, err := r.get(ctx, noCache)
 	if err != nil {
 		return nil, 0, err
 	}
@@ -420,14 +632,18 @@ func (r *RemoteKeys) fetch(ctx context.Context) (set *keys.Set, maxAge time.Dura
 
 // get sends the request, follows redirects within the origin, and returns the
 // response with status 200. The caller closes its body.
-func (r *RemoteKeys) get(ctx context.Context) (*http.Response, error) {
+func (r *RemoteKeys) get(ctx context.Context, noCache bool) (*http.Response, error) {
 	u := r.url
 	for redirects := 0; ; redirects++ {
 		req, err := http.NewRequestWithContext(ctx, http.MethodGet, u.String(), nil)
 		if err != nil {
 			return nil, errors.New("the request could not be made")
 		}
+		req.Close = true // a connection that died silently would fail each fetch
 		req.Header.Set("Accept", "application/jwk-set+json, application/json")
+		if noCache {
+			req.Header.Set("Cache-Control", "no-cache")
+		}
 		resp, err := r.transport.RoundTrip(req)
 		if err != nil {
 			return nil, transportError(ctx, "the request failed", err)
@@ -538,8 +754,4 @@ func transportError(ctx context.Context, what string, err error) error {
 		what += ": " + op.Op + " failed"
 	}
 	return &remoteError{what, err}
-}
-
-func clockElapsed(since, now time.Time) time.Duration {
-	return max(now.Sub(since), now.Round(0).Sub(since.Round(0)))
 }

@@ -108,22 +108,22 @@ func (l *link) wait(ctx context.Context) error {
 	}
 }
 
-func (l *link) Load(ctx context.Context) ([]byte, string, error) {
+func (l *link) Load(ctx context.Context, _ string) (keys.Stored, error) {
 	if err := l.wait(ctx); err != nil {
-		return nil, "", err
+		return keys.Stored{}, err
 	}
 	if l.chance(l.flaky) {
-		return nil, "", errLink
+		return keys.Stored{}, errLink
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.doc == nil {
-		return nil, "", nil
+		return keys.Stored{Time: time.Now()}, nil
 	}
-	return append([]byte(nil), l.doc...), strconv.Itoa(l.rev), nil
+	return keys.Stored{Doc: append([]byte(nil), l.doc...), Rev: strconv.Itoa(l.rev), Time: time.Now()}, nil
 }
 
-func (l *link) Save(ctx context.Context, doc []byte, rev string) (string, error) {
+func (l *link) Save(ctx context.Context, _ string, doc []byte, rev string) (string, error) {
 	if err := l.wait(ctx); err != nil {
 		return "", err
 	}
@@ -352,7 +352,7 @@ func (m *model) failed() {
 	m.unserved = time.Now()
 }
 
-// fetchFailed says whether a client's fetch failed, no longer ago than that.
+// fetchFailed reports whether a client's fetch failed, no longer ago than that.
 func (m *model) fetchFailed(within time.Duration) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -454,7 +454,7 @@ func kidOf(t *testing.T, token string) string {
 	return h.KeyID
 }
 
-// inStep says whether a replica has to work without an excuse.
+// inStep reports whether a replica has to work without an excuse.
 func (r *modelReplica) inStep() bool {
 	return r.cutSince.IsZero() && time.Now().After(r.backAt) && time.Since(r.ring.Status().Synced) < modelStale
 }
@@ -518,7 +518,7 @@ func (m *model) renew() {
 	m.record(token, claims)
 }
 
-// fresh says whether a key came into use unpublished, no longer ago than that.
+// fresh reports whether a key came into use unpublished, no longer ago than that.
 func (m *model) fresh(kid string, within time.Duration) bool {
 	at, ok := m.emergency[kid]
 	return ok && time.Since(at) < within

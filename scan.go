@@ -9,19 +9,21 @@ import (
 
 // scanned is a payload in the one spelling that this library writes, read in
 // one pass. The slices point into the payload. Of the state, only where it ends
-// is known: whoever decodes it finds out whether it is JSON.
+// is known: decoding it shows whether it is JSON.
 type scanned struct {
 	issuer, subject, tokenID, sessionID []byte
 	audience                            []byte // of one string its content, else the whole array
 	audienceIsArray                     bool
 	expires, issuedAt, authTime         numericDate
+	began                               milliDate
+	renewable                           bool
 	state                               []byte
 }
 
 // scanPayload reads raw if it has no white space, no escape and no byte beyond
 // ASCII outside the state, no claim twice, none that this library does not
-// write, and all of those. It says no to everything else, which decides nothing:
-// parsePayload does. What it accepts, parsePayload reads as the same (FuzzScan).
+// write, and all of those that it always writes. Anything else it leaves to
+// parsePayload. What it accepts, parsePayload reads as the same (FuzzScan).
 func scanPayload(raw []byte, p *scanned) bool {
 	if len(raw) < 2 || raw[0] != '{' {
 		return false
@@ -34,9 +36,11 @@ func scanPayload(raw []byte, p *scanned) bool {
 		iat
 		jti
 		sid
+		begun
 		authTime
 		state
-		all = 1<<iota - 1
+		required = 1<<iota - 1
+		rnw      = 1 << (iota - 1)
 	)
 	seen, i := 0, 1
 	for {
@@ -64,13 +68,28 @@ func scanPayload(raw []byte, p *scanned) bool {
 			p.audience, p.audienceIsArray, i, ok = scanAudience(raw, i)
 		case "exp":
 			claim = exp
-			p.expires, i, ok = scanDate(raw, i)
+			var n int64
+			n, i, ok = scanNumber(raw, i, maxNumericDate)
+			p.expires = numericDate(n)
 		case "iat":
 			claim = iat
-			p.issuedAt, i, ok = scanDate(raw, i)
+			var n int64
+			n, i, ok = scanNumber(raw, i, maxNumericDate)
+			p.issuedAt = numericDate(n)
+		case "begun":
+			claim = begun
+			var n int64
+			n, i, ok = scanNumber(raw, i, maxMilliDate)
+			p.began = milliDate(n)
 		case "auth_time":
 			claim = authTime
-			p.authTime, i, ok = scanDate(raw, i)
+			var n int64
+			n, i, ok = scanNumber(raw, i, maxNumericDate)
+			p.authTime = numericDate(n)
+		case "rnw":
+			claim = rnw
+			i, ok = scanTrue(raw, i)
+			p.renewable = ok
 		case "state":
 			claim = state
 			p.state, i, ok = scanValue(raw, i)
@@ -83,7 +102,7 @@ func scanPayload(raw []byte, p *scanned) bool {
 		case ',':
 			i++
 		case '}':
-			return i == len(raw)-1 && seen == all
+			return i == len(raw)-1 && seen&required == required
 		default:
 			return false
 		}
@@ -127,9 +146,10 @@ func scanAudience(raw []byte, i int) (value []byte, array bool, next int, ok boo
 	}
 }
 
-// scanDate reads a NumericDate as numericDate.UnmarshalJSONFrom does.
-func scanDate(raw []byte, i int) (numericDate, int, bool) {
-	const digits = len("253402300799")
+// scanNumber reads a whole number from 1 to most as decodePositive does, without
+// the spellings that are not the shortest.
+func scanNumber(raw []byte, i int, most int64) (int64, int, bool) {
+	const digits = len("253402300799999")
 	n, j := int64(0), i
 	for ; j < len(raw) && '0' <= raw[j] && raw[j] <= '9'; j++ {
 		if j-i == digits {
@@ -138,10 +158,19 @@ func scanDate(raw []byte, i int) (numericDate, int, bool) {
 		n = n*10 + int64(raw[j]-'0')
 	}
 	// No leading zero, and so never zero itself.
-	if j == i || raw[i] == '0' || n > maxNumericDate {
+	if j == i || raw[i] == '0' || n > most {
 		return 0, i, false
 	}
-	return numericDate(n), j, true
+	return n, j, true
+}
+
+// scanTrue reads the value true.
+func scanTrue(raw []byte, i int) (int, bool) {
+	const text = "true"
+	if len(raw)-i < len(text) || string(raw[i:i+len(text)]) != text {
+		return i, false
+	}
+	return i + len(text), true
 }
 
 // scanValue finds the end of a value that begins at i, by its brackets and
@@ -178,7 +207,7 @@ func scanValue(raw []byte, i int) ([]byte, int, bool) {
 // structural are the bytes that scanValue stops at.
 var structural = [256]bool{'"': true, '{': true, '[': true, '}': true, ']': true, ',': true}
 
-// names says whether the audience holds one name, byte for byte.
+// names reports whether the audience holds one name, byte for byte.
 func (s *scanned) names(audience string) bool {
 	if !s.audienceIsArray {
 		return string(s.audience) == audience
@@ -208,7 +237,9 @@ func (s *scanned) payload(issuer string, ours []string) payload {
 		SessionID: ids[jti:],
 		Expires:   s.expires,
 		IssuedAt:  s.issuedAt,
+		Began:     s.began,
 		AuthTime:  s.authTime,
+		Renewable: onlyTrue(s.renewable),
 		State:     s.state,
 		Audience:  narrow(ours, s.names),
 	}

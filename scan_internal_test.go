@@ -14,17 +14,20 @@ import (
 	"github.com/sessiontoken/sessiontoken/keys"
 )
 
-const scanGood = `{"iss":"i","sub":"s","aud":"a","exp":300,"iat":1,"jti":"j","sid":"d","auth_time":1,"state":{"x":[1,"]}"]}}`
+const scanGood = `{"iss":"i","sub":"s","aud":"a","exp":300,"iat":1,"jti":"j","sid":"d","begun":1000,"auth_time":1,"state":{"x":[1,"]}"]}}`
 
 // FuzzScan: what the one-pass reader accepts, the strict one reads as the same.
 func FuzzScan(f *testing.F) {
 	for _, s := range []string{
 		scanGood, `{}`, `{"iss":"i"}`,
-		`{"iss":"i","sub":"s","aud":["a","b"],"exp":300,"iat":1,"jti":"j","sid":"d","auth_time":1,"state":null}`,
-		`{"iss":"i","sub":"s","aud":["a"],"exp":300,"iat":1,"jti":"j","sid":"d","auth_time":1,"state":"\"}"}`,
-		`{"iss":"i","sub":"s","aud":[],"exp":0300,"iat":1,"jti":"j","sid":"d","auth_time":1,"state":1}`,
-		`{"iss":"i","sub":"s","aud":"a","exp":300,"iat":1,"jti":"j","sid":"d","auth_time":1,"state":[[[[[[[[[[[[[[[[1]]]]]]]]]]]]]]]]}`,
-		`{"iss":"i","iss":"i","sub":"s","aud":"a","exp":300,"iat":1,"jti":"j","sid":"d","auth_time":1,"state":[}]}`,
+		`{"iss":"i","sub":"s","aud":"a","exp":300,"iat":1,"jti":"j","sid":"d","begun":253402300799999,"auth_time":1,"rnw":true,"state":{}}`,
+		`{"iss":"i","sub":"s","aud":"a","exp":300,"iat":1,"jti":"j","sid":"d","begun":253402300800000,"auth_time":1,"rnw":false,"state":{}}`,
+		`{"iss":"i","sub":"s","aud":"a","exp":300,"iat":1,"jti":"j","sid":"d","begun":0,"auth_time":1,"rnw":true,"rnw":true,"state":{}}`,
+		`{"iss":"i","sub":"s","aud":["a","b"],"exp":300,"iat":1,"jti":"j","sid":"d","begun":1000,"auth_time":1,"state":null}`,
+		`{"iss":"i","sub":"s","aud":["a"],"exp":300,"iat":1,"jti":"j","sid":"d","begun":1000,"auth_time":1,"state":"\"}"}`,
+		`{"iss":"i","sub":"s","aud":[],"exp":0300,"iat":1,"jti":"j","sid":"d","begun":1000,"auth_time":1,"state":1}`,
+		`{"iss":"i","sub":"s","aud":"a","exp":300,"iat":1,"jti":"j","sid":"d","begun":1000,"auth_time":1,"state":[[[[[[[[[[[[[[[[1]]]]]]]]]]]]]]]]}`,
+		`{"iss":"i","iss":"i","sub":"s","aud":"a","exp":300,"iat":1,"jti":"j","sid":"d","begun":1000,"auth_time":1,"state":[}]}`,
 	} {
 		f.Add([]byte(s))
 	}
@@ -58,15 +61,21 @@ func FuzzScan(f *testing.F) {
 }
 
 func TestScanTakesWhatIsWritten(t *testing.T) {
-	p := payload{Issuer: "i", Subject: "s", Audience: []string{"a", "b"}, Expires: 300, IssuedAt: 1, TokenID: "j", SessionID: "d", AuthTime: 1}
+	p := payload{Issuer: "i", Subject: "s", Audience: []string{"a", "b"}, Expires: 300, IssuedAt: 1, TokenID: "j", SessionID: "d", Began: 999, AuthTime: 1}
 	for _, aud := range [][]string{{"a"}, {"a", "b"}} {
-		p.Audience = aud
-		raw, err := p.append(nil)
-		require.NoError(t, err)
-		var s scanned
-		require.True(t, scanPayload(append(raw, `{"x":1}}`...), &s))
-		got := s.payload("i", []string{"a", "b"})
-		require.Equal(t, audience(aud), got.Audience)
+		for _, renewable := range []onlyTrue{false, true} {
+			p.Audience, p.Renewable, p.State = aud, renewable, nil
+			raw, err := p.append(nil)
+			require.NoError(t, err)
+			raw = append(raw, `{"x":1}}`...)
+			var s scanned
+			require.True(t, scanPayload(raw, &s))
+			p.State = []byte(`{"x":1}`)
+			require.Equal(t, p, s.payload("i", []string{"a", "b"}))
+			slow, fault := parsePayload(raw)
+			require.Empty(t, fault)
+			require.Equal(t, p, slow)
+		}
 	}
 }
 
@@ -75,7 +84,7 @@ func TestCacheIsBounded(t *testing.T) {
 	const room = 100 << 10
 	c := newCache[string](room)
 	for i := range 1000 {
-		c.put(fmt.Sprintf("token %d", i), &payload{State: []byte(`"x"`)}, &Claims[string]{}, found{})
+		c.put(fmt.Sprintf("token %d", i), &cached[string]{payload: payload{State: []byte(`"x"`)}}, nil)
 	}
 	c.tokens.CleanUp()
 	require.LessOrEqual(t, c.tokens.WeightedSize(), uint64(room))

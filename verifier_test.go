@@ -76,7 +76,7 @@ func TestVerifyTimes(t *testing.T) {
 		s := newShop(t, keys.EdDSA)
 		now := time.Now().Unix()
 		at := func(nbf, iat, exp int64) string {
-			changes := []claim{{"iat", itoa(now + iat)}, {"exp", itoa(now + exp)}, {"auth_time", itoa(now - 600)}}
+			changes := []claim{{"iat", itoa(now + iat)}, {"exp", itoa(now + exp)}, {"begun", itoa(1000 * (now - 600))}, {"auth_time", itoa(now - 600)}}
 			if nbf != 0 {
 				changes = append(changes, claim{"nbf", itoa(now + nbf)})
 			}
@@ -146,7 +146,7 @@ func TestVerifyAudienceForms(t *testing.T) {
 				require.Equal(t, strings.Contains(err.Error(), "does not name"), errors.Is(err, sessiontoken.ErrAudience), aud)
 			}
 		}
-		// Claims that nobody knows are ignored, in any order and with any white space.
+		// Claims that are not known are ignored, in any order and with any white space.
 		_, err := v.Verify(t.Context(), s.sign(t, []byte(" {\n"+`"scope": "x", "nbf":1,`+strings.TrimPrefix(payload(), "{")+" ")))
 		require.NoError(t, err)
 	})
@@ -322,7 +322,7 @@ func TestTwoVerifiers(t *testing.T) {
 	})
 }
 
-// TestClaimsAreTheCallers: whoever is given claims may change them.
+// TestClaimsAreTheCallers: the one who is given claims may change them.
 func TestClaimsAreTheCallers(t *testing.T) {
 	both(t, func(t *testing.T, cache func(*sessiontoken.VerifierConfig)) {
 		type state struct {
@@ -428,7 +428,7 @@ func FuzzVerify(f *testing.F) {
 
 func FuzzPayload(f *testing.F) {
 	s := newShop(f, keys.EdDSA)
-	for _, changes := range [][]claim{{}, {{"aud", `["api","x"]`}}, {{"nbf", "1"}}, {{"state", "null"}}, {{"x", "[]"}}, {{"sub", `"\u0061"`}}} {
+	for _, changes := range [][]claim{{}, {{"aud", `["api","x"]`}}, {{"nbf", "1"}}, {{"state", "null"}}, {{"x", "[]"}}, {{"sub", `"\u0061"`}}, {{"rnw", "true"}}} {
 		f.Add([]byte(payload(append(changes, claim{"exp", itoa(time.Now().Unix() + 3600)}, claim{"iat", itoa(time.Now().Unix())})...)))
 	}
 	issuer, err := sessiontoken.NewIssuer[any](sessiontoken.IssuerConfig{
@@ -446,7 +446,8 @@ func FuzzPayload(f *testing.F) {
 			require.NotEmpty(t, claims.Subject)
 			require.NotEmpty(t, claims.SessionID)
 			require.True(t, claims.Expires.After(time.Now()))
-			require.False(t, claims.AuthTime.After(claims.IssuedAt))
+			require.False(t, claims.AuthTime.After(claims.IssuedAt.Add(time.Minute)))
+			require.False(t, claims.Began.After(claims.IssuedAt.Add(time.Minute+time.Second)))
 		} else {
 			require.ErrorIs(t, err, sessiontoken.ErrInvalid)
 		}

@@ -1,9 +1,9 @@
 // Package storetest holds what a store of packages keys, revoke and refresh has
-// to do, as tests: whoever writes one proves it in a few lines.
+// to do, as tests: a developer who writes one proves it in a few lines.
 //
 //	func TestStore(t *testing.T) {
 //		storetest.Ring(t, func(t *testing.T) (a, b keys.Store) { return open(t) })
-//		storetest.Ended(t, func(t *testing.T) (a, b revoke.Store) { return open(t) })
+//		storetest.Revocations(t, func(t *testing.T) (a, b revoke.Store) { return open(t) })
 //		storetest.Families(t, func(t *testing.T) (a, b refresh.Store) { return open(t) })
 //	}
 //

@@ -12,7 +12,7 @@ import (
 
 func TestMemory(t *testing.T) {
 	storetest.Ring(t, func(*testing.T) (a, b keys.Store) { s := new(keys.MemStore); return s, s })
-	storetest.Ended(t, func(*testing.T) (a, b revoke.Store) { s := new(revoke.MemStore); return s, s })
+	storetest.Revocations(t, func(*testing.T) (a, b revoke.Store) { s := new(revoke.MemStore); return s, s })
 	storetest.Families(t, func(*testing.T) (a, b refresh.Store) { s := new(refresh.MemStore); return s, s })
 }
 
