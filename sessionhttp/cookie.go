@@ -1,21 +1,33 @@
 package sessionhttp
 
 import (
-	"context"
 	"errors"
 	"fmt"
+	"net"
 	"net/http"
-	"net/netip"
+	"strings"
 	"time"
-
-	"github.com/sessiontoken/sessiontoken"
 )
 
-// maxCookie is how many bytes of name and value together browsers keep (RFC
-// 6265bis section 5.6); a longer cookie is dropped without a word.
-const maxCookie = 4096
+const (
+	// maxCookie is how many bytes of name and value together browsers keep (RFC
+	// 6265bis section 5.6); a longer cookie is dropped without a word.
+	maxCookie = 4096
+	// maxCookieAge is the longest Max-Age that browsers keep to (RFC 6265bis
+	// section 5.5).
+	maxCookieAge = 400 * 24 * time.Hour
+	// maxLooked is how many cookies of one name are looked at in a request.
+	// Verifying costs time, and a neighbour can plant many.
+	maxLooked = 4
+	// maxFamilies is how many refresh cookies are looked at beside a binder. A
+	// made up one costs an HMAC, and a genuine one a reading of the store.
+	maxFamilies = 32
+)
 
-func (s *Sessions[T]) newCookie(value string) *http.Cookie {
+// errCookieSize is permanent: the same state makes the same cookie.
+var errCookieSize = errors.New("sessionhttp: the cookie is longer than browsers keep")
+
+func (s *Sessions[T]) sessionCookie(value string) *http.Cookie {
 	return &http.Cookie{
 		Name: s.cookie, Value: value, Path: "/", Domain: s.cfg.CookieDomain,
 		Secure: true, HttpOnly: true, SameSite: s.cfg.SameSite,
@@ -24,179 +36,135 @@ func (s *Sessions[T]) newCookie(value string) *http.Cookie {
 	}
 }
 
-// fits is asked before any header is written.
+// refreshCookie holds a refresh token. It outlives the browser's window, and is
+// sent to the refresh path alone. A path rules out the prefix "__Host-", so any
+// neighbour can plant it; it counts only beside its binder.
+func (s *Sessions[T]) refreshCookie(token string) *http.Cookie {
+	return &http.Cookie{
+		Name: s.refresh, Value: token, Path: s.cfg.RefreshPath,
+		Secure: true, HttpOnly: true, SameSite: s.refreshSameSite(),
+	}
+}
+
+// binderCookie proves that the browser got the refresh cookie from this host:
+// no other one can set a "__Host-" cookie.
+func (s *Sessions[T]) binderCookie(value string) *http.Cookie {
+	return &http.Cookie{
+		Name: s.binder, Value: value, Path: "/",
+		Secure: true, HttpOnly: true, SameSite: s.refreshSameSite(),
+	}
+}
+
+func (s *Sessions[T]) refreshSameSite() http.SameSite {
+	if s.cfg.SameSite == http.SameSiteNoneMode {
+		return http.SameSiteNoneMode
+	}
+	return http.SameSiteStrictMode
+}
+
+// fits is asked before anything is written or used up.
 func (s *Sessions[T]) fits(token string) error {
 	if n := len(s.cookie) + len(token); n > maxCookie {
-		return fmt.Errorf("sessionhttp: a cookie of %d B is over the %d B that browsers keep; lower IssuerConfig.MaxBytes", n, maxCookie)
+		return fmt.Errorf("%w: %d B of %d B; lower IssuerConfig.MaxBytes", errCookieSize, n, maxCookie)
 	}
 	return nil
 }
 
-// set puts the cookie into the response, and clear takes it away. The answer
-// must be kept by no cache, whatever the handler says of it.
-func (s *Sessions[T]) set(w http.ResponseWriter, token string) http.ResponseWriter {
-	http.SetCookie(w, s.newCookie(token))
-	return uncached(w)
-}
-
-func (s *Sessions[T]) clear(w http.ResponseWriter) http.ResponseWriter {
-	c := s.newCookie("")
-	c.MaxAge = -1
-	http.SetCookie(w, c)
-	return uncached(w)
-}
-
-// maxCookieAge is the longest Max-Age that browsers keep to (RFC 6265bis section
-// 5.5).
-const maxCookieAge = 400 * 24 * time.Hour
-
-// refreshCookie holds a refresh token. It outlives the browser's window, and is
-// sent to the refresh path alone; a path rules out the prefix "__Host-".
-func (s *Sessions[T]) refreshCookie(token string) *http.Cookie {
-	return &http.Cookie{
-		Name: "__Secure-" + s.cfg.CookieName + "-refresh", Value: token, Path: s.cfg.RefreshPath, Domain: s.cfg.CookieDomain,
-		Secure: true, HttpOnly: true, SameSite: http.SameSiteStrictMode,
-	}
-}
-
-func (s *Sessions[T]) setRefresh(w http.ResponseWriter, token string, ends time.Time) {
-	c := s.refreshCookie(token)
+// setRefresh sets the refresh cookie and its binder, both until the family ends.
+func (s *Sessions[T]) setRefresh(w http.ResponseWriter, token, binder string, left time.Duration) {
 	// Rounded down, and at least a second: 0 would mean that there is no Max-Age.
-	c.MaxAge = max(1, int(min(time.Until(ends), maxCookieAge)/time.Second))
-	http.SetCookie(w, c)
+	age := max(1, int(min(left, maxCookieAge)/time.Second))
+	for _, c := range []*http.Cookie{s.refreshCookie(token), s.binderCookie(binder)} {
+		c.MaxAge = age
+		setCookie(w, c)
+	}
 }
 
-func (s *Sessions[T]) clearRefresh(w http.ResponseWriter) {
+func clearCookie(w http.ResponseWriter, c *http.Cookie) {
+	c.MaxAge = -1
+	setCookie(w, c)
+}
+
+// clearSession removes the session cookie.
+func (s *Sessions[T]) clearSession(w http.ResponseWriter, r *http.Request) {
+	s.clearVariants(w, r)
+	clearCookie(w, s.sessionCookie(""))
+}
+
+// clearAll removes all that SignIn sets.
+func (s *Sessions[T]) clearAll(w http.ResponseWriter, r *http.Request) {
+	s.clearSession(w, r)
 	if s.cfg.RefreshPath != "" {
-		c := s.refreshCookie("")
-		c.MaxAge = -1
-		http.SetCookie(w, c)
+		clearCookie(w, s.refreshCookie(""))
+		clearCookie(w, s.binderCookie(""))
 	}
 }
 
-func uncached(w http.ResponseWriter) http.ResponseWriter {
-	w.Header().Set("Cache-Control", "no-store")
-	if _, already := w.(*noStore); already {
-		return w
-	}
-	return &noStore{ResponseWriter: w}
-}
-
-// noStore holds a response that sets a cookie to Cache-Control: no-store.
-type noStore struct {
-	http.ResponseWriter
-	wrote bool
-}
-
-func (w *noStore) begin() {
-	if !w.wrote {
-		w.wrote = true
-		w.Header().Set("Cache-Control", "no-store")
-	}
-}
-
-func (w *noStore) WriteHeader(status int) {
-	if status >= 200 { // before it there may be hints, which do not end the header
-		w.begin()
-	}
-	w.ResponseWriter.WriteHeader(status)
-}
-
-func (w *noStore) Write(b []byte) (int, error) {
-	w.begin()
-	return w.ResponseWriter.Write(b)
-}
-
-// Flush is http.Flusher, for handlers that do not use http.ResponseController.
-func (w *noStore) Flush() {
-	w.begin()
-	_ = http.NewResponseController(w.ResponseWriter).Flush()
-}
-
-// Unwrap is for http.ResponseController, which may be used before the header is
-// written.
-func (w *noStore) Unwrap() http.ResponseWriter { return w.ResponseWriter }
-
-// isSecure says whether a cookie may be set in answer to r.
-func (s *Sessions[T]) isSecure(r *http.Request) bool {
-	if r.TLS != nil || s.cfg.TLSInFront {
-		return true
+// clearVariants removes the cookies of our name that another CookieDomain once
+// set, which would be sent beside ours: the host's own and those of the domains
+// above it.
+func (s *Sessions[T]) clearVariants(w http.ResponseWriter, r *http.Request) {
+	if s.cfg.CookieDomain == "" || len(r.CookiesNamed(s.cookie)) == 0 {
+		return
 	}
 	host := r.Host
-	if at, err := netip.ParseAddrPort(host); err == nil {
-		return at.Addr().IsLoopback()
+	if h, _, err := net.SplitHostPort(host); err == nil {
+		host = h
 	}
-	for _, name := range []string{"localhost", "[::1]", "127.0.0.1"} {
-		if host == name || len(host) > len(name) && host[:len(name)+1] == name+":" {
-			return true
+	host = strings.ToLower(host)
+	ours := strings.TrimPrefix(strings.ToLower(s.cfg.CookieDomain), ".")
+	domains := []string{""}
+	for d := host; strings.Contains(d, ".") && len(domains) <= 8; {
+		if d != ours {
+			domains = append(domains, d)
+		}
+		_, d, _ = strings.Cut(d, ".")
+	}
+	for _, d := range domains {
+		c := s.sessionCookie("")
+		c.Domain = d
+		if c.Valid() == nil {
+			clearCookie(w, c)
 		}
 	}
-	return false
 }
 
-// readCookie verifies a cookie's token, and renews it when half its life is over
-// or when it has expired and can still be renewed.
-func (s *Sessions[T]) readCookie(w http.ResponseWriter, r *http.Request, token string) (http.ResponseWriter, *sessiontoken.Claims[T], error) {
-	ctx := r.Context()
-	c, err := s.cfg.Verifier.Verify(ctx, token)
-	due := err == nil && !time.Now().Before(dueAt(c)) || errors.Is(err, sessiontoken.ErrExpired)
-	if s.cfg.Issuer != nil && due {
-		var renewed string
-		var fresh *sessiontoken.Claims[T]
-		renewErr := ErrInsecure
-		if s.isSecure(r) {
-			renewed, renewErr = s.renewals.do(ctx, token, s.renew)
+// cookieTokens returns the values of the cookies of a name that can be tokens, a
+// value once, no more than most of them. found reports whether there is any
+// cookie of the name, all whether no value was left out.
+func cookieTokens(r *http.Request, name string, most int, canBe func(string) bool) (tokens []string, found, all bool) {
+	seen := map[string]bool{}
+	for _, c := range r.CookiesNamed(name) {
+		found = true
+		if seen[c.Value] || !canBe(c.Value) {
+			continue
 		}
-		if renewErr == nil {
-			// It may have been ended since: what was renewed is verified as it came.
-			fresh, renewErr = s.cfg.Verifier.Verify(ctx, renewed)
+		if len(tokens) == most {
+			return tokens, true, false
 		}
-		switch {
-		case renewErr == nil:
-			return s.set(w, renewed), fresh, nil
-		case isEnd(renewErr) || c == nil:
-			c, err = nil, renewErr
+		seen[c.Value] = true
+		tokens = append(tokens, c.Value)
+	}
+	return tokens, found, true
+}
+
+// isJWS reports whether a value has the form of a token: three parts in
+// base64url, of which the first is a JSON object.
+func isJWS(s string) bool {
+	dots := 0
+	for i := range len(s) {
+		switch c := s[i]; {
+		case c == '.':
+			dots++
+		case 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9' || c == '-' || c == '_':
 		default:
-			// It cannot be renewed now, and is still good.
-			s.tell(r, renewErr)
+			return false
 		}
 	}
-	if isEnd(err) {
-		w = s.clear(w)
-	}
-	return w, c, err
+	return dots == 2 && strings.HasPrefix(s, "ey") && len(s) <= maxCookie
 }
 
-// dueAt is when half of a token's life is over.
-func dueAt[T any](c *sessiontoken.Claims[T]) time.Time {
-	return c.IssuedAt.Add(c.Expires.Sub(c.IssuedAt) / 2)
-}
-
-// isEnd says whether a session has ended for good. A signature that cannot be
-// verified, for one, may be that of a key which is not known here yet.
-func isEnd(err error) bool {
-	return errors.Is(err, sessiontoken.ErrExpired) || errors.Is(err, sessiontoken.ErrRevoked) || errors.Is(err, ErrSessionOver)
-}
-
-// renew exchanges a token for one with the state of now, and says when that one
-// is due.
-func (s *Sessions[T]) renew(ctx context.Context, token string) (string, time.Time, error) {
-	var over *sessiontoken.Claims[T]
-	renewed, c, err := s.cfg.Issuer.Renew(ctx, token, func(ctx context.Context, old *sessiontoken.Claims[T]) (T, error) {
-		state, err := s.cfg.Load(ctx, old)
-		if errors.Is(err, ErrSessionOver) {
-			over = old
-		}
-		return state, err
-	})
-	if over != nil {
-		if err := s.end(ctx, over); err != nil {
-			return "", time.Time{}, err
-		}
-		return "", time.Time{}, ErrSessionOver
-	}
-	if err != nil {
-		return "", time.Time{}, err
-	}
-	return renewed, dueAt(c), s.fits(renewed)
+// isOpaque reports whether a value can be a refresh token or a binder.
+func isOpaque(s string) bool {
+	return s != "" && len(s) <= maxCookie/4 && isToken68(s)
 }

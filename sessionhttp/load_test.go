@@ -39,13 +39,13 @@ func TestMixedLoad(t *testing.T) {
 	s := newSite(t)
 	r := s.replica(func(c *sessionhttp.Config[state]) {
 		issuer, err := sessiontoken.NewIssuer[state](sessiontoken.IssuerConfig{
-			Issuer: "https://a.example", Audience: []string{"web"}, Keys: s.source, TTL: 2 * time.Second, Revocations: c.Ender.(sessiontoken.RevocationChecker),
+			Issuer: "https://a.example", Audience: []string{"web"}, Keys: s.source, TTL: 2 * time.Second, Revocations: c.Revocations,
 		})
 		require.NoError(t, err)
 		c.Issuer, c.OnRefused = issuer, nil
 	})
 	r.mux.HandleFunc("POST /native", func(w http.ResponseWriter, req *http.Request) {
-		tokens, err := r.SignInNative(req.Context(), "app", "load", fmt.Sprint("user-", rand.IntN(1000)), state{})
+		tokens, err := r.SignInNative(req, "app", "load", fmt.Sprint("user-", rand.IntN(1000)), state{})
 		if err != nil {
 			r.Refuse(w, req, err)
 			return

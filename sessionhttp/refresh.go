@@ -3,10 +3,10 @@ package sessionhttp
 import (
 	"context"
 	"errors"
-	"fmt"
 	"mime"
 	"net/http"
 	"net/url"
+	"strings"
 	"time"
 
 	"github.com/go-json-experiment/json"
@@ -15,163 +15,75 @@ import (
 	"github.com/sessiontoken/sessiontoken/refresh"
 )
 
-// Tokens are what a native client gets: the JSON of RFC 6749 section 5.1.
-type Tokens struct {
-	AccessToken  string `json:"access_token"` // the session token
-	TokenType    string `json:"token_type"`   // "Bearer"
-	ExpiresIn    int64  `json:"expires_in"`   // seconds
-	RefreshToken string `json:"refresh_token"`
-}
-
 // maxForm is the longest body of a refresh request, in bytes.
 const maxForm = 8 << 10
-
-// SignInNative begins a session for a client without cookies: it issues a session
-// token and a refresh token. Call it after the user has proven who they are.
-// clientID, if not empty, binds the refresh token to a client; label is how the
-// user's list of devices shows it.
-func (s *Sessions[T]) SignInNative(ctx context.Context, clientID, label, subject string, state T) (Tokens, error) {
-	if s.cfg.Refresh == nil {
-		return Tokens{}, errors.New("sessionhttp: SignInNative: Config.Refresh is not set")
-	}
-	token, c, err := s.cfg.Issuer.Issue(ctx, subject, state)
-	if err != nil {
-		return Tokens{}, err
-	}
-	next, _, err := s.cfg.Refresh.Start(ctx, refresh.Family{Subject: c.Subject, SessionID: c.SessionID, ClientID: clientID, Label: label, Created: c.AuthTime})
-	if err != nil {
-		return Tokens{}, err
-	}
-	return tokensOf(token, c, next), nil
-}
-
-func tokensOf[T any](token string, c *sessiontoken.Claims[T], next string) Tokens {
-	return Tokens{token, "Bearer", int64(time.Until(c.Expires).Round(time.Second) / time.Second), next}
-}
 
 // RefreshHandler exchanges refresh tokens (RFC 6749 section 6): a POST of the
 // form grant_type=refresh_token, refresh_token and, if the token is bound to a
 // client, client_id. It answers with [Tokens], or with an error of section 5.2;
 // 503 means that the same refresh token can be sent again. Each refresh token
-// works once; see package refresh.
+// works once; see package refresh. Without client_id in the form, the client is
+// that of a Basic Authorization header (section 2.3.1). Its password is not
+// checked here: put a handler around this one that does, and that refuses a form
+// with a client_id other than the one whose password it has checked: the form
+// decides here, since the header can be that of a gateway.
 //
-// With Config.RefreshPath, a POST of the same origin without refresh_token in
-// its body is a browser's, which has it in a cookie: the answer is 204 and sets
-// both cookies, 401 clears them, and no token is in any body.
+// With Config.RefreshPath, a POST of the same origin without a form is a
+// browser's, which has the refresh token in a cookie, with its binder in another
+// one: the answer is 204 and sets the cookies, and no token is in any body. 401
+// means that the user has to sign in again. It removes no cookie, since it may be
+// late, and the cookies those of a new sign-in.
 func (s *Sessions[T]) RefreshHandler() http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		h := w.Header()
-		h.Set("Cache-Control", "no-store")
-		h.Set("Content-Type", "application/json")
-		h.Set("X-Content-Type-Options", "nosniff")
-		fail := func(status int, code string, err error) {
-			s.tell(r, err)
-			w.WriteHeader(status)
-			_ = json.MarshalWrite(w, struct {
-				Error string `json:"error"`
-			}{code})
-		}
-		if s.cfg.Refresh == nil {
-			fail(http.StatusNotFound, "invalid_request", errors.New("sessionhttp: Config.Refresh is not set"))
-			return
-		}
-		if r.Method != http.MethodPost {
-			h.Set("Allow", http.MethodPost)
-			fail(http.StatusMethodNotAllowed, "invalid_request", ErrBadRequest)
-			return
-		}
-		if s.isBrowserRefresh(r) {
-			h.Del("Content-Type")
-			s.refreshBrowser(w, r)
-			return
-		}
-		form, err := readForm(w, r)
-		if err != nil {
-			fail(http.StatusBadRequest, "invalid_request", err)
-			return
-		}
-		if form.Get("grant_type") != "refresh_token" {
-			fail(http.StatusBadRequest, "unsupported_grant_type", ErrBadRequest)
-			return
-		}
-		token, claims, next, _, err := s.exchange(r.Context(), form.Get("refresh_token"), form.Get("client_id"))
+		form, ok := s.tokenForm(w, r, s.cfg.RefreshPath != "")
 		switch {
-		case err == nil:
-			_ = json.MarshalWrite(w, tokensOf(token, claims, next))
-		case isRefused(err):
-			fail(http.StatusBadRequest, "invalid_grant", err)
+		case !ok:
+		case form == nil:
+			s.refreshBrowser(w, r)
+		case form.Get("grant_type") != "refresh_token":
+			s.failJSON(w, r, http.StatusBadRequest, "unsupported_grant_type", ErrBadRequest)
+		case !s.isSecure(r):
+			s.failJSON(w, r, http.StatusForbidden, "invalid_request", ErrInsecure)
 		default:
-			h.Set("Retry-After", "1")
-			fail(http.StatusServiceUnavailable, "temporarily_unavailable", err)
+			s.refreshNative(w, r, form)
 		}
 	})
 }
 
-// isBrowserRefresh says whether a request may only mean the cookie: it has one,
-// and no body.
-func (s *Sessions[T]) isBrowserRefresh(r *http.Request) bool {
-	return s.cfg.RefreshPath != "" && r.ContentLength == 0 && len(r.CookiesNamed(s.refreshCookie("").Name)) > 0
-}
-
-func (s *Sessions[T]) refreshBrowser(w http.ResponseWriter, r *http.Request) {
-	cookies := r.CookiesNamed(s.refreshCookie("").Name)
+// tokenForm begins the answer of an OAuth endpoint and reads its form: nil if
+// there is none, and there need not be one. It answers what is no such request.
+func (s *Sessions[T]) tokenForm(w http.ResponseWriter, r *http.Request, orNone bool) (form url.Values, ok bool) {
+	h := w.Header()
+	noStore(h)
+	h.Set("X-Content-Type-Options", "nosniff")
 	switch {
-	case len(cookies) != 1:
-		s.refuse(w, r, fmt.Errorf("%w: more than one refresh cookie", ErrBadRequest))
-		return
-	case s.origins.Check(r) != nil:
-		s.refuse(w, r, ErrCrossOrigin)
-		return
-	case !s.isSecure(r):
-		s.refuse(w, r, ErrInsecure)
-		return
+	case s.cfg.Refresh == nil:
+		s.failJSON(w, r, http.StatusNotFound, "invalid_request", errNoRefresh)
+		return nil, false
+	case r.Method != http.MethodPost:
+		h.Set("Allow", http.MethodPost)
+		s.failJSON(w, r, http.StatusMethodNotAllowed, "invalid_request", ErrBadRequest)
+		return nil, false
 	}
-	token, _, next, family, err := s.exchange(r.Context(), cookies[0].Value, "")
-	if err == nil {
-		err = s.fits(token)
-	}
-	if isRefused(err) {
-		s.clearRefresh(w)
-		s.refuse(s.clear(w), r, ErrSessionOver)
-		return
-	}
-	if err != nil {
-		s.refuse(w, r, err)
-		return
-	}
-	s.setRefresh(w, next, family.Ends)
-	s.set(w, token).WriteHeader(http.StatusNoContent)
-}
-
-func isRefused(err error) bool {
-	return errors.Is(err, refresh.ErrInvalid) || errors.Is(err, sessiontoken.ErrInvalid) || errors.Is(err, ErrSessionOver)
-}
-
-// exchange uses a refresh token up for a session token with the state of now.
-func (s *Sessions[T]) exchange(ctx context.Context, refreshToken, clientID string) (token string, claims *sessiontoken.Claims[T], next string, f refresh.Family, err error) {
-	next, f, err = s.cfg.Refresh.Exchange(ctx, refreshToken, clientID, func(ctx context.Context, f refresh.Family) error {
-		old := &sessiontoken.Claims[T]{Subject: f.Subject, SessionID: f.SessionID, AuthTime: f.Created}
-		state, err := s.cfg.Load(ctx, old)
-		if errors.Is(err, ErrSessionOver) {
-			if err := s.end(ctx, old); err != nil {
-				return err
-			}
-			return ErrSessionOver
+	kind, _, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
+	isForm := err == nil && kind == "application/x-www-form-urlencoded"
+	if isForm {
+		if form, err = readForm(w, r); err == nil && (!orNone || form.Has("grant_type") || form.Has("refresh_token")) {
+			return form, true
 		}
-		if err != nil {
-			return err
-		}
-		token, claims, err = s.cfg.Issuer.Resume(ctx, f.Subject, f.SessionID, f.Created, state)
-		return err
-	})
-	return token, claims, next, f, err
+	}
+	if orNone && (!isForm || err == nil) {
+		return nil, true
+	}
+	s.failJSON(w, r, http.StatusBadRequest, "invalid_request", ErrBadRequest)
+	return nil, false
 }
 
 // readForm reads the body alone, never the query, and each parameter at most
 // once (RFC 6749 section 3.2).
 func readForm(w http.ResponseWriter, r *http.Request) (url.Values, error) {
-	if kind, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || kind != "application/x-www-form-urlencoded" {
-		return nil, ErrBadRequest
+	if r.Body == nil { // as no server of net/http makes it
+		r.Body = http.NoBody
 	}
 	r.Body = http.MaxBytesReader(w, r.Body, maxForm)
 	if err := r.ParseForm(); err != nil {
@@ -183,4 +95,107 @@ func readForm(w http.ResponseWriter, r *http.Request) (url.Values, error) {
 		}
 	}
 	return r.PostForm, nil
+}
+
+// clientOf returns the client of a form, or of a Basic header (RFC 6749 section
+// 2.3.1). ok is false if a header that has to name it cannot be read.
+func clientOf(r *http.Request, form url.Values) (id string, ok bool) {
+	if form.Has("client_id") {
+		return form.Get("client_id"), true
+	}
+	scheme, _, _ := strings.Cut(r.Header.Get("Authorization"), " ")
+	if !strings.EqualFold(scheme, "Basic") {
+		return "", true
+	}
+	name, _, ok := r.BasicAuth()
+	if !ok {
+		return "", false
+	}
+	id, err := url.QueryUnescape(name)
+	return id, err == nil
+}
+
+func (s *Sessions[T]) refreshNative(w http.ResponseWriter, r *http.Request, form url.Values) {
+	client, ok := clientOf(r, form)
+	if !ok {
+		s.failClient(w, r, ErrBadRequest)
+		return
+	}
+	p := refresh.Presented{Token: form.Get("refresh_token"), ClientID: client}
+	out, err := s.exchange(r.Context(), opLimit, p, sessiontoken.NotRenewable)
+	switch {
+	case err == nil:
+		w.Header().Set("Content-Type", "application/json")
+		_ = json.MarshalWrite(w, tokensOf(out.token, out.claims, out.next))
+	case errors.Is(err, refresh.ErrClient) && client == "":
+		s.failClient(w, r, err)
+	case isRefused(err):
+		s.failJSON(w, r, http.StatusBadRequest, "invalid_grant", err)
+	default:
+		s.failServer(w, r, err)
+	}
+}
+
+// failClient says that the client has to name itself.
+func (s *Sessions[T]) failClient(w http.ResponseWriter, r *http.Request, err error) {
+	w.Header().Set("WWW-Authenticate", `Basic realm="refresh"`)
+	s.failJSON(w, r, http.StatusUnauthorized, "invalid_client", err)
+}
+
+// failServer answers an error that is the server's.
+func (s *Sessions[T]) failServer(w http.ResponseWriter, r *http.Request, err error) {
+	if isPermanent(err) {
+		s.failJSON(w, r, http.StatusInternalServerError, "server_error", err)
+		return
+	}
+	w.Header().Set("Retry-After", "1")
+	s.failJSON(w, r, http.StatusServiceUnavailable, "temporarily_unavailable", err)
+}
+
+// failJSON is an error of RFC 6749 section 5.2.
+func (s *Sessions[T]) failJSON(w http.ResponseWriter, r *http.Request, status int, code string, err error) {
+	s.tell(r, err)
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(status)
+	_ = json.MarshalWrite(w, struct {
+		Error string `json:"error"`
+	}{code})
+}
+
+func isRefused(err error) bool {
+	return isVerdict(err, refresh.ErrInvalid, sessiontoken.ErrInvalid, ErrSessionOver)
+}
+
+// exchanged is what an exchange hands out.
+type exchanged[T any] struct {
+	token  string
+	claims *sessiontoken.Claims[T]
+	next   string
+	family refresh.Family
+}
+
+// exchange uses a refresh token up for a session token with the state of now.
+// All that can fail is done before it is used up.
+func (s *Sessions[T]) exchange(ctx context.Context, atMost time.Duration, p refresh.Presented, renewal sessiontoken.Renewal) (exchanged[T], error) {
+	return within(ctx, &s.loading, atMost, func(ctx context.Context) (out exchanged[T], err error) {
+		out.next, out.family, err = s.cfg.Refresh.Exchange(ctx, p, func(ctx context.Context, f refresh.Family) error {
+			old := &sessiontoken.Claims[T]{Subject: f.Subject, SessionID: f.SessionID, Began: f.Began, AuthTime: f.AuthTime}
+			state, err := s.load(ctx, old)
+			if err != nil {
+				return err
+			}
+			resumed := sessiontoken.Resumption{Subject: f.Subject, SessionID: f.SessionID, Began: f.Began, AuthTime: f.AuthTime, Renewal: renewal}
+			if out.token, out.claims, err = s.cfg.Issuer.Resume(ctx, resumed, state); err != nil {
+				return err
+			}
+			if renewal == sessiontoken.Renewable {
+				return s.fits(out.token)
+			}
+			return nil
+		})
+		if err == nil {
+			s.counted.refreshes.Add(1)
+		}
+		return out, err
+	})
 }

@@ -1,11 +1,7 @@
 package sessionhttp_test
 
 import (
-	"bytes"
-	"encoding/json"
-	"log/slog"
 	"net/http"
-	"net/http/httptest"
 	"net/url"
 	"strings"
 	"testing"
@@ -13,36 +9,23 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/sessiontoken/sessiontoken/refresh"
 	"github.com/sessiontoken/sessiontoken/sessionhttp"
 )
-
-func refreshRequest(form url.Values) *http.Request {
-	req := httptest.NewRequest("POST", "https://a.example/refresh?refresh_token=query", strings.NewReader(form.Encode()))
-	req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
-	return req
-}
-
-func grant(token string) url.Values {
-	return url.Values{"grant_type": {"refresh_token"}, "refresh_token": {token}, "client_id": {"app"}}
-}
 
 func TestNativeClient(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		s := newSite(t)
 		r, other := s.replica(), s.replica()
-		tokens, err := r.SignInNative(t.Context(), "app", "phone", "ada", state{Name: "Ada"})
-		require.NoError(t, err)
+		tokens := r.native(t)
 		require.EqualValues(t, 300, tokens.ExpiresIn)
 		who := body(t, r.do(request("GET", "/who", "", "Authorization", "Bearer "+tokens.AccessToken)))
 
 		time.Sleep(30 * time.Minute)
 		resp := other.do(refreshRequest(grant(tokens.RefreshToken)))
 		require.Equal(t, 200, resp.StatusCode)
-		require.Equal(t, "no-store", resp.Header.Get("Cache-Control"))
+		require.Contains(t, held(resp, "Cache-Control"), "no-store")
 		require.Equal(t, "application/json", resp.Header.Get("Content-Type"))
-		var next sessionhttp.Tokens
-		require.NoError(t, json.Unmarshal([]byte(body(t, resp)), &next))
+		next := tokensIn(t, resp)
 		require.Equal(t, "Bearer", next.TokenType)
 		require.NotEqual(t, tokens.RefreshToken, next.RefreshToken)
 		now := body(t, r.do(request("GET", "/who", "", "Authorization", "Bearer "+next.AccessToken)))
@@ -65,90 +48,67 @@ func TestNativeClient(t *testing.T) {
 func TestRefreshCookie(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		s := newSite(t)
-		longer := func(c *sessionhttp.Config[state]) {
-			c.RefreshPath, c.DeviceLabel = "/refresh", func(*http.Request) string { return "laptop" }
-			manager, err := refresh.NewManager(refresh.Config{
-				Store: &s.families, Secrets: [][]byte{bytes.Repeat([]byte{7}, 32)}, Sessions: c.Ender, IdleTimeout: 12 * time.Hour, Logger: slog.New(slog.DiscardHandler),
-			})
-			require.NoError(t, err)
-			c.Refresh = manager
-		}
-		r := s.replica(longer)
-		const refreshName = "__Secure-session-refresh"
-		both := func(resp *http.Response) (session, token string) {
-			t.Helper()
-			require.Len(t, resp.Cookies(), 2)
-			for _, c := range resp.Cookies() {
-				switch c.Name {
-				case name:
-					session = c.Value
-				case refreshName:
-					token = c.Value
-				}
+		r := s.with(func(p *parts) {
+			p.manager.IdleTimeout = 12 * time.Hour
+			p.http = func(c *sessionhttp.Config[state]) {
+				c.RefreshPath, c.DeviceLabel = "/session/", func(*http.Request) string { return "laptop" }
 			}
-			return session, token
-		}
-		post := func(path, token string, header ...string) *http.Response {
-			req := request("POST", path, "", header...)
-			if token != "" {
-				req.Header.Add("Cookie", refreshName+"="+token)
-			}
-			return r.do(req)
-		}
-		resp := r.do(request("POST", "/in", ""))
-		require.Regexp(t, `^__Secure-session-refresh=[\w-]+; Path=/refresh; Max-Age=86400; HttpOnly; Secure; SameSite=Strict$`, resp.Header["Set-Cookie"][0])
-		session, token := both(resp)
-		list, err := s.families.List(t.Context(), "ada")
+		})
+		resp := r.do(request("POST", "/session/in", ""))
+		require.Regexp(t, `^__Secure-session-refresh=[\w-]+; Path=/session/; Max-Age=86400; HttpOnly; Secure; SameSite=Strict$`, resp.Header["Set-Cookie"][1])
+		require.Regexp(t, `^__Host-session-binder=[\w-]{43}; Path=/; Max-Age=86400; HttpOnly; Secure; SameSite=Strict$`, resp.Header["Set-Cookie"][2])
+		b := new(browser)
+		b.take(resp)
+		list, err := r.manager.List(t.Context(), "ada")
 		require.NoError(t, err)
 		require.Equal(t, "laptop", list[0].Label)
 
 		time.Sleep(5 * time.Hour)
-		require.Equal(t, 401, r.do(request("GET", "/who", session)).StatusCode)
-		resp = post("/refresh", token, "Sec-Fetch-Site", "cross-site")
+		require.Equal(t, 401, r.status(request("GET", "/who", b.session)))
+		resp = r.send(b, "POST", "/session/refresh", "Sec-Fetch-Site", "cross-site")
 		require.Equal(t, 403, resp.StatusCode)
 		require.Empty(t, resp.Cookies())
 		s.fail(errDown)
-		resp = post("/refresh", token)
+		resp = r.send(b, "POST", "/session/refresh")
 		require.Equal(t, 503, resp.StatusCode)
 		require.Empty(t, resp.Cookies(), "kept")
 		s.fail(nil)
 
-		resp = post("/refresh", token)
+		first := *b
+		resp = r.send(b, "POST", "/session/refresh")
 		require.Equal(t, 204, resp.StatusCode)
-		require.Equal(t, "no-store", resp.Header.Get("Cache-Control"))
-		session, next := both(resp)
+		require.Contains(t, held(resp, "Cache-Control"), "no-store")
 		require.Empty(t, body(t, resp))
-		resp = post("/refresh", token) // the loser of a race
-		require.Equal(t, 204, resp.StatusCode)
-		_, same := both(resp)
-		require.Equal(t, next, same, "gets the successor's cookie")
-		resp = r.do(request("GET", "/who", session))
-		require.Equal(t, 200, resp.StatusCode)
-
-		req := request("POST", "/refresh", "", "Cookie", refreshName+"="+token+"; "+refreshName+"="+next)
-		require.Equal(t, 400, r.do(req).StatusCode, "two of them")
-		require.Equal(t, 401, r.do(request("GET", "/who", next)).StatusCode, "it is no session token")
+		require.Len(t, resp.Cookies(), 3)
+		require.NotEqual(t, first.refresh, b.refresh)
+		require.Equal(t, first.binder, b.binder, "never rotated")
+		loser := first
+		require.Equal(t, 204, r.send(&loser, "POST", "/session/refresh").StatusCode)
+		require.Equal(t, b.refresh, loser.refresh, "the loser of a race gets the successor's cookie")
+		require.Equal(t, 200, r.status(request("GET", "/who", b.session)))
+		require.Equal(t, 401, r.status(request("GET", "/who", b.refresh)), "it is no session token")
 
 		time.Sleep(5 * time.Hour) // nothing is left but the refresh token
-		resp = post("/out", next)
+		b.session = ""
+		left := *b
+		resp = r.send(b, "POST", "/session/out")
 		require.Equal(t, 200, resp.StatusCode)
-		for _, c := range resp.Cookies() {
-			require.Equal(t, -1, c.MaxAge)
-		}
-		both(resp)
-		resp = post("/refresh", next)
+		require.Len(t, resp.Cookies(), 3)
+		require.Equal(t, browser{}, *b)
+		resp = r.send(&left, "POST", "/session/refresh")
 		require.Equal(t, 401, resp.StatusCode, "signed out")
-		both(resp)
-		require.Equal(t, 400, post("/refresh", "").StatusCode, "no cookie and no form")
+		require.Empty(t, resp.Cookies(), "the answer may be late, and the cookies those of a new sign-in")
 	})
 }
 
 func TestRefreshHandlerRefuses(t *testing.T) {
+	nothing := formRequest("/refresh", nil)
+	nothing.Body = nil
+	require.Equal(t, 400, newSite(t).replica().status(nothing))
 	bubble(t, func(t *testing.T) {
 		s := newSite(t)
 		r := s.replica()
-		tokens, err := r.SignInNative(t.Context(), "app", "phone", "ada", state{})
-		require.NoError(t, err)
+		tokens := r.native(t)
 		good := tokens.RefreshToken
 		with := func(f func(url.Values)) url.Values { v := grant(good); f(v); return v }
 		for name, tt := range map[string]struct {
@@ -162,14 +122,14 @@ func TestRefreshHandlerRefuses(t *testing.T) {
 			"garbage":       {grant("garbage"), 400, "invalid_grant"},
 			"none":          {with(func(v url.Values) { v.Del("refresh_token") }), 400, "invalid_grant"},
 			"other client":  {with(func(v url.Values) { v.Set("client_id", "x") }), 400, "invalid_grant"},
-			"without it":    {with(func(v url.Values) { v.Del("client_id") }), 400, "invalid_grant"},
+			"without it":    {with(func(v url.Values) { v.Del("client_id") }), 401, "invalid_client"},
 			"a large body":  {with(func(v url.Values) { v.Set("x", strings.Repeat("a", 9000)) }), 400, "invalid_request"},
 			"query ignored": {with(func(v url.Values) { v.Set("refresh_token", "") }), 400, "invalid_grant"},
 		} {
 			resp := r.do(refreshRequest(tt.form))
 			require.Equal(t, tt.status, resp.StatusCode, name)
 			require.JSONEq(t, `{"error":"`+tt.code+`"}`, body(t, resp), name)
-			require.Equal(t, "no-store", resp.Header.Get("Cache-Control"))
+			require.Contains(t, held(resp, "Cache-Control"), "no-store")
 		}
 		req := refreshRequest(grant(good))
 		req.Header.Set("Content-Type", "application/json")
@@ -185,10 +145,11 @@ func TestRefreshHandlerRefuses(t *testing.T) {
 		s.fail(nil)
 		require.Equal(t, 200, r.do(refreshRequest(grant(good))).StatusCode, "nothing was used up")
 		time.Sleep(time.Minute)
-		require.Equal(t, 400, r.do(refreshRequest(grant(good))).StatusCode, "now it was")
+		require.Equal(t, 200, r.do(refreshRequest(grant(good))).StatusCode, "now it was, and a late retry is forgiven once")
+		time.Sleep(time.Minute)
+		require.Equal(t, 400, r.do(refreshRequest(grant(good))).StatusCode)
 
-		tokens, err = r.SignInNative(t.Context(), "app", "phone", "ada", state{})
-		require.NoError(t, err)
+		tokens = r.native(t)
 		s.fail(sessionhttp.ErrSessionOver)
 		require.Equal(t, 400, r.do(refreshRequest(grant(tokens.RefreshToken))).StatusCode)
 		require.Equal(t, 401, r.do(request("GET", "/who", "", "Authorization", "Bearer "+tokens.AccessToken)).StatusCode, "ended")

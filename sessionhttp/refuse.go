@@ -1,12 +1,19 @@
 package sessionhttp
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net/http"
 	"time"
 
+	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
+
 	"github.com/sessiontoken/sessiontoken"
+	"github.com/sessiontoken/sessiontoken/internal/flight"
+	"github.com/sessiontoken/sessiontoken/refresh"
+	"github.com/sessiontoken/sessiontoken/revoke"
 )
 
 // staleSignIn is ErrTooOld with the age that was asked for.
@@ -19,14 +26,16 @@ func (e *staleSignIn) Unwrap() error { return ErrTooOld }
 
 // Refuse answers a request that an error of this package or of package
 // sessiontoken refused, as [Sessions.Require] does: for the errors of SignIn and
-// SignOut.
+// SignOut. 503 says that the same request may succeed a second later; what can
+// never succeed, such as a state over its budget, is 500.
 func (s *Sessions[T]) Refuse(w http.ResponseWriter, r *http.Request, err error) { s.refuse(w, r, err) }
 
 func (s *Sessions[T]) refuse(w http.ResponseWriter, r *http.Request, err error) {
 	s.tell(r, err)
-	status, challenge := answer(err)
+	status, challenge := statusAndChallenge(err)
 	h := w.Header()
 	h.Set("Cache-Control", "no-store")
+	varies(h)
 	if challenge != "" {
 		h.Set("WWW-Authenticate", challenge)
 	}
@@ -40,17 +49,43 @@ func (s *Sessions[T]) refuse(w http.ResponseWriter, r *http.Request, err error) 
 	http.Error(w, http.StatusText(status), status)
 }
 
+// tell reports a refusal: to OnRefused, to the metrics, and loudly if it is not
+// the client's fault alone.
 func (s *Sessions[T]) tell(r *http.Request, err error) {
 	if s.cfg.OnRefused != nil {
 		s.cfg.OnRefused(r, err)
 	}
+	f := faultOf(err)
+	if r.Context().Err() != nil {
+		f = faultGone // the client does not read the answer
+	}
+	s.counted.refused(f)
+	if f.message != "" {
+		s.log.Warn(f.reason, "sessionhttp: "+f.message, "err", err)
+	}
 }
 
-// answer is the status and the challenge of RFC 6750 section 3. Its texts are
-// fixed: nothing that came with the request is in them.
-func answer(err error) (status int, challenge string) {
+// tellRenewal reports a renewal that failed while its old token is still good: the
+// request goes on, and so far no user has noticed.
+func (s *Sessions[T]) tellRenewal(r *http.Request, err error) {
+	if s.cfg.OnRefused != nil {
+		s.cfg.OnRefused(r, err)
+	}
+	s.log.Warn("renewal_failed", "sessionhttp: a cookie could not be renewed, and its token is still good; users are refused when theirs expire: "+faultOf(err).message, "err", err)
+}
+
+// statusAndChallenge is the status and the challenge of RFC 6750 section 3. Its
+// texts are fixed: nothing that came with the request is in them.
+func statusAndChallenge(err error) (status int, challenge string) {
 	var stale *staleSignIn
+	var load loadError
 	switch {
+	case isPermanent(err):
+		return http.StatusInternalServerError, ""
+	case errors.As(err, &load):
+		return http.StatusServiceUnavailable, ""
+	case errors.Is(err, errNotWritten), errors.Is(err, revoke.ErrOwed):
+		return http.StatusServiceUnavailable, ""
 	case errors.Is(err, ErrNoSession):
 		return http.StatusUnauthorized, "Bearer"
 	case errors.Is(err, ErrBadRequest):
@@ -65,8 +100,74 @@ func answer(err error) (status int, challenge string) {
 		return http.StatusUnauthorized, `Bearer error="invalid_token", error_description="revoked"`
 	case errors.Is(err, sessiontoken.ErrAudience):
 		return http.StatusUnauthorized, `Bearer error="invalid_token", error_description="wrong audience"`
-	case errors.Is(err, sessiontoken.ErrInvalid):
+	case errors.Is(err, sessiontoken.ErrInvalid), errors.Is(err, refresh.ErrInvalid):
 		return http.StatusUnauthorized, `Bearer error="invalid_token", error_description="not valid"`
 	}
 	return http.StatusServiceUnavailable, ""
+}
+
+// isPermanent reports whether the same request would fail in the same way again.
+func isPermanent(err error) bool {
+	var size *sessiontoken.SizeError
+	return errors.As(err, &size) || errors.Is(err, errCookieSize) || isUnwritable(err) ||
+		errors.Is(err, errNoIssuer) || errors.Is(err, errNoRefresh)
+}
+
+// isUnwritable reports whether a state cannot be written as JSON: text that is
+// not valid UTF-8, say.
+func isUnwritable(err error) bool {
+	var semantic *json.SemanticError
+	var syntactic *jsontext.SyntacticError
+	return errors.As(err, &semantic) || errors.As(err, &syntactic)
+}
+
+// fault is a kind of refusal. One with a message is told loudly.
+type fault struct {
+	reason  string
+	message string // what happens, and what to do
+}
+
+var (
+	faultClient    = fault{"invalid_credentials", ""}
+	faultNoSession = fault{"no_session", ""}
+	faultGone      = fault{"client_gone", ""}
+
+	faultCrossOrigin = fault{"cross_origin", "a request from another origin was refused; if the origin is yours, name it in Config.TrustedOrigins; a login provider's redirect needs InsecureCrossSiteCallback"}
+	faultInsecure    = fault{"insecure", "no token is handed out over plain http; serve https, or set Config.TLSInFront if a proxy in front takes requests over https alone"}
+	faultSize        = fault{"too_large", "a session token is larger than IssuerConfig.MaxBytes or than the cookies that browsers keep; make the state smaller: Issuer.Size shows what weighs most"}
+	faultState       = fault{"state_unwritable", "a state cannot be written as JSON; text must be valid UTF-8"}
+	faultMisuse      = fault{"not_configured", "a call needs Config.Issuer or Config.Refresh, which is not set"}
+	faultOwed        = fault{"revocation_owed", "the store of revocations has not acknowledged one, which is written again until it does; look at that store"}
+	faultLate        = fault{"late", "Load, a store or the signer gives no answer in time; look at what it waits for, and let it heed its context"}
+	faultPanic       = fault{"panic", "Load or a store panicked; what it panicked with is not logged"}
+	faultUnknown     = fault{"cannot_tell", "a request could not be decided; look at the store or the key server that the error names"}
+
+	faults = []fault{faultClient, faultNoSession, faultGone, faultCrossOrigin, faultInsecure, faultSize, faultState, faultMisuse, faultOwed, faultLate, faultPanic, faultUnknown}
+)
+
+func faultOf(err error) fault {
+	var size *sessiontoken.SizeError
+	switch status, _ := statusAndChallenge(err); {
+	case status == http.StatusForbidden && errors.Is(err, ErrCrossOrigin):
+		return faultCrossOrigin
+	case status == http.StatusForbidden:
+		return faultInsecure
+	case status < http.StatusInternalServerError && errors.Is(err, ErrNoSession):
+		return faultNoSession
+	case status < http.StatusInternalServerError:
+		return faultClient
+	case errors.As(err, &size), errors.Is(err, errCookieSize):
+		return faultSize
+	case isUnwritable(err):
+		return faultState
+	case isPermanent(err):
+		return faultMisuse
+	case errors.Is(err, revoke.ErrOwed), errors.Is(err, errNotWritten):
+		return faultOwed
+	case errors.Is(err, errPanic), errors.Is(err, flight.ErrPanic):
+		return faultPanic
+	case errors.Is(err, errOpLate), errors.Is(err, errOpStuck), errors.Is(err, flight.ErrLate), errors.Is(err, flight.ErrWaited), errors.Is(err, flight.ErrStuck), errors.Is(err, flight.ErrBusy), errors.Is(err, context.DeadlineExceeded):
+		return faultLate
+	}
+	return faultUnknown
 }

@@ -2,164 +2,184 @@ package sessionhttp
 
 import (
 	"context"
+	"crypto/rand"
+	"encoding/base64"
 	"errors"
-	"fmt"
 	"net/http"
+	"time"
 
 	"github.com/sessiontoken/sessiontoken"
+	"github.com/sessiontoken/sessiontoken/internal/clock"
 	"github.com/sessiontoken/sessiontoken/refresh"
+	"github.com/sessiontoken/sessiontoken/revoke"
 )
+
+var (
+	errNoIssuer  = errors.New("sessionhttp: Config.Issuer is not set")
+	errNoRefresh = errors.New("sessionhttp: Config.Refresh is not set")
+)
+
+// SignInOption changes one [Sessions.SignIn].
+type SignInOption struct{ crossSiteCallback bool }
+
+// InsecureCrossSiteCallback lets SignIn answer a page that another site sends
+// the browser to: the address that a login provider redirects back to. It
+// weakens SignIn: a link on any site then reaches it. The handler must have
+// checked that this browser began the login, by a state parameter that is bound
+// to a cookie (RFC 6749 section 10.12), or a user can be signed in as another.
+//
+// It permits a GET that opens a page in a window, and nothing else: requests of
+// scripts, frames, images and forms are refused as ever. A browser that does not
+// send Sec-Fetch-Mode is refused.
+func InsecureCrossSiteCallback() SignInOption { return SignInOption{crossSiteCallback: true} }
 
 // SignIn begins a session for a browser: it issues a token and sets the cookie.
 // Call it after the user has proven who they are, in a handler that a form of
-// your own site posts to: a request from another origin is [ErrCrossOrigin], so
-// that nobody can be signed in as somebody else.
+// your own site posts to: a request from another origin is [ErrCrossOrigin]
+// whatever its method is, so that no user can be signed in as another. So is a GET
+// that does not tell where it comes from, as a link of another site does not in
+// browsers before 2023.
 //
-// A session that the request already has is ended: nothing that was there before
-// the sign-in, planted or stolen, becomes the new session. With an error no
-// header was written; [Sessions.Refuse] answers it.
-func (s *Sessions[T]) SignIn(w http.ResponseWriter, r *http.Request, subject string, state T) (*sessiontoken.Claims[T], error) {
-	switch {
-	case s.cfg.Issuer == nil:
-		return nil, errors.New("sessionhttp: SignIn: Config.Issuer is not set")
-	case s.origins.Check(r) != nil:
-		return nil, ErrCrossOrigin
-	case !s.isSecure(r):
-		return nil, ErrInsecure
+// A session that the request already has is revoked: nothing that was there
+// before the sign-in, planted or stolen, becomes the new session. If that cannot
+// be written, SignIn fails.
+//
+// With an error no header was written; [Sessions.Refuse] answers it.
+func (s *Sessions[T]) SignIn(w http.ResponseWriter, r *http.Request, subject string, state T, options ...SignInOption) (*sessiontoken.Claims[T], error) {
+	if s.cfg.Issuer == nil {
+		return nil, errNoIssuer
 	}
-	for _, c := range r.CookiesNamed(s.cookie) {
-		old, err := s.sessionOf(r.Context(), c.Value)
-		if err != nil {
+	callback := false
+	for _, o := range options {
+		callback = callback || o.crossSiteCallback
+	}
+	if !(callback && isTopLevel(r)) {
+		if err := s.checkOriginAlways(r); err != nil {
 			return nil, err
 		}
-		if old != nil {
-			if err := s.end(r.Context(), old); err != nil {
-				return nil, err
-			}
-		}
 	}
-	token, c, err := s.cfg.Issuer.Issue(r.Context(), subject, state)
+	if !s.isSecure(r) {
+		return nil, ErrInsecure
+	}
+	label := ""
+	if s.cfg.DeviceLabel != nil && s.cfg.RefreshPath != "" {
+		label = s.cfg.DeviceLabel(r)
+	}
+	in, err := within(r.Context(), &s.entering, opLimit, func(ctx context.Context) (*signedIn[T], error) {
+		return s.signIn(ctx, r, label, subject, state)
+	})
 	if err != nil {
 		return nil, err
 	}
-	if err := s.fits(token); err != nil {
+	s.counted.signIns.Add(1)
+	s.clearVariants(w, r)
+	setCookie(w, s.sessionCookie(in.token))
+	if in.refresh != "" {
+		s.setRefresh(w, in.refresh, in.binder, in.left)
+	}
+	return in.claims, nil
+}
+
+// signedIn is what a sign-in hands out.
+type signedIn[T any] struct {
+	token, refresh, binder string
+	claims                 *sessiontoken.Claims[T]
+	left                   time.Duration // of the family
+}
+
+// signIn makes what a browser gets. All that can fail comes before the old
+// session is revoked, but for the new family, which must not outlive a failure.
+func (s *Sessions[T]) signIn(ctx context.Context, r *http.Request, label, subject string, state T) (*signedIn[T], error) {
+	var in signedIn[T]
+	var err error
+	if in.token, in.claims, err = s.cfg.Issuer.Issue(ctx, subject, state); err != nil {
 		return nil, err
 	}
-	if s.cfg.RefreshPath != "" {
-		f := refresh.Family{Subject: c.Subject, SessionID: c.SessionID, Created: c.AuthTime}
-		if s.cfg.DeviceLabel != nil {
-			f.Label = s.cfg.DeviceLabel(r)
-		}
-		refreshToken, f, err := s.cfg.Refresh.Start(r.Context(), f)
-		if err != nil {
-			return nil, err
-		}
-		s.setRefresh(w, refreshToken, f.Ends)
+	if err := s.fits(in.token); err != nil {
+		return nil, err
 	}
-	s.set(w, token)
-	return c, nil
+	if err := s.revokeOld(ctx, r); err != nil {
+		return nil, err
+	}
+	if s.cfg.RefreshPath == "" {
+		return &in, nil
+	}
+	f := familyOf(in.claims)
+	f.Label = label
+	in.binder = newBinder()
+	if in.refresh, f, err = s.cfg.Refresh.Start(ctx, f, in.binder); err != nil {
+		return nil, err
+	}
+	in.left = clock.Between(in.claims.IssuedAt, f.Ends)
+	return &in, nil
 }
 
-// SignOut ends the session of a request, of whatever kind, with its refresh
-// tokens, and clears the cookie. It wins over what is under way: a request that
-// began before it may still set the cookie again, but the session of that cookie
-// is over. That there is no session is no error.
-//
-// With an error nothing was written, and the session may go on; the user must be
-// told. [Sessions.Refuse] answers it.
-func (s *Sessions[T]) SignOut(w http.ResponseWriter, r *http.Request) error {
-	return s.signOut(w, r, s.end)
-}
-
-// SignOutEverywhere is SignOut for all sessions of the user. It needs a session
-// that is valid or can still be renewed; otherwise it is [ErrNoSession].
-func (s *Sessions[T]) SignOutEverywhere(w http.ResponseWriter, r *http.Request) error {
-	found := false
-	err := s.signOut(w, r, func(ctx context.Context, c *sessiontoken.Claims[T]) error {
-		found = true
-		if s.cfg.Refresh != nil {
-			if err := s.cfg.Refresh.EndSubject(ctx, c.Subject); err != nil {
+// revokeOld revokes the sessions that the cookies of a request name, unless they
+// are revoked already. A revocation that is owed is an error.
+func (s *Sessions[T]) revokeOld(ctx context.Context, r *http.Request) error {
+	_, err := s.eachCookieSession(ctx, r, func(n *named) error {
+		if !n.refresh {
+			if verdict, err := s.cfg.Revocations.Check(ctx, &n.question); err != nil || verdict == revoke.Revoked {
 				return err
 			}
 		}
-		return s.cfg.Ender.EndSubject(ctx, c.Subject)
+		return s.revoke(ctx, n.id)
 	})
-	if err == nil && !found {
-		return ErrNoSession
-	}
 	return err
 }
 
-func (s *Sessions[T]) signOut(w http.ResponseWriter, r *http.Request, end func(context.Context, *sessiontoken.Claims[T]) error) error {
-	if s.cfg.Issuer == nil {
-		return errors.New("sessionhttp: SignOut: Config.Issuer is not set")
-	}
-	if s.origins.Check(r) != nil {
-		return ErrCrossOrigin
-	}
-	var tokens []string
-	if auth, ok := r.Header["Authorization"]; ok {
-		token, err := bearer(auth)
-		if err != nil {
-			return err
-		}
-		tokens = append(tokens, token)
-	} else {
-		for _, c := range r.CookiesNamed(s.cookie) { // all of them, planted ones too
-			tokens = append(tokens, c.Value)
-		}
-	}
-	for _, token := range tokens {
-		c, err := s.sessionOf(r.Context(), token)
-		if err != nil {
-			return err
-		}
-		if c != nil {
-			if err := end(r.Context(), c); err != nil {
-				return fmt.Errorf("sessionhttp: sign-out: %w", err)
-			}
-		}
-	}
-	if s.cfg.RefreshPath != "" { // which is sent only below its path
-		for _, c := range r.CookiesNamed(s.refreshCookie("").Name) {
-			if err := s.cfg.Refresh.End(r.Context(), c.Value); err != nil && !errors.Is(err, refresh.ErrInvalid) {
-				return fmt.Errorf("sessionhttp: sign-out: %w", err)
-			}
-		}
-	}
-	s.clearRefresh(w)
-	s.clear(w)
-	return nil
+func familyOf[T any](c *sessiontoken.Claims[T]) refresh.Family {
+	return refresh.Family{Subject: c.Subject, SessionID: c.SessionID, Began: c.Began, AuthTime: c.AuthTime}
 }
 
-// end ends a session wherever it is known.
-func (s *Sessions[T]) end(ctx context.Context, c *sessiontoken.Claims[T]) error {
-	if s.cfg.Refresh != nil {
-		if err := s.cfg.Refresh.EndSession(ctx, c.Subject, c.SessionID); err != nil {
-			return err
-		}
-	}
-	return s.cfg.Ender.EndSession(ctx, c.SessionID)
+// newBinder returns 256 random bits.
+func newBinder() string {
+	var b [32]byte
+	rand.Read(b[:])
+	return base64.RawURLEncoding.EncodeToString(b[:])
 }
 
-var errOnlyAsked = errors.New("sessionhttp: only asked")
+// Tokens are what a native client gets: the JSON of RFC 6749 section 5.1.
+type Tokens struct {
+	AccessToken  string `json:"access_token"` // the session token
+	TokenType    string `json:"token_type"`   // "Bearer"
+	ExpiresIn    int64  `json:"expires_in"`   // seconds
+	RefreshToken string `json:"refresh_token"`
+}
 
-// sessionOf returns the session of a token that is valid or could be renewed,
-// nil if it is neither, and an error if that cannot be told.
-func (s *Sessions[T]) sessionOf(ctx context.Context, token string) (*sessiontoken.Claims[T], error) {
-	c, err := s.cfg.Verifier.Verify(ctx, token)
-	if errors.Is(err, sessiontoken.ErrExpired) {
-		_, _, err = s.cfg.Issuer.Renew(ctx, token, func(_ context.Context, old *sessiontoken.Claims[T]) (T, error) {
-			c = old
-			var none T
-			return none, errOnlyAsked
-		})
-	}
+// SignInNative begins a session for a client without cookies: it issues a session
+// token and a refresh token. Call it after the user has proven who they are, in
+// answer to r, which must have come over https. clientID, if not empty, binds the
+// refresh token to a client; label is how the user's list of devices shows it.
+//
+// The session token is not renewed: the refresh token is what keeps the session
+// going, so that its theft is noticed. As a cookie it is refused.
+func (s *Sessions[T]) SignInNative(r *http.Request, clientID, label, subject string, state T) (Tokens, error) {
 	switch {
-	case err == nil, errors.Is(err, errOnlyAsked):
-		return c, nil
-	case errors.Is(err, sessiontoken.ErrInvalid):
-		return nil, nil
+	case s.cfg.Refresh == nil:
+		return Tokens{}, errNoRefresh
+	case !s.isSecure(r):
+		return Tokens{}, ErrInsecure
 	}
-	return nil, err
+	tokens, err := within(r.Context(), &s.entering, opLimit, func(ctx context.Context) (Tokens, error) {
+		token, c, err := s.cfg.Issuer.Begin(ctx, sessiontoken.Start{Subject: subject, Renewal: sessiontoken.NotRenewable}, state)
+		if err != nil {
+			return Tokens{}, err
+		}
+		f := familyOf(c)
+		f.ClientID, f.Label = clientID, label
+		next, _, err := s.cfg.Refresh.Start(ctx, f, "")
+		if err != nil {
+			return Tokens{}, err
+		}
+		return tokensOf(token, c, next), nil
+	})
+	if err == nil {
+		s.counted.signIns.Add(1)
+	}
+	return tokens, err
+}
+
+func tokensOf[T any](token string, c *sessiontoken.Claims[T], next string) Tokens {
+	return Tokens{token, "Bearer", int64(clock.Between(c.IssuedAt, c.Expires) / time.Second), next}
 }

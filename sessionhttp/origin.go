@@ -1,0 +1,107 @@
+package sessionhttp
+
+import (
+	"net"
+	"net/http"
+	"net/netip"
+	"net/url"
+	"strings"
+)
+
+// checkOrigin returns ErrCrossOrigin for a request from another origin that can
+// change something.
+func (s *Sessions[T]) checkOrigin(r *http.Request) error {
+	if isSafe(r.Method) && !isUpgrade(r) {
+		return nil
+	}
+	return s.compareOrigin(r)
+}
+
+// checkOriginAlways is checkOrigin for a request that changes something whatever
+// its method is. Browsers before 2023 send nothing with a link to another site
+// that tells it apart: such a request is refused, unless its credential is one
+// that no link can bring.
+func (s *Sessions[T]) checkOriginAlways(r *http.Request) error {
+	if isSafe(r.Method) && r.Header.Get("Sec-Fetch-Site") == "" && r.Header.Get("Origin") == "" {
+		if _, ok, _ := bearer(r.Header); !ok {
+			return ErrCrossOrigin
+		}
+	}
+	return s.compareOrigin(r)
+}
+
+func isSafe(method string) bool {
+	return method == http.MethodGet || method == http.MethodHead || method == http.MethodOptions
+}
+
+func (s *Sessions[T]) compareOrigin(r *http.Request) error {
+	if r.Host == "" && r.Header.Get("Origin") != "" {
+		return ErrCrossOrigin // HTTP/1.0: there is nothing to compare the origin with
+	}
+	changing := *r
+	changing.Method = http.MethodPost
+	if s.origins.Check(&changing) != nil {
+		return ErrCrossOrigin
+	}
+	return nil
+}
+
+// isUpgrade reports whether a request asks to switch protocols (RFC 9110 section
+// 7.8): behind a GET a connection opens then, over which anything can be asked
+// for. Over HTTP/2 it is a CONNECT (RFC 8441), which is no safe method anyway.
+func isUpgrade(r *http.Request) bool {
+	if len(r.Header["Upgrade"]) > 0 {
+		return true
+	}
+	for _, line := range r.Header["Connection"] {
+		for token := range strings.SplitSeq(line, ",") {
+			if strings.EqualFold(strings.TrimSpace(token), "upgrade") {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// isTopLevel reports whether a request is a page that a browser opens in a
+// window, by a link or a redirect.
+func isTopLevel(r *http.Request) bool {
+	mode, dest := r.Header.Get("Sec-Fetch-Mode"), r.Header.Get("Sec-Fetch-Dest")
+	return r.Method == http.MethodGet && mode == "navigate" && dest == "document" && !isUpgrade(r)
+}
+
+// isSecure reports whether a token may be handed out in answer to r.
+func (s *Sessions[T]) isSecure(r *http.Request) bool {
+	return r.TLS != nil || s.cfg.TLSInFront || isLocal(r)
+}
+
+// isLocal reports whether peer, Host and Origin, if there is one, are all this
+// machine. A native client behind a proxy on the same machine, which sends a
+// loopback Host, cannot be told apart from it.
+func isLocal(r *http.Request) bool {
+	peer, err := netip.ParseAddrPort(r.RemoteAddr)
+	if err != nil || !peer.Addr().Unmap().IsLoopback() || !isLoopback(r.Host) {
+		return false
+	}
+	for _, origin := range r.Header["Origin"] {
+		u, err := url.Parse(origin)
+		if err != nil || !isLoopback(u.Host) {
+			return false
+		}
+	}
+	return true
+}
+
+// isLoopback reports whether a host, with or without a port, always means the
+// machine that asks: localhost and names below it (RFC 6761 section 6.3),
+// 127.0.0.0/8 and ::1.
+func isLoopback(host string) bool {
+	if h, _, err := net.SplitHostPort(host); err == nil {
+		host = h
+	}
+	if ip, err := netip.ParseAddr(strings.Trim(host, "[]")); err == nil {
+		return ip.Unmap().IsLoopback()
+	}
+	host = strings.ToLower(host)
+	return host == "localhost" || strings.HasSuffix(host, ".localhost")
+}

@@ -1,0 +1,302 @@
+package sessionhttp
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"time"
+
+	"github.com/sessiontoken/sessiontoken"
+	"github.com/sessiontoken/sessiontoken/refresh"
+	"github.com/sessiontoken/sessiontoken/revoke"
+)
+
+// SignOut revokes the sessions that a request names, by a cookie, a Bearer token
+// or a refresh cookie, with their refresh tokens, and removes the cookies. What
+// counts is whose genuine credentials they are: they may be expired, idle for
+// long, of another release's state type, or revoked already. That a request
+// names no session is no error.
+//
+// It wins over what is under way: a request that began before it may still set
+// the cookie again, but the session of that cookie is revoked.
+//
+// Without an error, the store has acknowledged it, and every replica knows as
+// soon as it has read the store. With one, nothing was written to w and the
+// session may go on: the user must be told. [Sessions.Refuse] answers it, and the
+// same request can be sent again. A client that goes away stops nothing.
+func (s *Sessions[T]) SignOut(w http.ResponseWriter, r *http.Request) error {
+	if err := s.signOut(r, s.revokeThese); err != nil {
+		return err
+	}
+	s.clearAll(w, r)
+	return nil
+}
+
+// SignOutEverywhere is SignOut for all sessions of the user. It needs a session
+// that is valid, or can be renewed, or whose revocation is not acknowledged yet;
+// otherwise it is [ErrNoSession].
+func (s *Sessions[T]) SignOutEverywhere(w http.ResponseWriter, r *http.Request) error {
+	err := s.signOut(r, func(ctx context.Context, r *http.Request) error {
+		mine, err := s.current(ctx, r)
+		if err != nil {
+			return err
+		}
+		if err := s.revokeForeign(ctx, r, mine.subject); err != nil {
+			return err // before the request has lost its own session
+		}
+		if err := s.cfg.Revocations.RevokeSubject(ctx, mine.subject); err != nil {
+			return notWritten(err)
+		}
+		s.tidy(ctx, func(ctx context.Context, m *refresh.Manager) error {
+			return m.DeleteSubject(ctx, mine.subject, "")
+		})
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	s.clearAll(w, r)
+	return nil
+}
+
+// SignOutOthers revokes all sessions of the user but that of the request, which
+// goes on: for "sign out my other devices", and after a change of password. It
+// needs a session as SignOutEverywhere does.
+func (s *Sessions[T]) SignOutOthers(_ http.ResponseWriter, r *http.Request) error {
+	return s.signOut(r, func(ctx context.Context, r *http.Request) error {
+		mine, err := s.current(ctx, r)
+		if err != nil {
+			return err
+		}
+		if err := s.cfg.Revocations.RevokeOthers(ctx, mine.subject, mine.id); err != nil {
+			return notWritten(err)
+		}
+		s.tidy(ctx, func(ctx context.Context, m *refresh.Manager) error {
+			return m.DeleteSubject(ctx, mine.subject, mine.id)
+		})
+		return nil
+	})
+}
+
+// signOut runs one of the three, for a request of our own origin.
+func (s *Sessions[T]) signOut(r *http.Request, out func(context.Context, *http.Request) error) error {
+	if s.cfg.Issuer == nil {
+		return errNoIssuer
+	}
+	if err := s.checkOriginAlways(r); err != nil {
+		return err
+	}
+	_, err := within(r.Context(), &s.leaving, opLimit, func(ctx context.Context) (struct{}, error) {
+		return struct{}{}, out(ctx, r)
+	})
+	if err != nil {
+		return fmt.Errorf("sessionhttp: sign-out: %w", err)
+	}
+	s.counted.signOuts.Add(1)
+	return nil
+}
+
+// revokeThese revokes every session that a request names.
+func (s *Sessions[T]) revokeThese(ctx context.Context, r *http.Request) error {
+	return s.eachSession(ctx, r, func(n *named) error { return s.revoke(ctx, n.id) })
+}
+
+// revokeForeign revokes the sessions of other subjects that a request names:
+// their cookies are about to be removed.
+func (s *Sessions[T]) revokeForeign(ctx context.Context, r *http.Request, subject string) error {
+	return s.eachSession(ctx, r, func(n *named) error {
+		if n.subject == subject {
+			return nil
+		}
+		return s.revoke(ctx, n.id)
+	})
+}
+
+// errNotWritten means that the store has not acknowledged a revocation. The list
+// owes it, and writes it again until it has.
+var errNotWritten = errors.New("sessionhttp: the revocation is not written yet")
+
+func notWritten(err error) error { return fmt.Errorf("%w: %w", errNotWritten, err) }
+
+// revoke revokes a session: one entry in the list, which is the fact, and then
+// the refresh tokens, which the list has made useless already.
+func (s *Sessions[T]) revoke(ctx context.Context, sessionID string) error {
+	if err := s.cfg.Revocations.RevokeSession(ctx, sessionID); err != nil {
+		return notWritten(err)
+	}
+	s.tidy(ctx, func(ctx context.Context, m *refresh.Manager) error { return m.DeleteSession(ctx, sessionID) })
+	return nil
+}
+
+// tidy deletes records of refresh tokens whose session is revoked. They are of no
+// use any more: nothing waits for it for long, and the manager reports a failure.
+func (s *Sessions[T]) tidy(ctx context.Context, remove func(context.Context, *refresh.Manager) error) {
+	if s.cfg.Refresh != nil {
+		_, _ = within(ctx, &s.tidying, time.Second, func(ctx context.Context) (struct{}, error) {
+			return struct{}{}, remove(ctx, s.cfg.Refresh)
+		})
+	}
+}
+
+// eachSession calls f for each session that the credentials of a request name. An
+// error about one of them, such as that it cannot be told whether it is genuine,
+// does not stop the others.
+func (s *Sessions[T]) eachSession(ctx context.Context, r *http.Request, f func(*named) error) error {
+	token, isBearer, err := bearer(r.Header)
+	if err != nil {
+		return err
+	}
+	f = once(f)
+	if isBearer {
+		err = s.withSession(ctx, token, f)
+	}
+	complete, e := s.eachCookieSession(ctx, r, f)
+	if err = errors.Join(err, e); err == nil && !complete {
+		err = errTooMany
+	}
+	return err
+}
+
+// eachCookieSession is eachSession for cookies. complete reports whether all of
+// them were looked at.
+func (s *Sessions[T]) eachCookieSession(ctx context.Context, r *http.Request, f func(*named) error) (complete bool, err error) {
+	f = once(f)
+	tokens, _, complete := cookieTokens(r, s.cookie, maxLooked, isJWS)
+	for _, token := range tokens {
+		err = errors.Join(err, s.withSession(ctx, token, f))
+	}
+	p := refresh.Presented{Binder: s.binderOf(r)}
+	if s.cfg.RefreshPath == "" || p.Binder == "" {
+		return complete, err // no refresh cookie counts
+	}
+	tokens, _, all := cookieTokens(r, s.refresh, maxFamilies, isOpaque) // which are sent only below their path
+	var unknown error
+	for _, p.Token = range tokens {
+		switch family, e := s.findFamily(ctx, p); {
+		case e == nil: // and no other one has this binder
+			return complete, errors.Join(err, f(&named{id: family.SessionID, subject: family.Subject, refresh: true}))
+		case !errors.Is(e, refresh.ErrInvalid):
+			unknown = errors.Join(unknown, e)
+		}
+	}
+	return complete && all, errors.Join(err, unknown)
+}
+
+// findFamily returns the family of a refresh token. It returns before a sign-out
+// that asks it has to be given up.
+func (s *Sessions[T]) findFamily(ctx context.Context, p refresh.Presented) (refresh.Family, error) {
+	return within(ctx, &s.finding, findLimit, func(ctx context.Context) (refresh.Family, error) {
+		return s.cfg.Refresh.Find(ctx, p)
+	})
+}
+
+// withSession calls f with the session that a token names, if it names one.
+func (s *Sessions[T]) withSession(ctx context.Context, token string, f func(*named) error) error {
+	n, err := s.identify(ctx, token)
+	if n == nil || err != nil {
+		return err
+	}
+	return f(n)
+}
+
+// once returns f for the first of each session.
+func once(f func(*named) error) func(*named) error {
+	seen := map[string]bool{}
+	return func(n *named) error {
+		if seen[n.id] {
+			return nil
+		}
+		seen[n.id] = true
+		return f(n)
+	}
+}
+
+// current returns the session that a request acts for: one that is valid or can
+// be renewed, or whose revocation is owed.
+func (s *Sessions[T]) current(ctx context.Context, r *http.Request) (*named, error) {
+	token, isBearer, err := bearer(r.Header)
+	if err == nil && !isBearer {
+		if _, _, all := cookieTokens(r, s.cookie, maxLooked, isJWS); !all {
+			return nil, errTooMany
+		}
+		token, err = s.sessionToken(r)
+	}
+	if errors.Is(err, ErrNoSession) || errors.Is(err, sessiontoken.ErrMalformed) {
+		return s.currentFamily(ctx, r)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if isBearer {
+		_, err = s.cfg.Verifier.Verify(ctx, token)
+	} else {
+		_, err = s.goingOn(ctx, token)
+	}
+	switch {
+	case err == nil, errors.Is(err, revoke.ErrOwed):
+		return s.live(ctx, token)
+	case errors.Is(err, sessiontoken.ErrClaims) && !errors.Is(err, sessiontoken.ErrAudience):
+		// Of another release's state type, or of a machine whose clock is ahead.
+		return s.live(ctx, token)
+	case errors.Is(err, sessiontoken.ErrInvalid) && !isBearer:
+		return s.currentFamily(ctx, r)
+	case errors.Is(err, sessiontoken.ErrInvalid):
+		return nil, ErrNoSession
+	}
+	return nil, err
+}
+
+// live returns the session that a token names, unless it is revoked.
+func (s *Sessions[T]) live(ctx context.Context, token string) (*named, error) {
+	n, err := s.identify(ctx, token)
+	if err != nil {
+		return nil, err
+	}
+	if n == nil {
+		return nil, ErrNoSession
+	}
+	return n, s.notRevoked(ctx, &n.question)
+}
+
+// notRevoked returns ErrNoSession for a session that is revoked, and nil for one
+// whose revocation is owed.
+func (s *Sessions[T]) notRevoked(ctx context.Context, q *revoke.Question) error {
+	switch verdict, err := s.cfg.Revocations.Check(ctx, q); {
+	case errors.Is(err, revoke.ErrOwed):
+		return nil
+	case err != nil:
+		return err
+	case verdict != revoke.Live:
+		return ErrNoSession
+	}
+	return nil
+}
+
+// currentFamily is current for a browser of which only the refresh cookie is
+// left.
+func (s *Sessions[T]) currentFamily(ctx context.Context, r *http.Request) (*named, error) {
+	if s.cfg.RefreshPath == "" {
+		return nil, ErrNoSession
+	}
+	p, err := s.presentedCookie(ctx, r)
+	if err != nil {
+		return nil, err
+	}
+	f, err := s.findFamily(ctx, p)
+	if errors.Is(err, refresh.ErrInvalid) {
+		return nil, ErrNoSession
+	}
+	if err != nil {
+		return nil, err
+	}
+	now, err := s.cfg.Issuer.Now(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if !now.Before(f.Ends) || !now.Before(f.LastUsed.Add(s.cfg.Refresh.Config().IdleTimeout)) {
+		return nil, ErrNoSession
+	}
+	q := revoke.NewQuestion(f.SessionID, f.Subject, "", f.Began)
+	return &named{id: f.SessionID, subject: f.Subject, refresh: true}, s.notRevoked(ctx, &q)
+}
