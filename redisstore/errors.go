@@ -34,6 +34,9 @@ var advice = map[string]string{
 }
 
 func adviceOn(err error) string {
+	if errors.Is(err, errReplica) {
+		return advice["READONLY"]
+	}
 	text := err.Error()
 	word, _, _ := strings.Cut(text, " ")
 	if a := advice[word]; a != "" {

@@ -28,9 +28,9 @@ func Example() {
 	}
 
 	ring := must(keys.NewRing(keys.RingConfig{Store: keys.Sealed(store, must(keys.NewAESGCM(sealing[:])))}))
-	ended := must(revoke.NewList(revoke.Config{Store: store}))
-	manager := must(refresh.NewManager(refresh.Config{Store: store, Secrets: [][]byte{refreshing[:]}, Sessions: ended}))
+	revocations := must(revoke.NewList(revoke.Config{Store: store}))
+	manager := must(refresh.NewManager(refresh.Config{Store: store, Secrets: [][]byte{refreshing[:]}, Revocations: revocations}))
 	go ring.Run(ctx)
-	go ended.Run(ctx)
+	go revocations.Run(ctx)
 	_ = manager // for sessionhttp.Config.Refresh
 }

@@ -2,9 +2,8 @@ package redisstore
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
-	"fmt"
+	"strconv"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -12,28 +11,55 @@ import (
 	"github.com/sessiontoken/sessiontoken/refresh"
 )
 
+// A family is a hash. Its id is in the sorted set of its subject and in that of
+// its session, with the time at which the server forgets it: a set holds what
+// lives, and goes with the last of it. All keys of one prefix are on one node, so
+// that a script may find some of them in others.
+
+// indexFamily is what a script ends with that has written the family KEYS[1] until
+// ARGV[3], with the id ARGV[4], of the sets KEYS[2] and KEYS[3].
+const indexFamily = `
+redis.call('PEXPIREAT', KEYS[1], ARGV[3])
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+for i = 2, 3 do
+	redis.call('ZREMRANGEBYSCORE', KEYS[i], '-inf', string.format('%.0f', now))
+	redis.call('ZADD', KEYS[i], ARGV[3], ARGV[4])
+	local ttl = redis.call('PTTL', KEYS[i])
+	if ttl < 0 or ttl < ARGV[3] - now then redis.call('PEXPIREAT', KEYS[i], ARGV[3]) end
+end
+return 1`
+
 var (
 	createFamily = redis.NewScript(`
 if redis.call('EXISTS', KEYS[1]) == 1 then return 0 end
-redis.call('HSET', KEYS[1], 'version', ARGV[1], 'data', ARGV[2])
-redis.call('PEXPIREAT', KEYS[1], ARGV[3])
-redis.call('SADD', KEYS[2], ARGV[4])
-local t = redis.call('TIME')
-if redis.call('PTTL', KEYS[2]) < ARGV[3] - t[1] * 1000 then redis.call('PEXPIREAT', KEYS[2], ARGV[3]) end
-return 1`)
+redis.call('HSET', KEYS[1], 'version', ARGV[1], 'data', ARGV[2], 'until', ARGV[5], 'subject', ARGV[6], 'session', ARGV[7])` + indexFamily)
 	swapFamily = redis.NewScript(`
-if redis.call('HGET', KEYS[1], 'version') ~= ARGV[1] then return 0 end
-redis.call('HSET', KEYS[1], 'version', ARGV[2], 'data', ARGV[3])
-redis.call('PEXPIREAT', KEYS[1], ARGV[4])
-redis.call('SADD', KEYS[2], ARGV[5])
-local t = redis.call('TIME')
-if redis.call('PTTL', KEYS[2]) < ARGV[4] - t[1] * 1000 then redis.call('PEXPIREAT', KEYS[2], ARGV[4]) end
-return 1`)
-	// The keys of a subject's families are found in its set: on the same node,
-	// by the hash tag.
-	deleteSubject = redis.NewScript(`
-for _, id in ipairs(redis.call('SMEMBERS', KEYS[1])) do redis.call('DEL', ARGV[1] .. id) end
+if redis.call('HGET', KEYS[1], 'version') ~= ARGV[6] then return 0 end
+redis.call('HSET', KEYS[1], 'version', ARGV[1], 'data', ARGV[2], 'until', ARGV[5])` + indexFamily)
+	deleteFamily = redis.NewScript(`
+local of = redis.call('HMGET', KEYS[1], 'subject', 'session')
+if of[1] then redis.call('ZREM', ARGV[2] .. of[1], ARGV[1]) end
+if of[2] then redis.call('ZREM', ARGV[3] .. of[2], ARGV[1]) end
 redis.call('DEL', KEYS[1])
+return 1`)
+	deleteSession = redis.NewScript(`
+for _, id in ipairs(redis.call('ZRANGE', KEYS[1], 0, -1)) do
+	local subject = redis.call('HGET', ARGV[1] .. id, 'subject')
+	if subject then redis.call('ZREM', ARGV[2] .. subject, id) end
+	redis.call('DEL', ARGV[1] .. id)
+end
+redis.call('DEL', KEYS[1])
+return 1`)
+	deleteSubject = redis.NewScript(`
+for _, id in ipairs(redis.call('ZRANGE', KEYS[1], 0, -1)) do
+	local session = redis.call('HGET', ARGV[1] .. id, 'session')
+	if ARGV[3] == '' or session ~= ARGV[3] then
+		if session then redis.call('ZREM', ARGV[2] .. session, id) end
+		redis.call('ZREM', KEYS[1], id)
+		redis.call('DEL', ARGV[1] .. id)
+	end
+end
 return 1`)
 )
 
@@ -41,37 +67,15 @@ return 1`)
 // differ.
 func forget(r *refresh.Record) int64 { return r.Until.Add(time.Hour).UnixMilli() }
 
+// keysOf are the keys of a family and of the sets that it is in.
+func (s *Store) keysOf(r *refresh.Record) []string {
+	return []string{s.family(r.Namespace, r.ID), s.subject(r.Namespace, r.Subject), s.session(r.Namespace, r.SessionID)}
+}
+
 // Create adds a family. It is part of refresh.Store.
 func (s *Store) Create(ctx context.Context, r refresh.Record) error {
-	data, err := json.Marshal(r)
-	if err != nil {
-		return fmt.Errorf("redisstore: encode a family: %w", err)
-	}
-	_, err = s.run(ctx, "create a family", createFamily, []string{s.family(r.ID), s.subject(r.Subject)}, r.Version, data, forget(&r), r.ID)
+	_, err := s.run(ctx, "create a family", createFamily, s.keysOf(&r), r.Version, r.Data, forget(&r), r.ID, r.Until.UnixMilli(), r.Subject, r.SessionID)
 	return err
-}
-
-// Find returns a family. It is part of refresh.Store.
-func (s *Store) Find(ctx context.Context, id string) (refresh.Record, error) {
-	const doing = "find a family"
-	if err := s.ready(ctx, doing, false); err != nil {
-		return refresh.Record{}, err
-	}
-	data, err := s.cfg.Client.HGet(ctx, s.family(id), "data").Result()
-	if errors.Is(err, redis.Nil) {
-		return refresh.Record{}, refresh.ErrNotFound
-	}
-	if err != nil {
-		return refresh.Record{}, failed(ctx, doing, err)
-	}
-	return decode(data)
-}
-
-func decode(data string) (r refresh.Record, err error) {
-	if err := json.Unmarshal([]byte(data), &r); err != nil {
-		return r, errors.New("redisstore: a family's hash is not what this version writes")
-	}
-	return r, nil
 }
 
 // Swap replaces a family. It is part of refresh.Store.
@@ -79,11 +83,7 @@ func (s *Store) Swap(ctx context.Context, r refresh.Record) error {
 	if r.Version == 0 {
 		return refresh.ErrConflict
 	}
-	data, err := json.Marshal(r)
-	if err != nil {
-		return fmt.Errorf("redisstore: encode a family: %w", err)
-	}
-	n, err := s.run(ctx, "change a family", swapFamily, []string{s.family(r.ID), s.subject(r.Subject)}, r.Version-1, r.Version, data, forget(&r), r.ID)
+	n, err := s.run(ctx, "change a family", swapFamily, s.keysOf(&r), r.Version, r.Data, forget(&r), r.ID, r.Until.UnixMilli(), r.Version-1)
 	switch {
 	case err != nil:
 		return err
@@ -93,56 +93,87 @@ func (s *Store) Swap(ctx context.Context, r refresh.Record) error {
 	return nil
 }
 
-var deleteFamily = redis.NewScript(`
-redis.call('DEL', KEYS[1])
-return 1`)
-
 // Delete removes a family. It is part of refresh.Store.
-func (s *Store) Delete(ctx context.Context, id string) error {
-	_, err := s.run(ctx, "delete a family", deleteFamily, []string{s.family(id)})
+func (s *Store) Delete(ctx context.Context, namespace, id string) error {
+	_, err := s.run(ctx, "delete a family", deleteFamily, []string{s.family(namespace, id)}, id, s.subject(namespace, ""), s.session(namespace, ""))
 	return err
 }
 
-// DeleteSubject removes all families of a subject. It is part of refresh.Store.
-func (s *Store) DeleteSubject(ctx context.Context, subject string) error {
-	_, err := s.run(ctx, "delete families", deleteSubject, []string{s.subject(subject)}, s.family(""))
+// DeleteSession removes the families of a session. It is part of refresh.Store.
+func (s *Store) DeleteSession(ctx context.Context, namespace, sessionID string) error {
+	_, err := s.run(ctx, "delete families", deleteSession, []string{s.session(namespace, sessionID)}, s.family(namespace, ""), s.subject(namespace, ""))
 	return err
+}
+
+// DeleteSubject removes the families of a subject but those of one session. It is
+// part of refresh.Store.
+func (s *Store) DeleteSubject(ctx context.Context, namespace, subject, exceptSessionID string) error {
+	_, err := s.run(ctx, "delete families", deleteSubject, []string{s.subject(namespace, subject)}, s.family(namespace, ""), s.session(namespace, ""), exceptSessionID)
+	return err
+}
+
+// Find returns a family. It is part of refresh.Store.
+func (s *Store) Find(ctx context.Context, namespace, id string) (refresh.Record, error) {
+	found, err := s.families(ctx, "find a family", namespace, id)
+	switch {
+	case err != nil:
+		return refresh.Record{}, err
+	case len(found) == 0:
+		return refresh.Record{}, refresh.ErrNotFound
+	}
+	return found[0], nil
 }
 
 // List returns the families of a subject. It is part of refresh.Store.
-func (s *Store) List(ctx context.Context, subject string) ([]refresh.Record, error) {
+func (s *Store) List(ctx context.Context, namespace, subject string) ([]refresh.Record, error) {
 	const doing = "list families"
-	if err := s.ready(ctx, doing, false); err != nil {
+	var ids *redis.StringSliceCmd
+	err := s.ask(ctx, doing, func(p redis.Pipeliner) { ids = p.ZRange(ctx, s.subject(namespace, subject), 0, -1) })
+	if err != nil || len(ids.Val()) == 0 {
 		return nil, err
 	}
-	ids, err := s.cfg.Client.SMembers(ctx, s.subject(subject)).Result()
-	if err != nil {
-		return nil, failed(ctx, doing, err)
-	}
-	found := make([]*redis.StringCmd, len(ids))
-	_, err = s.cfg.Client.Pipelined(ctx, func(p redis.Pipeliner) error {
+	return s.families(ctx, doing, namespace, ids.Val()...)
+}
+
+// families are those of the ids that are there.
+func (s *Store) families(ctx context.Context, doing, namespace string, ids ...string) (out []refresh.Record, err error) {
+	found := make([]*redis.SliceCmd, len(ids))
+	err = s.ask(ctx, doing, func(p redis.Pipeliner) {
 		for i, id := range ids {
-			found[i] = p.HGet(ctx, s.family(id), "data")
+			found[i] = p.HMGet(ctx, s.family(namespace, id), "version", "data", "until", "subject", "session")
 		}
-		return nil
 	})
-	if err != nil && !errors.Is(err, redis.Nil) {
-		return nil, failed(ctx, doing, err)
+	if err != nil {
+		return nil, err
 	}
-	var out []refresh.Record
-	for _, cmd := range found {
-		data, err := cmd.Result()
-		if errors.Is(err, redis.Nil) {
+	for i, cmd := range found {
+		v := cmd.Val()
+		if v[0] == nil {
 			continue // deleted, or over
 		}
-		if err != nil {
-			return nil, failed(ctx, doing, err)
-		}
-		r, err := decode(data)
+		r, err := decode(v)
 		if err != nil {
 			return nil, err
 		}
+		r.Namespace, r.ID = namespace, ids[i]
 		out = append(out, r)
 	}
 	return out, nil
+}
+
+func decode(values []any) (r refresh.Record, err error) {
+	var text [5]string
+	for i, v := range values {
+		s, ok := v.(string)
+		if !ok {
+			err = errors.New("a field is missing")
+		}
+		text[i] = s
+	}
+	version, err1 := strconv.ParseUint(text[0], 10, 64)
+	until, err2 := strconv.ParseInt(text[2], 10, 64)
+	if errors.Join(err, err1, err2) != nil {
+		return r, errors.New("redisstore: a family's hash is not what this version writes")
+	}
+	return refresh.Record{Version: version, Data: []byte(text[1]), Until: time.UnixMilli(until).UTC(), Subject: text[3], SessionID: text[4]}, nil
 }

@@ -1,8 +1,12 @@
-// Package redisstore keeps key rings, ended sessions and refresh tokens' families
-// in Redis or Valkey, from version 6.2 on, alone or as a Cluster.
+// Package redisstore keeps key rings, revocations and refresh tokens' families in
+// Redis or Valkey, from version 6.2 on, alone or as a Cluster.
 //
 // One [Store] is a Store of packages keys, revoke and refresh at once, and tells a
-// revoke.List of news with a blocking read.
+// revoke.List of news with a blocking read. Several issuers share one store: names
+// of rings and namespaces keep them apart.
+//
+// Every reading proves that a master gave it: a replica, whose copy may lag, is an
+// error. The time that is told with a reading is the server's.
 //
 // # What Redis promises
 //
@@ -26,6 +30,7 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
+	"github.com/sessiontoken/sessiontoken/internal/arg"
 	"github.com/sessiontoken/sessiontoken/keys"
 	"github.com/sessiontoken/sessiontoken/refresh"
 	"github.com/sessiontoken/sessiontoken/revoke"
@@ -34,16 +39,19 @@ import (
 // Config says what a [Store] uses.
 type Config struct {
 	// Client is the connection, which the caller opens and closes: of one
-	// server, of a Sentinel or of a Cluster. Required. With
+	// server, of a Sentinel or of a Cluster. It is a *redis.Client, or a
+	// *redis.ClusterClient that reads from masters. Required. With
 	// ContextTimeoutEnabled its calls end when their context does; without, they
 	// may outlive it by its ReadTimeout.
 	Client redis.UniversalClient
 	// Prefix is what all keys begin with, within a hash tag, so that they are on
 	// one node of a Cluster. Empty means "sessiontoken".
 	Prefix string
-	// KeepEnded is how long what was ended is kept in the log: at least the
-	// issuer's MaxSession. 0 means 31 days.
-	KeepEnded time.Duration
+	// KeepFor should be longer than the MaxSession of every issuer. Revocations
+	// that are over within it are in a log that is trimmed by age, by the server's
+	// clock. Those that live longer, such as those of keys, are kept too, each until
+	// it is over, and take twice the memory. 0 means 25 h.
+	KeepFor time.Duration
 	// WaitReplicas is how many replicas must have a write before it counts; a
 	// write that fewer have within WaitTimeout is an error, and may have
 	// happened all the same. 0 means none. In a Cluster they are those of the
@@ -75,13 +83,14 @@ var (
 // New checks the configuration and returns the store for it. An error names the
 // field at fault. It does no I/O.
 func New(cfg Config) (*Store, error) {
+	if err := checkClient(cfg.Client); err != nil {
+		return nil, err
+	}
 	switch {
-	case cfg.Client == nil:
-		return nil, errors.New("redisstore: Config.Client is required")
 	case strings.ContainsAny(cfg.Prefix, "{}"):
 		return nil, errors.New("redisstore: Config.Prefix must hold no braces")
-	case cfg.KeepEnded < 0:
-		return nil, errors.New("redisstore: Config.KeepEnded is negative")
+	case cfg.KeepFor < 0:
+		return nil, errors.New("redisstore: Config.KeepFor is negative")
 	case cfg.WaitReplicas < 0:
 		return nil, errors.New("redisstore: Config.WaitReplicas is negative")
 	case cfg.WaitTimeout < 0:
@@ -90,8 +99,8 @@ func New(cfg Config) (*Store, error) {
 	if cfg.Prefix == "" {
 		cfg.Prefix = "sessiontoken"
 	}
-	if cfg.KeepEnded == 0 {
-		cfg.KeepEnded = 31 * 24 * time.Hour
+	if cfg.KeepFor == 0 {
+		cfg.KeepFor = 25 * time.Hour
 	}
 	if cfg.WaitTimeout == 0 {
 		cfg.WaitTimeout = time.Second
@@ -102,14 +111,42 @@ func New(cfg Config) (*Store, error) {
 	return &Store{cfg: cfg, tag: "{" + cfg.Prefix + "}:"}, nil
 }
 
-func (s *Store) ring() string                  { return s.tag + "ring" }
-func (s *Store) version() string               { return s.tag + "version" }
-func (s *Store) ended() string                 { return s.tag + "ended" }
-func (s *Store) family(id string) string       { return s.tag + "family:" + id }
-func (s *Store) subject(subject string) string { return s.tag + "subject:" + subject }
+// checkClient returns an error for a client that may read from a replica, or from
+// a server that does not have the keys.
+func checkClient(client redis.UniversalClient) error {
+	if arg.IsNil(client) {
+		return errors.New("redisstore: Config.Client is required")
+	}
+	switch c := client.(type) {
+	case *redis.Client:
+		return nil
+	case *redis.ClusterClient:
+		if o := c.Options(); o.ReadOnly || o.RouteByLatency || o.RouteRandomly {
+			return errors.New("redisstore: Config.Client reads from replicas, which may lag; leave ReadOnly, RouteByLatency and RouteRandomly off")
+		}
+		return nil
+	}
+	return fmt.Errorf("redisstore: Config.Client is a %T; it must be a *redis.Client or a *redis.ClusterClient", client)
+}
+
+func (s *Store) ring(name string) string { return s.tag + "ring:" + name }
+func (s *Store) version() string         { return s.tag + "version" }
+func (s *Store) revocations() string     { return s.tag + "revocations" }
+func (s *Store) kept() string            { return s.tag + "kept" }
+func (s *Store) keptUntil() string       { return s.tag + "kept-until" }
+
+func (s *Store) family(namespace, id string) string       { return s.in(namespace, "family", id) }
+func (s *Store) subject(namespace, subject string) string { return s.in(namespace, "subject", subject) }
+func (s *Store) session(namespace, id string) string      { return s.in(namespace, "session", id) }
+
+// in is a key of a namespace, whose length keeps it from running into what comes
+// after it.
+func (s *Store) in(namespace, kind, name string) string {
+	return fmt.Sprintf("%s%s:%d:%s:%s", s.tag, kind, len(namespace), namespace, name)
+}
 
 // version is that of what is written.
-const version = "1"
+const version = "2"
 
 // ready returns an error if what is there is of another version. Before the first
 // write, it says what may be lost.
@@ -124,7 +161,7 @@ func (s *Store) ready(ctx context.Context, doing string, writes bool) error {
 	}
 	if writes && !s.asked.Load() {
 		if err := s.CheckPersistence(ctx); ctx.Err() == nil && !s.asked.Swap(true) && err != nil {
-			s.cfg.Logger.Warn("redisstore: what was ended, and who is signed in, may be lost", "error", err)
+			s.cfg.Logger.Warn("redisstore: revocations, and who is signed in, may be lost", "error", err)
 		}
 	}
 	return nil
@@ -148,6 +185,81 @@ func (s *Store) checkVersion(ctx context.Context, doing string, writes bool) err
 	}
 	s.checked.Store(true)
 	return nil
+}
+
+// errReplica is the error of a reading that a replica answered.
+var errReplica = errors.New("the server is not a master")
+
+// ask sends commands to the one server that has the keys, in one round trip. It
+// is an error unless that is a master: it says so before and after the commands,
+// with HELLO, which any user may send.
+func (s *Store) ask(ctx context.Context, doing string, commands func(p redis.Pipeliner)) error {
+	if err := s.ready(ctx, doing, false); err != nil {
+		return err
+	}
+	for attempt := range 4 {
+		err := s.askOnce(ctx, commands)
+		if err == nil {
+			return nil
+		}
+		cluster, ok := s.cfg.Client.(*redis.ClusterClient)
+		if !ok {
+			return failed(ctx, doing, err)
+		}
+		cluster.ReloadState(ctx) // the keys may be elsewhere by now
+		if attempt == 3 || !movedAway(err) {
+			return failed(ctx, doing, err)
+		}
+		select {
+		case <-ctx.Done():
+			return failed(ctx, doing, err)
+		case <-time.After(10 * time.Millisecond << attempt):
+		}
+	}
+	panic("unreachable")
+}
+
+func (s *Store) askOnce(ctx context.Context, commands func(p redis.Pipeliner)) error {
+	node, err := s.node(ctx)
+	if err != nil {
+		return err
+	}
+	var before, after *redis.Cmd
+	_, err = node.Pipelined(ctx, func(p redis.Pipeliner) error {
+		before = p.Do(ctx, "HELLO")
+		commands(p)
+		after = p.Do(ctx, "HELLO")
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	if !isMaster(before) || !isMaster(after) {
+		return errReplica
+	}
+	return nil
+}
+
+// isMaster reports whether an answer to HELLO is a master's. It is a map or a list,
+// by the protocol.
+func isMaster(hello *redis.Cmd) bool {
+	switch v := hello.Val().(type) {
+	case map[any]any:
+		return v["role"] == "master"
+	case []any:
+		for i := 0; i+1 < len(v); i += 2 {
+			if v[i] == "role" {
+				return v[i+1] == "master"
+			}
+		}
+	}
+	return false
+}
+
+// movedAway reports whether an error says that another node of a Cluster has the
+// keys now.
+func movedAway(err error) bool {
+	return errors.Is(err, errReplica) || redis.HasErrorPrefix(err, "MOVED") || redis.HasErrorPrefix(err, "ASK")
 }
 
 // run runs a script that writes, and waits for the replicas if it has to.

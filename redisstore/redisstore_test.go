@@ -160,13 +160,22 @@ func must[T any](v T, err error) T {
 }
 
 func entry(value string) revoke.Entry {
-	return revoke.Entry{Scope: revoke.Session, Value: value, Before: time.Now(), Until: time.Now().Add(time.Hour)}
+	now := time.Now().UTC().Truncate(time.Millisecond)
+	return revoke.Entry{Scope: revoke.Session, Digest: revoke.DigestOf(revoke.Session, value), Before: now, Until: now.Add(time.Hour)}
+}
+
+func digest(value string) string { d := revoke.DigestOf(revoke.Session, value); return string(d[:]) }
+
+// row is an entry of a log as this version writes it.
+func row(value string) []any {
+	return []any{"namespace", "", "scope", "session", "digest", digest(value), "except", make([]byte, 16),
+		"before", 1, "until", time.Now().Add(time.Hour).UnixMilli(), "skip", 0, "tag", value}
 }
 
 func TestStore(t *testing.T) {
 	each(t, func(t *testing.T, place string) {
 		storetest.Ring(t, func(t *testing.T) (a, b keys.Store) { return open(t, place) })
-		storetest.Ended(t, func(t *testing.T) (a, b revoke.Store) { return open(t, place) })
+		storetest.Revocations(t, func(t *testing.T) (a, b revoke.Store) { return open(t, place) })
 		storetest.Families(t, func(t *testing.T) (a, b refresh.Store) { return open(t, place) })
 	})
 }
@@ -177,12 +186,13 @@ func TestHowSoon(t *testing.T) {
 
 func TestFirstStart(t *testing.T) {
 	each(t, func(t *testing.T, place string) {
-		faults.FirstStart(t, func(t *testing.T) keys.Store { a, _ := open(t, place); return a })
+		a, _ := open(t, place)
+		faults.FirstStart(t, a)
 	})
 }
 
-func TestKeyEnded(t *testing.T) {
-	each(t, func(t *testing.T, place string) { faults.KeyEnded(t, place, time.Second) })
+func TestKeyRevoked(t *testing.T) {
+	each(t, func(t *testing.T, place string) { faults.KeyRevoked(t, place, time.Second) })
 }
 
 func TestRefreshRaces(t *testing.T) { each(t, faults.RefreshRaces) }
@@ -201,8 +211,7 @@ func many(t *testing.T, c redis.UniversalClient, prefix string, n int) {
 		_, err := c.Pipelined(t.Context(), func(p redis.Pipeliner) error {
 			for range 1000 {
 				if i <= n {
-					p.XAdd(t.Context(), &redis.XAddArgs{Stream: "{" + prefix + "}:ended", Values: []any{"scope", "session",
-						"value", fmt.Sprint("sid-", i), "before", time.Now().UnixMicro(), "until", time.Now().Add(time.Hour).UnixMicro()}})
+					p.XAdd(t.Context(), &redis.XAddArgs{Stream: "{" + prefix + "}:revocations", Values: row(fmt.Sprint("sid-", i))})
 				}
 				i++
 			}
@@ -212,7 +221,7 @@ func many(t *testing.T, c redis.UniversalClient, prefix string, n int) {
 	}
 }
 
-// A long list of ended sessions is known to a replica that starts, in portions that
+// A long list of revoked sessions is known to a replica that starts, in pages that
 // fit their time.
 func TestReplicaStartsWithMany(t *testing.T) {
 	c := alone(t)
@@ -221,23 +230,20 @@ func TestReplicaStartsWithMany(t *testing.T) {
 	faults.Starts(t, s, faults.Many())
 	cursor, n := "", 0
 	for more := true; more; {
-		var entries []revoke.Entry
-		var err error
-		entries, cursor, more, err = s.Since(t.Context(), cursor)
-		require.NoError(t, err)
-		require.LessOrEqual(t, len(entries), 10_000)
-		n += len(entries)
-		if more {
+		page := must(s.Since(t.Context(), cursor))
+		require.False(t, page.Reset)
+		require.LessOrEqual(t, len(page.Entries), 10_000)
+		n += len(page.Entries)
+		if cursor, more = page.Next, page.More; more {
 			require.NoError(t, s.Append(t.Context(), entry(cursor)))
 		}
 	}
 	require.GreaterOrEqual(t, n, faults.Many()+9, "what is written meanwhile is not missed")
-	none, next, more, err := s.Since(t.Context(), cursor)
-	require.NoError(t, err)
-	require.Empty(t, none)
-	require.False(t, more)
-	require.Equal(t, cursor, next)
-	require.NoError(t, c.Del(t.Context(), "{many}:ended").Err())
+	page := must(s.Since(t.Context(), cursor))
+	require.Empty(t, page.Entries)
+	require.False(t, page.More)
+	require.Equal(t, cursor, page.Next)
+	require.NoError(t, c.Del(t.Context(), "{many}:revocations").Err())
 }
 
 // A server that takes over may lack what another acknowledged last, and its clock
@@ -245,56 +251,117 @@ func TestReplicaStartsWithMany(t *testing.T) {
 func TestAnotherHistory(t *testing.T) {
 	c := alone(t)
 	s := must(redisstore.New(redisstore.Config{Client: c, Prefix: "history"}))
-	const log = "{history}:ended"
+	const log = "{history}:revocations"
 	add := func(id, value string) {
-		require.NoError(t, c.XAdd(t.Context(), &redis.XAddArgs{Stream: log, ID: id, Values: []any{"scope", "session",
-			"value", value, "before", 1, "until", time.Now().Add(time.Hour).UnixMicro()}}).Err())
+		require.NoError(t, c.XAdd(t.Context(), &redis.XAddArgs{Stream: log, ID: id, Values: row(value)}).Err())
 	}
 	add("1000-0", "a")
 	add("2000-0", "b")
 	add("3000-0", "lost")
-	_, cursor, _, err := s.Since(t.Context(), "")
-	require.NoError(t, err)
-	require.Equal(t, "3000-0", cursor)
+	cursor := must(s.Since(t.Context(), "")).Next
+	require.Equal(t, "0-0./3000-0.lost", cursor)
 	require.NoError(t, c.Del(t.Context(), log).Err())
 	add("1000-0", "a")
 	add("2000-0", "b")
 	add("2500-0", "new, with an id that is behind the cursor")
 	add("3500-0", "new, with one that is beyond it")
-	entries, cursor, _, err := s.Since(t.Context(), cursor)
-	require.NoError(t, err)
-	require.Len(t, entries, 4)
-	require.Equal(t, "3500-0", cursor)
+	page := must(s.Since(t.Context(), cursor))
+	require.Len(t, page.Entries, 4)
+	require.True(t, page.Reset)
+	require.Equal(t, "0-0./3500-0.new, with one that is beyond it", page.Next)
+
 	require.NoError(t, c.Del(t.Context(), log).Err())
-	entries, _, _, err = s.Since(t.Context(), cursor)
-	require.NoError(t, err)
-	require.Empty(t, entries)
+	add("3500-0", "of the same id, and another one")
+	page = must(s.Since(t.Context(), page.Next))
+	require.Len(t, page.Entries, 1)
+	require.True(t, page.Reset)
+	require.NoError(t, c.Del(t.Context(), log).Err())
+	page = must(s.Since(t.Context(), page.Next))
+	require.Empty(t, page.Entries)
+	require.True(t, page.Reset)
+	require.False(t, must(s.Since(t.Context(), page.Next)).Reset)
 }
 
-// What was written long ago leaves the log, by the server's clock; what has to be
-// kept for longer than that is refused.
-func TestKeepEnded(t *testing.T) {
+// What was written long ago leaves the log, by the server's clock. What has to be
+// kept for longer than Config.KeepFor is kept apart, until it is over; a birth is
+// kept for ever.
+func TestKeepFor(t *testing.T) {
 	c := alone(t)
-	s := must(redisstore.New(redisstore.Config{Client: c, Prefix: "keep", KeepEnded: 2 * time.Hour}))
-	long := entry("x")
-	long.Until = time.Now().Add(3 * time.Hour)
-	require.ErrorContains(t, s.Append(t.Context(), long), "Config.KeepEnded")
+	s := must(redisstore.New(redisstore.Config{Client: c, Prefix: "keep", KeepFor: 2 * time.Hour}))
 	add := func(ago time.Duration) {
-		for i := range 200 { // a node of the log holds 100 entries, and goes as a whole
-			require.NoError(t, c.XAdd(t.Context(), &redis.XAddArgs{Stream: "{keep}:ended", ID: fmt.Sprint(time.Now().Add(-ago).UnixMilli(), "-", i+1),
-				Values: []any{"scope", "session", "value", fmt.Sprint(ago), "before", 1, "until", 1}}).Err())
+		for i := range 200 { // a node of the log holds at most 100 entries, and goes as a whole
+			require.NoError(t, c.XAdd(t.Context(), &redis.XAddArgs{Stream: "{keep}:revocations", ID: fmt.Sprint(time.Now().Add(-ago).UnixMilli(), "-", i+1), Values: row(ago.String())}).Err())
 		}
 	}
 	add(4 * time.Hour)
 	add(2*time.Hour + 30*time.Minute)
-	require.NoError(t, s.Append(t.Context(), entry("x")))
-	entries, _, _, err := s.Since(t.Context(), "")
-	require.NoError(t, err)
-	left := map[string]int{}
-	for _, e := range entries {
-		left[e.Value]++
+	now := time.Now().UTC().Truncate(time.Millisecond)
+	kept := func(scope revoke.Scope, value string, until time.Duration) revoke.Entry {
+		return revoke.Entry{Scope: scope, Digest: revoke.DigestOf(scope, value), Before: now, Until: now.Add(until)}
 	}
-	require.Equal(t, map[string]int{"2h30m0s": 200, "x": 1}, left)
+	birth := kept(revoke.Birth, "born", -48*time.Hour)
+	key, session := kept(revoke.Key, "key", 60*24*time.Hour), kept(revoke.Session, "long", 30*24*time.Hour)
+	require.NoError(t, s.Append(t.Context(), key, entry("x"), birth, session))
+	left := func() map[revoke.Digest]int {
+		got, cursor := map[revoke.Digest]int{}, ""
+		for more := true; more; {
+			page := must(s.Since(t.Context(), cursor))
+			for _, e := range page.Entries {
+				got[e.Digest]++
+			}
+			cursor, more = page.Next, page.More
+		}
+		return got
+	}
+	got, old := left(), entry("4h0m0s").Digest
+	require.Less(t, got[old], 100)
+	want := map[revoke.Digest]int{old: got[old], entry("2h30m0s").Digest: 200, key.Digest: 1, entry("x").Digest: 1, birth.Digest: 1, session.Digest: 1}
+	require.Equal(t, want, got)
+	require.EqualValues(t, 3, c.XLen(t.Context(), "{keep}:kept").Val())
+
+	// Time passes for the key: that is what the server goes by.
+	ids := must(c.ZRange(t.Context(), "{keep}:kept-until", 0, -1).Result())
+	require.Len(t, ids, 2, "the birth is not to be found there")
+	for _, id := range ids {
+		require.NoError(t, c.ZAdd(t.Context(), "{keep}:kept-until", redis.Z{Member: id, Score: float64(now.Add(-2 * time.Hour).UnixMilli())}).Err())
+	}
+	require.NoError(t, s.Append(t.Context(), entry("y")))
+	want[entry("y").Digest] = 1
+	delete(want, key.Digest)
+	require.Equal(t, want, left(), "the key is gone; the session is the last one, which cursors name")
+	another := kept(revoke.Key, "another", 60*24*time.Hour)
+	require.NoError(t, s.Append(t.Context(), another))
+	require.NoError(t, s.Append(t.Context(), entry("y")))
+	want[another.Digest], want[entry("y").Digest] = 1, 2
+	delete(want, session.Digest)
+	require.Equal(t, want, left())
+}
+
+// The order of Append is that of Since, also over both logs and several pages.
+func TestOrder(t *testing.T) {
+	c := alone(t)
+	s := must(redisstore.New(redisstore.Config{Client: c, Prefix: "order"}))
+	var all []revoke.Entry
+	for i := range 12_000 {
+		e := entry(fmt.Sprint(i))
+		if i%6 == 0 {
+			e.Until = e.Until.Add(100 * time.Hour)
+		}
+		all = append(all, e)
+	}
+	require.NoError(t, s.Append(t.Context(), all...))
+	cursor, n := "", 0
+	for more := true; more; {
+		page := must(s.Since(t.Context(), cursor))
+		require.False(t, page.Reset)
+		for _, e := range page.Entries {
+			require.Equal(t, all[n], e)
+			n++
+		}
+		cursor, more = page.Next, page.More
+	}
+	require.Len(t, all, n)
+	require.Empty(t, must(s.Since(t.Context(), cursor)).Entries)
 }
 
 // What is wrong with a server is said, with what to do about it.
@@ -305,7 +372,7 @@ func TestBadServers(t *testing.T) {
 		require.NoError(t, c.Do(t.Context(), append([]any{"ACL", "SETUSER"}, rules...)...).Err())
 	}
 	acl("poor", "on", ">right", "~*", "+@connection")
-	acl("reader", "on", ">right", "~*", "+@read", "+@connection")
+	acl("reader", "on", ">right", "~*", "+@read", "+@connection", "+time")
 	as := func(user, password string) *redis.Options {
 		return &redis.Options{Addr: addr, Username: user, Password: password, MaxRetries: -1}
 	}
@@ -320,7 +387,7 @@ func TestBadServers(t *testing.T) {
 	require.NoError(t, err)
 	defer stop()
 	require.NoError(t, c.Set(t.Context(), "{later}:version", "7", 0).Err())
-	require.NoError(t, c.MSet(t.Context(), "{odd}:version", "1", "{odd}:ended", "x", "{odd}:ring", "x").Err())
+	require.NoError(t, c.MSet(t.Context(), "{odd}:version", "2", "{odd}:revocations", "x", "{odd}:ring:", "x").Err())
 	for _, row := range []struct {
 		name    string
 		options *redis.Options
@@ -328,15 +395,15 @@ func TestBadServers(t *testing.T) {
 		says    string
 		reads   bool // it can be read all the same
 	}{
-		{"nobody there", &redis.Options{Addr: "127.0.0.1:1", Password: "hunter2", MaxRetries: -1}, "", "cannot be reached", false},
+		{"no server there", &redis.Options{Addr: "127.0.0.1:1", Password: "hunter2", MaxRetries: -1}, "", "cannot be reached", false},
 		{"no password", &redis.Options{Addr: locked, MaxRetries: -1}, "", "wants a password", false},
 		{"a wrong password", &redis.Options{Addr: locked, Password: "hunter2", MaxRetries: -1}, "", "refuses the user or the password", false},
-		{"an unknown user", as("nobody", "hunter2"), "", "refuses the user or the password", false},
+		{"an unknown user", as("unknown", "hunter2"), "", "refuses the user or the password", false},
 		{"a user without rights", as("poor", "right"), "", "may not do that", false},
 		{"a user who may read", as("reader", "right"), "", "may not do that", true},
-		{"a replica", &redis.Options{Addr: replica}, "", "connect to the master", true},
+		{"a replica", &redis.Options{Addr: replica}, "", "connect to the master", false},
 		{"no memory left", &redis.Options{Addr: full}, "", "raise its maxmemory", true},
-		{"a later version", &redis.Options{Addr: addr}, "later", "version \"7\", and this program reads version 1", false},
+		{"a later version", &redis.Options{Addr: addr}, "later", "version \"7\", and this program reads version 2", false},
 		{"keys of something else", &redis.Options{Addr: addr}, "odd", "use another prefix", false},
 	} {
 		t.Run(row.name, func(t *testing.T) {
@@ -347,16 +414,23 @@ func TestBadServers(t *testing.T) {
 			require.ErrorContains(t, err, row.says)
 			require.NotContains(t, err.Error(), "hunter2")
 			t.Log(err)
-			_, err = s.Save(t.Context(), []byte("x"), "")
+			_, err = s.Save(t.Context(), "", []byte("x"), "")
 			require.ErrorContains(t, err, row.says)
 			if row.reads {
-				_, _, _, err = s.Since(t.Context(), "")
+				_, err = s.Since(t.Context(), "")
 				require.NoError(t, err)
 				return
 			}
-			_, _, err = s.Load(t.Context())
+			_, err = s.Load(t.Context(), "")
 			require.ErrorContains(t, err, row.says)
-			_, _, _, err = s.Since(t.Context(), "")
+			_, err = s.Since(t.Context(), "")
+			require.ErrorContains(t, err, row.says)
+			if row.prefix == "odd" {
+				return // it has no families
+			}
+			_, err = s.Find(t.Context(), "", "x")
+			require.ErrorContains(t, err, row.says)
+			_, err = s.List(t.Context(), "", "x")
 			require.ErrorContains(t, err, row.says)
 		})
 	}
@@ -378,7 +452,7 @@ func TestPersistence(t *testing.T) {
 	}
 }
 
-// Nobody has to ask: a store says once what its server may lose.
+// No program has to ask: a store says once what its server may lose.
 func TestPersistenceIsLogged(t *testing.T) {
 	alone(t) // or skip
 	limited, stop, err := servers.Redis("--rename-command", "CONFIG", "")
@@ -394,9 +468,9 @@ func TestPersistenceIsLogged(t *testing.T) {
 	} {
 		var log bytes.Buffer
 		s := must(redisstore.New(redisstore.Config{Client: client, Prefix: "logged", Logger: slog.New(slog.NewTextHandler(&log, nil))}))
-		_, _, err := s.Load(t.Context())
+		_, err := s.Load(t.Context(), "")
 		require.NoError(t, err)
-		require.Empty(t, log.String(), "who reads loses nothing")
+		require.Empty(t, log.String(), "reading loses nothing")
 		for range 3 {
 			require.NoError(t, s.Append(t.Context(), entry("x")))
 		}
@@ -428,10 +502,26 @@ func TestWaitReplicas(t *testing.T) {
 
 func TestNewNamesTheField(t *testing.T) {
 	ok := redisstore.Config{Client: redis.NewClient(&redis.Options{Addr: "127.0.0.1:1"})}
+	cluster := func(o redis.ClusterOptions) func(*redisstore.Config) {
+		o.Addrs = []string{"127.0.0.1:1"}
+		return func(c *redisstore.Config) { c.Client = redis.NewClusterClient(&o) }
+	}
+	for name, change := range map[string]func(*redisstore.Config){
+		"ReadOnly":       cluster(redis.ClusterOptions{ReadOnly: true}),
+		"RouteByLatency": cluster(redis.ClusterOptions{RouteByLatency: true}),
+		"RouteRandomly":  cluster(redis.ClusterOptions{RouteRandomly: true}),
+		"a ring":         func(c *redisstore.Config) { c.Client = redis.NewRing(&redis.RingOptions{}) },
+		"a typed nil":    func(c *redisstore.Config) { c.Client = (*redis.ClusterClient)(nil) },
+	} {
+		cfg := ok
+		change(&cfg)
+		_, err := redisstore.New(cfg)
+		require.ErrorContains(t, err, "Config.Client", name)
+	}
 	for field, change := range map[string]func(*redisstore.Config){
 		"Client":       func(c *redisstore.Config) { c.Client = nil },
 		"Prefix":       func(c *redisstore.Config) { c.Prefix = "{a}" },
-		"KeepEnded":    func(c *redisstore.Config) { c.KeepEnded = -1 },
+		"KeepFor":      func(c *redisstore.Config) { c.KeepFor = -1 },
 		"WaitReplicas": func(c *redisstore.Config) { c.WaitReplicas = -1 },
 		"WaitTimeout":  func(c *redisstore.Config) { c.WaitTimeout = -1 },
 	} {
@@ -451,7 +541,7 @@ func TestFaults(t *testing.T) {
 	defer server.Stop()
 	proxy := must(servers.StartProxy(server.Addr))
 	defer proxy.Close()
-	faults.Ended(t, "one faults "+server.Addr, "one faults "+proxy.Addr, append(faults.Network(proxy), faults.Killed(server), faults.Frozen(server))...)
+	faults.Revoked(t, "one faults "+server.Addr, "one faults "+proxy.Addr, append(faults.Network(proxy), faults.Killed(server), faults.Frozen(server))...)
 }
 
 // TestFullDisk: with "appendfsync always" Redis ends when it cannot write, rather
@@ -462,7 +552,7 @@ func TestFullDisk(t *testing.T) {
 	installed(t, err)
 	defer server.Stop()
 	at := "one full " + server.Addr
-	faults.Ended(t, at, at, faults.Full(t, server, disk, "cannot be reached"))
+	faults.Revoked(t, at, at, faults.Full(t, server, disk, "cannot be reached"))
 }
 
 // TestFaultsCluster: three masters, and all ways to them fail; then the one that has
@@ -476,8 +566,8 @@ func TestFaultsCluster(t *testing.T) {
 		defer proxy.Close()
 		proxies, through = append(proxies, proxy), append(through, addr+"="+proxy.Addr)
 	}
-	faults.Ended(t, "cluster faults "+strings.Join(addrs, ","), "cluster faults "+strings.Join(through, ","),
-		append(faults.Network(proxies...), faults.Killed(owner(t, nodes, addrs, "{faults}:ended")))...)
+	faults.Revoked(t, "cluster faults "+strings.Join(addrs, ","), "cluster faults "+strings.Join(through, ","),
+		append(faults.Network(proxies...), faults.Killed(owner(t, nodes, addrs, "{faults}:revocations")))...)
 }
 
 // startCluster starts a Cluster that keeps what it acknowledged. It notices a node
@@ -577,10 +667,9 @@ func TestFailOverBetweenWriteAndWait(t *testing.T) {
 	client.AddHook(b)
 	s := must(redisstore.New(redisstore.Config{Client: client, WaitReplicas: 1, WaitTimeout: 100 * time.Millisecond, Logger: slog.New(slog.DiscardHandler)}))
 	require.Error(t, s.Append(t.Context(), entry("x")))
-	entries, _, _, err := s.Since(t.Context(), "")
-	require.NoError(t, err)
-	require.Empty(t, entries, "it is lost")
-	require.NoError(t, s.Append(t.Context(), entry("x")), "and repeated")
+	require.Empty(t, must(s.Since(t.Context(), "")).Entries, "it is lost")
+	require.Eventually(t, func() bool { return s.Append(t.Context(), entry("x")) == nil }, 30*time.Second, 10*time.Millisecond, "and repeated, until the replica has it")
+	require.NotEmpty(t, must(s.Since(t.Context(), "")).Entries)
 }
 
 // failsOver is a master that is killed: a replica takes over. Afterwards, end is
@@ -599,9 +688,9 @@ func TestFailOverCluster(t *testing.T) {
 	nodes, addrs := startCluster(t, 3, 1)
 	at := "cluster WAITfaults " + strings.Join(addrs, ",")
 	replicated(t, at)
-	master := owner(t, nodes, addrs, "{faults}:ended")
-	faults.Ended(t, at, at, failsOver(master, 4*time.Second, func() error {
-		if owner(t, nodes, addrs, "{faults}:ended") == master {
+	master := owner(t, nodes, addrs, "{faults}:revocations")
+	faults.Revoked(t, at, at, failsOver(master, 4*time.Second, func() error {
+		if owner(t, nodes, addrs, "{faults}:revocations") == master {
 			return errors.New("no replica took over")
 		}
 		return master.Start() // as the new one's replica
@@ -627,7 +716,7 @@ func TestFailOverSentinel(t *testing.T) {
 	}
 	at := "sentinel WAITfaults " + strings.Join(addrs, ",")
 	replicated(t, at)
-	faults.Ended(t, at, at, failsOver(master, time.Second, func() error { return nil }))
+	faults.Revoked(t, at, at, failsOver(master, time.Second, func() error { return nil }))
 }
 
 func TestSoak(t *testing.T) {

@@ -19,34 +19,37 @@ if rev ~= ARGV[1] then return 0 end
 redis.call('HSET', KEYS[1], 'doc', ARGV[2], 'rev', ARGV[3])
 return 1`)
 
-// Load returns the ring's document. It is part of keys.Store.
-func (s *Store) Load(ctx context.Context) (doc []byte, rev string, err error) {
-	const doing = "load the ring"
-	if err := s.ready(ctx, doing, false); err != nil {
-		return nil, "", err
-	}
-	got, err := s.cfg.Client.HMGet(ctx, s.ring(), "doc", "rev").Result()
+// Load returns the document of that name. It is part of keys.Store.
+func (s *Store) Load(ctx context.Context, name string) (keys.Stored, error) {
+	var now *redis.TimeCmd
+	var got *redis.SliceCmd
+	err := s.ask(ctx, "load the ring", func(p redis.Pipeliner) {
+		now = p.Time(ctx)
+		got = p.HMGet(ctx, s.ring(name), "doc", "rev")
+	})
 	if err != nil {
-		return nil, "", failed(ctx, doing, err)
+		return keys.Stored{}, err
 	}
-	if got[0] == nil && got[1] == nil {
-		return nil, "", nil
+	stored := keys.Stored{Time: now.Val().UTC()}
+	v := got.Val()
+	if v[0] == nil && v[1] == nil {
+		return stored, nil
 	}
-	text, _ := got[0].(string)
-	rev, _ = got[1].(string)
-	if text == "" || rev == "" {
-		return nil, "", errors.New("redisstore: load the ring: the hash is not what this version writes")
+	doc, _ := v[0].(string)
+	stored.Doc = []byte(doc)
+	if stored.Rev, _ = v[1].(string); doc == "" || stored.Rev == "" {
+		return keys.Stored{}, errors.New("redisstore: load the ring: the hash is not what this version writes")
 	}
-	return []byte(text), rev, nil
+	return stored, nil
 }
 
-// Save replaces the ring's document. It is part of keys.Store.
-func (s *Store) Save(ctx context.Context, doc []byte, rev string) (string, error) {
+// Save replaces the document of that name. It is part of keys.Store.
+func (s *Store) Save(ctx context.Context, name string, doc []byte, rev string) (string, error) {
 	if len(doc) == 0 || len(doc) > maxDocument {
 		return "", fmt.Errorf("redisstore: save the ring: a document of %d bytes; it must have 1 to %d", len(doc), maxDocument)
 	}
 	next := rand.Text() // no revision comes twice, also if the key is lost and made anew
-	n, err := s.run(ctx, "save the ring", saveRing, []string{s.ring()}, rev, doc, next)
+	n, err := s.run(ctx, "save the ring", saveRing, []string{s.ring(name)}, rev, doc, next)
 	switch {
 	case err != nil:
 		return "", err

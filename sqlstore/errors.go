@@ -49,6 +49,9 @@ var adviceOfCode = map[int]string{
 }
 
 func advice(err error) string {
+	if errors.Is(err, errStandby) {
+		return "a standby answers, whose copy may lag; connect to the primary (target_session_attrs=read-write)"
+	}
 	var state interface{ SQLState() string }
 	if errors.As(err, &state) {
 		return adviceOf[state.SQLState()]

@@ -39,15 +39,15 @@ func Example() {
 	}
 
 	ring := must(keys.NewRing(keys.RingConfig{Store: keys.Sealed(store, must(keys.NewAESGCM(sealing[:])))}))
-	ended := must(revoke.NewList(revoke.Config{Store: store}))
-	manager := must(refresh.NewManager(refresh.Config{Store: store, Secrets: [][]byte{refreshing[:]}, Sessions: ended}))
+	revocations := must(revoke.NewList(revoke.Config{Store: store}))
+	manager := must(refresh.NewManager(refresh.Config{Store: store, Secrets: [][]byte{refreshing[:]}, Revocations: revocations}))
 	go ring.Run(ctx)
-	go ended.Run(ctx)
+	go revocations.Run(ctx)
 
 	issuer := must(sessiontoken.NewIssuer[state](sessiontoken.IssuerConfig{
-		Issuer: "https://auth.example", Audience: []string{"orders"}, Keys: ring, Revocations: ended}))
+		Issuer: "https://auth.example", Audience: []string{"orders"}, Keys: ring, Revocations: revocations}))
 	verifier := must(sessiontoken.NewVerifier[state](sessiontoken.VerifierConfig{
-		Issuer: "https://auth.example", Audience: "orders", Keys: ring, Revocations: ended}))
+		Issuer: "https://auth.example", Audience: "orders", Keys: ring, Revocations: revocations}))
 
 	token, claims, err := issuer.Issue(ctx, "user-42", state{"Ada"})
 	if err != nil {
@@ -56,9 +56,10 @@ func Example() {
 	_, err = verifier.Verify(ctx, token)
 	fmt.Println("before:", err)
 
-	if err := manager.EndSession(ctx, claims.Subject, claims.SessionID); err != nil { // refresh tokens too
+	if err := revocations.RevokeSession(ctx, claims.SessionID); err != nil { // its refresh tokens too
 		log.Fatal(err)
 	}
+	_ = manager.DeleteSession(ctx, claims.SessionID) // tidies up
 	_, err = verifier.Verify(ctx, token)
 	fmt.Println("after:", err)
 	// Output:

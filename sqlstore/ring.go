@@ -12,27 +12,28 @@ import (
 
 const maxDocument = 1 << 20
 
-// Load returns the ring's document. It is part of keys.Store.
-func (s *Store) Load(ctx context.Context) (doc []byte, rev string, err error) {
+// Load returns the document of that name. It is part of keys.Store.
+func (s *Store) Load(ctx context.Context, name string) (keys.Stored, error) {
 	const doing = "load the ring"
 	if err := s.ready(ctx, doing); err != nil {
-		return nil, "", err
+		return keys.Stored{}, err
 	}
-	err = s.db.QueryRowContext(ctx, `SELECT doc, rev FROM sessiontoken_ring WHERE name = $1`, s.ring).Scan(&doc, &rev)
-	if errors.Is(err, sql.ErrNoRows) {
-		return nil, "", nil
+	var from witness
+	var doc []byte
+	var rev sql.NullString
+	err := s.db.QueryRowContext(ctx, `SELECT p.standby, p.now_us, r.doc, r.rev
+		FROM (SELECT `+s.proof()+`) p LEFT JOIN sessiontoken_rings r ON r.name = $1`, name).Scan(&from.standby, &from.micros, &doc, &rev)
+	if err = errors.Join(err, from.err()); err != nil {
+		return keys.Stored{}, s.explain(ctx, doing, err)
 	}
-	if err != nil {
-		return nil, "", s.explain(ctx, doing, err)
+	if rev.Valid && (len(doc) == 0 || rev.String == "") {
+		return keys.Stored{}, errors.New("sqlstore: load the ring: the row is empty")
 	}
-	if len(doc) == 0 || rev == "" {
-		return nil, "", errors.New("sqlstore: load the ring: the row is empty")
-	}
-	return doc, rev, nil
+	return keys.Stored{Doc: doc, Rev: rev.String, Time: from.time()}, nil
 }
 
-// Save replaces the ring's document. It is part of keys.Store.
-func (s *Store) Save(ctx context.Context, doc []byte, rev string) (string, error) {
+// Save replaces the document of that name. It is part of keys.Store.
+func (s *Store) Save(ctx context.Context, name string, doc []byte, rev string) (string, error) {
 	if len(doc) == 0 || len(doc) > maxDocument {
 		return "", fmt.Errorf("sqlstore: save the ring: a document of %d bytes; it must have 1 to %d", len(doc), maxDocument)
 	}
@@ -40,9 +41,9 @@ func (s *Store) Save(ctx context.Context, doc []byte, rev string) (string, error
 	var n int64
 	var err error
 	if rev == "" {
-		n, err = s.exec(ctx, "save the ring", `INSERT INTO sessiontoken_ring (name, doc, rev) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING`, s.ring, doc, next)
+		n, err = s.exec(ctx, "save the ring", `INSERT INTO sessiontoken_rings (name, doc, rev) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING`, name, doc, next)
 	} else {
-		n, err = s.exec(ctx, "save the ring", `UPDATE sessiontoken_ring SET doc = $2, rev = $3 WHERE name = $1 AND rev = $4`, s.ring, doc, next, rev)
+		n, err = s.exec(ctx, "save the ring", `UPDATE sessiontoken_rings SET doc = $2, rev = $3 WHERE name = $1 AND rev = $4`, name, doc, next, rev)
 	}
 	switch {
 	case err != nil:

@@ -8,13 +8,12 @@ import (
 )
 
 // version is that of the tables and of what is in them.
-const version = 1
+const version = 2
 
 // Schema returns the statements that create the tables, for your own migrations.
 // They can be run again. The names of all tables begin with sessiontoken_.
 func Schema(d Dialect) string {
-	blob, number := "BLOB", "INTEGER PRIMARY KEY AUTOINCREMENT"
-	xid := ""
+	blob, number, xid := "BLOB", "INTEGER PRIMARY KEY AUTOINCREMENT", ""
 	if d == Postgres {
 		blob, number = "bytea", "bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY"
 		xid = "\n\txid xid8 NOT NULL DEFAULT pg_current_xact_id(),"
@@ -22,32 +21,40 @@ func Schema(d Dialect) string {
 	schema := strings.NewReplacer("BLOB", blob, "NUMBER", number, "\n\tXID", xid).Replace(`CREATE TABLE IF NOT EXISTS sessiontoken_schema (
 	version bigint PRIMARY KEY
 );
-CREATE TABLE IF NOT EXISTS sessiontoken_ring (
+CREATE TABLE IF NOT EXISTS sessiontoken_rings (
 	name text PRIMARY KEY,
 	doc BLOB NOT NULL,
 	rev text NOT NULL
 );
-CREATE TABLE IF NOT EXISTS sessiontoken_ended (
+CREATE TABLE IF NOT EXISTS sessiontoken_revocations (
 	seq NUMBER,
 	XID
+	tag bigint NOT NULL,
+	namespace text NOT NULL,
 	scope text NOT NULL,
-	value BLOB NOT NULL,
-	before_us bigint NOT NULL,
-	until_us bigint NOT NULL
+	digest BLOB NOT NULL,
+	spared BLOB NOT NULL,
+	before_ms bigint NOT NULL,
+	until_ms bigint NOT NULL,
+	skip bigint NOT NULL
 );
-CREATE INDEX IF NOT EXISTS sessiontoken_ended_until ON sessiontoken_ended (until_us);
+CREATE INDEX IF NOT EXISTS sessiontoken_revocations_until ON sessiontoken_revocations (until_ms);
 CREATE TABLE IF NOT EXISTS sessiontoken_families (
-	id text PRIMARY KEY,
+	namespace text NOT NULL,
+	id text NOT NULL,
 	subject BLOB NOT NULL,
+	session_id BLOB NOT NULL,
 	version bigint NOT NULL,
-	data text NOT NULL,
-	until_us bigint NOT NULL
+	data BLOB NOT NULL,
+	until_ms bigint NOT NULL,
+	PRIMARY KEY (namespace, id)
 );
-CREATE INDEX IF NOT EXISTS sessiontoken_families_subject ON sessiontoken_families (subject);
-CREATE INDEX IF NOT EXISTS sessiontoken_families_until ON sessiontoken_families (until_us);
+CREATE INDEX IF NOT EXISTS sessiontoken_families_subject ON sessiontoken_families (namespace, subject);
+CREATE INDEX IF NOT EXISTS sessiontoken_families_session ON sessiontoken_families (namespace, session_id);
+CREATE INDEX IF NOT EXISTS sessiontoken_families_until ON sessiontoken_families (until_ms);
 `)
 	if d == Postgres {
-		schema += "CREATE INDEX IF NOT EXISTS sessiontoken_ended_xid ON sessiontoken_ended (xid, seq);\n"
+		schema += "CREATE INDEX IF NOT EXISTS sessiontoken_revocations_xid ON sessiontoken_revocations (xid, seq);\n"
 	}
 	// The last one: when it is there, all is.
 	return schema + fmt.Sprintf("INSERT INTO sessiontoken_schema (version) SELECT %d WHERE NOT EXISTS (SELECT 1 FROM sessiontoken_schema);\n", version)
@@ -114,7 +121,7 @@ func checkVersion(doing string, found sql.NullInt64) error {
 	case !found.Valid:
 		return fmt.Errorf("sqlstore: %s: the tables are not complete; call CreateSchema, or run all of Schema in a migration", doing)
 	case found.Int64 != version:
-		return fmt.Errorf("sqlstore: %s: the tables are of version %d, and this program reads version %d: use a release that reads them, or another database", doing, found.Int64, version)
+		return fmt.Errorf("sqlstore: %s: the tables are of version %d, and this program reads version %d: use a release that reads them, or another database; or drop the tables that begin with sessiontoken_, which signs everyone out", doing, found.Int64, version)
 	}
 	return nil
 }

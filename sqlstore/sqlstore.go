@@ -1,11 +1,20 @@
-// Package sqlstore keeps key rings, ended sessions and refresh tokens' families in
-// a SQL database: SQLite for the processes of one machine, PostgreSQL beyond it.
+// Package sqlstore keeps key rings, revocations and refresh tokens' families in a
+// SQL database: SQLite for the processes of one machine, PostgreSQL beyond it.
 //
 // One [Store] is a Store of packages keys, revoke and refresh at once. It writes
-// each change with one statement that is acknowledged when it is durable.
+// each change with one statement, or in one transaction, which is acknowledged
+// when it is durable. Several issuers share one database: names of rings and
+// namespaces keep them apart.
+//
+// Every reading proves that the primary gave it: a PostgreSQL standby, whose copy
+// may lag, is an error. The time that is told with a reading is the PostgreSQL
+// server's; SQLite has no clock but that of the machine.
 //
 // The state of a ring has to be sealed (keys.Sealed): a database is a thing that
 // is backed up, replicated and read by others.
+//
+// What is over is deleted an hour later, by the first write of a process and then
+// once a minute at most.
 package sqlstore
 
 import (
@@ -14,11 +23,14 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
+	"sync"
 	"sync/atomic"
+	"time"
 
 	_ "github.com/jackc/pgx/v5/stdlib" // the driver of OpenPostgres
 	_ "modernc.org/sqlite"             // the driver of OpenSQLite
 
+	"github.com/sessiontoken/sessiontoken/internal/clock"
 	"github.com/sessiontoken/sessiontoken/keys"
 	"github.com/sessiontoken/sessiontoken/refresh"
 	"github.com/sessiontoken/sessiontoken/revoke"
@@ -40,8 +52,6 @@ type Config struct {
 	DB *sql.DB
 	// Dialect is that of DB. Required.
 	Dialect Dialect
-	// Ring is the name of the key ring in the database. Empty means "default".
-	Ring string
 }
 
 // Store keeps everything in one database. It is safe for concurrent use, by any
@@ -49,10 +59,12 @@ type Config struct {
 type Store struct {
 	db      *sql.DB
 	dialect Dialect
-	ring    string
+	clock   *clock.Clock
 	turn    chan struct{} // of a SQLite: held by the one that writes
 	checked atomic.Bool   // the tables are of this version
-	writes  atomic.Uint64 // after some of which what is over is deleted
+
+	sweeping sync.Mutex
+	swept    map[string]clock.Instant // by table: when what is over was last deleted
 }
 
 var (
@@ -71,10 +83,7 @@ func New(cfg Config) (*Store, error) {
 	if cfg.Dialect != SQLite && cfg.Dialect != Postgres {
 		return nil, fmt.Errorf("sqlstore: Config.Dialect is %q; it must be SQLite or Postgres", string(cfg.Dialect))
 	}
-	if cfg.Ring == "" {
-		cfg.Ring = "default"
-	}
-	return &Store{db: cfg.DB, dialect: cfg.Dialect, ring: cfg.Ring, turn: make(chan struct{}, 1)}, nil
+	return &Store{db: cfg.DB, dialect: cfg.Dialect, clock: clock.Here(), turn: make(chan struct{}, 1), swept: map[string]clock.Instant{}}, nil
 }
 
 // OpenSQLite opens a database file for several processes of one machine: a
@@ -93,10 +102,23 @@ func OpenPostgres(dsn string) (*sql.DB, error) { return sql.Open("pgx", dsn) }
 
 // Both dialects know $1.
 
-// exec returns how many rows a statement changed.
-func (s *Store) exec(ctx context.Context, doing, query string, args ...any) (int64, error) {
+// exec runs one statement and returns how many rows it changed.
+func (s *Store) exec(ctx context.Context, doing, query string, args ...any) (n int64, err error) {
+	err = s.write(ctx, doing, func() error {
+		res, err := s.db.ExecContext(ctx, query, args...)
+		if err != nil {
+			return err
+		}
+		n, err = res.RowsAffected()
+		return err
+	})
+	return n, err
+}
+
+// write calls f, which writes, and explains its error.
+func (s *Store) write(ctx context.Context, doing string, f func() error) error {
 	if err := s.ready(ctx, doing); err != nil {
-		return 0, err
+		return err
 	}
 	if s.dialect == SQLite {
 		// It has one writer at a time, and those that wait for it look again and
@@ -105,16 +127,48 @@ func (s *Store) exec(ctx context.Context, doing, query string, args ...any) (int
 		case s.turn <- struct{}{}:
 			defer func() { <-s.turn }()
 		case <-ctx.Done():
-			return 0, s.explain(ctx, doing, ctx.Err())
+			return s.explain(ctx, doing, ctx.Err())
 		}
 	}
-	res, err := s.db.ExecContext(ctx, query, args...)
-	if err != nil {
-		return 0, s.explain(ctx, doing, err)
+	if err := f(); err != nil {
+		return s.explain(ctx, doing, err)
 	}
-	n, err := res.RowsAffected()
-	if err != nil {
-		return 0, s.explain(ctx, doing, err)
+	return nil
+}
+
+// errStandby is the error of a reading that a standby answered.
+var errStandby = errors.New("the server is in recovery")
+
+// proof returns the columns that prove in a query who answers it, and tell the
+// server's time in Unix microseconds. They are scanned into a witness. SQLite has
+// no standby and no clock of its own.
+func (s *Store) proof() string {
+	if s.dialect == Postgres {
+		return `pg_is_in_recovery() AS standby, ` + postgresMicros + ` AS now_us`
 	}
-	return n, nil
+	return `0 AS standby, 0 AS now_us`
+}
+
+const postgresMicros = `(extract(epoch FROM clock_timestamp()) * 1000000)::bigint`
+
+// witness is who answered a query, and when.
+type witness struct {
+	standby bool
+	micros  int64
+}
+
+// err returns an error unless the primary answered.
+func (w *witness) err() error {
+	if w.standby {
+		return errStandby
+	}
+	return nil
+}
+
+// time returns the server's time; zero for a SQLite.
+func (w *witness) time() time.Time {
+	if w.micros == 0 {
+		return time.Time{}
+	}
+	return time.UnixMicro(w.micros).UTC()
 }

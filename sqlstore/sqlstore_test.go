@@ -63,12 +63,28 @@ func newDatabase(t *testing.T) string {
 	return strings.Replace(dsn, "/postgres?", "/"+name+"?", 1)
 }
 
+// newSchema returns the connection string of a new, empty schema, which is made
+// sooner than a database.
+func newSchema(t *testing.T) string {
+	t.Helper()
+	dsn, err := postgres()
+	if errors.Is(err, servers.ErrMissing) && os.Getenv("CI") == "" {
+		t.Skip("NOT RUN: PostgreSQL is not installed")
+	}
+	require.NoError(t, err)
+	admin := must(sqlstore.OpenPostgres(dsn))
+	defer admin.Close()
+	name := fmt.Sprintf("test_%d", databases.Add(1))
+	must(admin.Exec("CREATE SCHEMA " + name))
+	return dsn + "&search_path=" + name
+}
+
 // connector returns what opens connections to one new, empty database.
 func connector(t *testing.T, d sqlstore.Dialect) func() *sql.DB {
 	t.Helper()
 	at := filepath.Join(t.TempDir(), "sessions 100%.db")
 	if d == sqlstore.Postgres {
-		at = newDatabase(t)
+		at = newSchema(t)
 	}
 	return func() *sql.DB {
 		db := openAt(d, at)
@@ -121,7 +137,7 @@ func each(t *testing.T, f func(t *testing.T, d sqlstore.Dialect)) {
 func TestStore(t *testing.T) {
 	each(t, func(t *testing.T, d sqlstore.Dialect) {
 		storetest.Ring(t, func(t *testing.T) (a, b keys.Store) { return open(t, d) })
-		storetest.Ended(t, func(t *testing.T) (a, b revoke.Store) { return open(t, d) })
+		storetest.Revocations(t, func(t *testing.T) (a, b revoke.Store) { return open(t, d) })
 		storetest.Families(t, func(t *testing.T) (a, b refresh.Store) { return open(t, d) })
 	})
 }
@@ -131,92 +147,109 @@ func TestCursorPassesNobody(t *testing.T) {
 	a, b, db := openDB(t, sqlstore.Postgres)
 	tx, err := db.Begin()
 	require.NoError(t, err)
-	until := time.Now().Add(time.Hour).UnixMicro()
-	_, err = tx.Exec(`INSERT INTO sessiontoken_ended (scope, value, before_us, until_us) VALUES ('session', 'slow', 1, $1)`, until)
-	require.NoError(t, err)
+	must(tx.Exec(insertOne, digest("slow"), time.Now().Add(time.Hour).UnixMilli(), none))
 
 	cursor := ""
-	look := func() (values []string) {
-		entries, next, more, err := b.Since(t.Context(), cursor)
-		require.NoError(t, err)
-		require.False(t, more)
-		cursor = next
-		for _, e := range entries {
-			values = append(values, e.Value)
+	look := func() (digests [][]byte) {
+		page := must(b.Since(t.Context(), cursor))
+		require.False(t, page.More)
+		cursor = page.Next
+		for _, e := range page.Entries {
+			digests = append(digests, e.Digest[:])
 		}
-		return values
+		return digests
 	}
 	for i := range 10 {
 		require.NoError(t, a.Append(t.Context(), entry(fmt.Sprint(i))))
-		require.Equal(t, []string{fmt.Sprint(i)}, look(), "nobody waits for the slow one, and nothing is read twice")
+		require.Equal(t, [][]byte{digest(fmt.Sprint(i))}, look(), "the slow one delays no other, and nothing is read twice")
 	}
 	require.NoError(t, tx.Commit())
-	require.Equal(t, []string{"slow"}, look())
+	require.Equal(t, [][]byte{digest("slow")}, look())
 	require.Empty(t, look())
 }
 
 func entry(value string) revoke.Entry {
-	return revoke.Entry{Scope: revoke.Session, Value: value, Before: time.Now(), Until: time.Now().Add(time.Hour)}
+	now := time.Now().UTC().Truncate(time.Millisecond)
+	return revoke.Entry{Scope: revoke.Session, Digest: revoke.DigestOf(revoke.Session, value), Before: now, Until: now.Add(time.Hour)}
 }
 
-// many adds entries to the table as a writer would, all at once.
+// insert is what adds a row of SQL's own.
+const insert = `INSERT INTO sessiontoken_revocations (tag, namespace, scope, digest, spared, before_ms, until_ms, skip) `
+
+// insertOne adds the row of a session, which is over at $2, with the digest $1.
+const insertOne = insert + `VALUES (1, '', 'session', $1, $3, 1, $2, 0)`
+
+func digest(value string) []byte { d := revoke.DigestOf(revoke.Session, value); return d[:] }
+
+var none = make([]byte, 16) // no exception
+
+// many adds the sessions sid-1 to sid-n to the table, many at once.
 func many(t *testing.T, d sqlstore.Dialect, db *sql.DB, n int) {
 	t.Helper()
-	query := `WITH RECURSIVE c(i) AS (SELECT 1 UNION ALL SELECT i+1 FROM c WHERE i < $1)
-		INSERT INTO sessiontoken_ended (scope, value, before_us, until_us) SELECT 'session', CAST('sid-' || i AS BLOB), $2, $3 FROM c`
-	if d == sqlstore.Postgres {
-		query = `INSERT INTO sessiontoken_ended (scope, value, before_us, until_us)
-			SELECT 'session', ('sid-' || i)::bytea, $2, $3 FROM generate_series(1, $1::int) i`
+	tx := must(db.Begin())
+	defer tx.Rollback()
+	const rows = 1000
+	until := time.Now().Add(time.Hour).UnixMilli()
+	for i := 1; i <= n; {
+		var values strings.Builder
+		for range rows {
+			if i <= n {
+				blob := "x'%x'"
+				if d == sqlstore.Postgres {
+					blob = `'\x%x'::bytea`
+				}
+				fmt.Fprintf(&values, ",(%d,'','session',"+blob+","+blob+",1,%d,0)", i, digest(fmt.Sprint("sid-", i)), none, until)
+			}
+			i++
+		}
+		must(tx.Exec(insert + "VALUES " + values.String()[1:]))
 	}
-	_, err := db.Exec(query, n, time.Now().UnixMicro(), time.Now().Add(time.Hour).UnixMicro())
-	require.NoError(t, err)
+	require.NoError(t, tx.Commit())
 }
 
-// What is read in portions misses nothing of what is written meanwhile.
-func TestPortions(t *testing.T) {
+// What is read in pages misses nothing of what is written meanwhile.
+func TestPages(t *testing.T) {
 	each(t, func(t *testing.T, d sqlstore.Dialect) {
 		s, b, db := openDB(t, d)
 		many(t, d, db, 25_000)
 		var slow *sql.Tx
 		if d == sqlstore.Postgres { // SQLite has one writer at a time
 			slow = must(db.Begin())
-			_, err := slow.Exec(`INSERT INTO sessiontoken_ended (scope, value, before_us, until_us) VALUES ('session', 'slow', 1, $1)`, time.Now().Add(time.Hour).UnixMicro())
-			require.NoError(t, err)
+			must(slow.Exec(insertOne, digest("slow"), time.Now().Add(time.Hour).UnixMilli(), none))
 		}
 		many(t, d, db, 5_000) // the same ids again, and rows of their own
-		seen, cursor, portions := map[string]bool{}, "", 0
+		seen, cursor, pages := map[string]bool{}, "", 0
 		read := func() (n int) {
-			for more := true; more; portions++ {
-				var entries []revoke.Entry
-				var err error
-				entries, cursor, more, err = b.Since(t.Context(), cursor)
-				require.NoError(t, err)
-				for _, e := range entries {
-					seen[e.Value] = true
+			for more := true; more; pages++ {
+				page := must(b.Since(t.Context(), cursor))
+				require.False(t, page.Reset)
+				cursor, more = page.Next, page.More
+				for _, e := range page.Entries {
+					seen[string(e.Digest[:])] = true
 				}
-				n += len(entries)
+				n += len(page.Entries)
 				if slow != nil {
 					require.NoError(t, slow.Commit())
-					slow, seen["slow"] = nil, false
+					slow, seen[string(digest("slow"))] = nil, false
 				}
 				if more {
-					require.NoError(t, s.Append(t.Context(), entry(fmt.Sprint("new-", portions))))
+					require.NoError(t, s.Append(t.Context(), entry(fmt.Sprint("new-", pages))))
 				}
 			}
 			return n
 		}
 		n := read()
-		require.Equal(t, 4, portions)
+		require.Equal(t, 4, pages)
 		n += read()
 		require.Len(t, seen, 25_000+3+map[sqlstore.Dialect]int{sqlstore.Postgres: 1}[d])
-		require.True(t, d == sqlstore.SQLite || seen["slow"])
+		require.True(t, d == sqlstore.SQLite || seen[string(digest("slow"))])
 		require.LessOrEqual(t, n, 30_000+3+1+3+1, "what was added meanwhile may come twice")
 		require.Zero(t, read())
 	})
 }
 
-// A million ended sessions are known to a replica that starts, in portions that
-// fit their time.
+// A million revoked sessions are known to a replica that starts, in pages that fit
+// their time.
 func TestReplicaStartsWithMany(t *testing.T) {
 	each(t, func(t *testing.T, d sqlstore.Dialect) {
 		_, b, db := openDB(t, d)
@@ -285,20 +318,20 @@ func TestBadDatabases(t *testing.T) {
 			db := must(sqlstore.OpenSQLite(path))
 			defer db.Close()
 			must(db.Exec(tables(sqlstore.SQLite) + "UPDATE sessiontoken_schema SET version = 7"))
-		}), "version 7, and this program reads version 1"},
+		}), "version 7, and this program reads version 2"},
 		{"SQLite, a migration that stopped", sqlite(func(path string) {
 			db := must(sqlstore.OpenSQLite(path))
 			defer db.Close()
 			must(db.Exec("CREATE TABLE sessiontoken_schema (version bigint PRIMARY KEY)"))
 		}), "not complete"},
 		{"PostgreSQL without tables", postgres(""), "CreateSchema"},
-		{"PostgreSQL of a later version", postgres(tables(sqlstore.Postgres) + "UPDATE sessiontoken_schema SET version = 7"), "version 7, and this program reads version 1"},
+		{"PostgreSQL of a later version", postgres(tables(sqlstore.Postgres) + "UPDATE sessiontoken_schema SET version = 7"), "version 7, and this program reads version 2"},
 		{"PostgreSQL, a user without rights", postgres(tables(sqlstore.Postgres)+"DROP ROLE IF EXISTS poor; CREATE ROLE poor LOGIN", "bench@", "poor@"), "grant it"},
 		{"PostgreSQL, a wrong password", postgres("DROP ROLE IF EXISTS locked; CREATE ROLE locked LOGIN PASSWORD 'right'", "bench@", "locked:hunter2@"), "check the connection string"},
 		{"PostgreSQL, no such database", postgres("", "/test_", "/none_"), "no such database"},
 		{"PostgreSQL that only reads", postgres(tables(sqlstore.Postgres) + "DO $$ BEGIN EXECUTE 'ALTER DATABASE ' || current_database() || ' SET default_transaction_read_only = on'; END $$"), "connect to the primary"},
-		{"PostgreSQL, nobody there", func(t *testing.T) (sqlstore.Dialect, *sql.DB) {
-			return sqlstore.Postgres, must(sqlstore.OpenPostgres("postgres://nobody:hunter2@127.0.0.1:1/none?sslmode=disable"))
+		{"PostgreSQL, no server there", func(t *testing.T) (sqlstore.Dialect, *sql.DB) {
+			return sqlstore.Postgres, must(sqlstore.OpenPostgres("postgres://none:hunter2@127.0.0.1:1/none?sslmode=disable"))
 		}, "cannot be reached"},
 	} {
 		t.Run(row.name, func(t *testing.T) {
@@ -314,13 +347,13 @@ func TestBadDatabases(t *testing.T) {
 			if row.says == "connect to the primary" {
 				return // it can be read
 			}
-			_, _, err = s.Load(ctx)
+			_, err = s.Load(ctx, "")
 			require.ErrorContains(t, err, row.says)
-			_, err = s.Find(ctx, "x")
+			_, err = s.Find(ctx, "", "x")
 			require.ErrorContains(t, err, row.says)
-			_, err = s.List(ctx, "x")
+			_, err = s.List(ctx, "", "x")
 			require.ErrorContains(t, err, row.says)
-			_, _, _, err = s.Since(ctx, "")
+			_, err = s.Since(ctx, "")
 			require.ErrorContains(t, err, row.says)
 		})
 	}
@@ -337,10 +370,10 @@ func TestCreateSchemaWithoutRights(t *testing.T) {
 	s := must(sqlstore.New(sqlstore.Config{DB: db, Dialect: sqlstore.Postgres}))
 	require.ErrorContains(t, s.CreateSchema(t.Context()), "may not do that")
 	must(admin.Exec(sqlstore.Schema(sqlstore.Postgres)))
-	must(admin.Exec("GRANT SELECT, INSERT, UPDATE, DELETE ON sessiontoken_schema, sessiontoken_ring, sessiontoken_ended, sessiontoken_families TO worker"))
+	must(admin.Exec("GRANT SELECT, INSERT, UPDATE, DELETE ON sessiontoken_schema, sessiontoken_rings, sessiontoken_revocations, sessiontoken_families TO worker"))
 	require.NoError(t, s.CreateSchema(t.Context()))
 	require.NoError(t, s.Append(t.Context(), entry("x")))
-	_, err := s.Save(t.Context(), []byte("x"), "")
+	_, err := s.Save(t.Context(), "", []byte("x"), "")
 	require.NoError(t, err)
 }
 
@@ -348,10 +381,10 @@ func TestCreateSchemaWithoutRights(t *testing.T) {
 func TestCreateSchemaOfAnotherVersion(t *testing.T) {
 	each(t, func(t *testing.T, d sqlstore.Dialect) {
 		db := connector(t, d)()
-		must(db.Exec("CREATE TABLE sessiontoken_schema (version bigint PRIMARY KEY); INSERT INTO sessiontoken_schema VALUES (2)"))
+		must(db.Exec("CREATE TABLE sessiontoken_schema (version bigint PRIMARY KEY); INSERT INTO sessiontoken_schema VALUES (1)"))
 		s := must(sqlstore.New(sqlstore.Config{DB: db, Dialect: d}))
-		require.ErrorContains(t, s.CreateSchema(t.Context()), "version 2")
-		_, err := db.Exec("SELECT 1 FROM sessiontoken_ended")
+		require.ErrorContains(t, s.CreateSchema(t.Context()), "the tables are of version 1")
+		_, err := db.Exec("SELECT 1 FROM sessiontoken_revocations")
 		require.Error(t, err, "nothing was created")
 	})
 }
@@ -376,7 +409,7 @@ func place(t *testing.T, d sqlstore.Dialect) (place, at string) {
 	t.Helper()
 	at = filepath.Join(t.TempDir(), "sessions.db")
 	if d == sqlstore.Postgres {
-		at = newDatabase(t)
+		at = newSchema(t)
 	}
 	createSchema(t, d, at)
 	return string(d) + " " + at, at
@@ -398,14 +431,15 @@ func TestHowSoon(t *testing.T) {
 
 func TestFirstStart(t *testing.T) {
 	each(t, func(t *testing.T, d sqlstore.Dialect) {
-		faults.FirstStart(t, func(t *testing.T) keys.Store { a, _ := open(t, d); return a })
+		a, _ := open(t, d)
+		faults.FirstStart(t, a)
 	})
 }
 
-func TestKeyEnded(t *testing.T) {
+func TestKeyRevoked(t *testing.T) {
 	each(t, func(t *testing.T, d sqlstore.Dialect) {
 		at, _ := place(t, d)
-		faults.KeyEnded(t, at, time.Second)
+		faults.KeyRevoked(t, at, time.Second)
 	})
 }
 
@@ -422,24 +456,24 @@ func TestFaultsPostgres(t *testing.T) {
 	createSchema(t, sqlstore.Postgres, dsn)
 	proxy := must(servers.StartProxy(server.Addr))
 	defer proxy.Close()
-	faults.Ended(t, "postgres "+dsn, "postgres "+servers.PostgresDSN(proxy.Addr), append(faults.Network(proxy), faults.Killed(server), faults.Frozen(server))...)
+	faults.Revoked(t, "postgres "+dsn, "postgres "+servers.PostgresDSN(proxy.Addr), append(faults.Network(proxy), faults.Killed(server), faults.Frozen(server))...)
 }
 
-// TestFullDisk: what cannot be written is refused, and what was ended before is
+// TestFullDisk: what cannot be written is refused, and what was revoked before is
 // still known.
 func TestFullDisk(t *testing.T) {
 	t.Run("sqlite", func(t *testing.T) {
 		disk := faults.SmallDisk(t, 8)
 		path := filepath.Join(disk.Dir, "sessions.db")
 		createSchema(t, sqlstore.SQLite, path)
-		faults.Ended(t, "sqlite "+path, "sqlite "+path, faults.Full(t, nil, disk, "no room left"))
+		faults.Revoked(t, "sqlite "+path, "sqlite "+path, faults.Full(t, nil, disk, "no room left"))
 	})
 	t.Run("postgres", func(t *testing.T) {
 		disk := faults.SmallDisk(t, 200)
 		server := start(t)
 		dsn := servers.PostgresDSN(server.Addr)
 		createSchema(t, sqlstore.Postgres, dsn)
-		faults.Ended(t, "postgres "+dsn, "postgres "+dsn, faults.Full(t, server, disk, "no room left"))
+		faults.Revoked(t, "postgres "+dsn, "postgres "+dsn, faults.Full(t, server, disk, "no room left"))
 	})
 }
 
@@ -451,7 +485,7 @@ func TestFailOver(t *testing.T) {
 	t.Cleanup(standby.Stop)
 	dsn := strings.Replace(servers.PostgresDSN(primary.Addr+","+standby.Addr), "?", "?target_session_attrs=read-write&connect_timeout=1&", 1)
 	createSchema(t, sqlstore.Postgres, dsn)
-	faults.Ended(t, "postgres "+dsn, "postgres "+dsn, faults.Fault{
+	faults.Revoked(t, "postgres "+dsn, "postgres "+dsn, faults.Fault{
 		Name:  "the primary is killed, and its standby promoted after 2 s",
 		Begin: func() error { primary.Kill(); return nil },
 		Lasts: 2 * time.Second, End: standby.Promote, Back: 10 * time.Second,
@@ -482,7 +516,7 @@ func TestFaultsSQLite(t *testing.T) {
 		Name: "another process holds the lock for 3 s", Lasts: 3 * time.Second,
 		Begin: func() (err error) {
 			if tx, err = db.Begin(); err == nil {
-				_, err = tx.Exec(`INSERT INTO sessiontoken_ended (scope, value, before_us, until_us) VALUES ('session', 'x', 1, 1)`)
+				_, err = tx.Exec(insertOne, digest("x"), 1, none)
 			}
 			return err
 		},
@@ -494,14 +528,14 @@ func TestFaultsSQLite(t *testing.T) {
 		Begin: func() error {
 			for range 20 {
 				other = faults.Start(t, faults.Role{Place: at, SyncEvery: time.Second, MaxStale: 30 * time.Second})
-				other.KeepEnding(150 * time.Millisecond)
+				other.KeepRevoking(150 * time.Millisecond)
 				other.Kill()
 			}
 			return nil
 		},
 		End: func() error { return nil },
 	}
-	faults.Ended(t, at, at, locked, killed)
+	faults.Revoked(t, at, at, locked, killed)
 }
 
 func TestSoak(t *testing.T) {
@@ -521,26 +555,30 @@ func TestSoak(t *testing.T) {
 func TestAnotherServer(t *testing.T) {
 	a, b := open(t, sqlstore.Postgres)
 	require.NoError(t, a.Append(t.Context(), entry("x")))
-	_, cursor, _, err := b.Since(t.Context(), "")
-	require.NoError(t, err)
-	none, again, _, err := b.Since(t.Context(), cursor)
-	require.NoError(t, err)
-	require.Empty(t, none)
-	server, snapshot, ok := strings.Cut(again, "/")
+	cursor := must(b.Since(t.Context(), "")).Next
+	page := must(b.Since(t.Context(), cursor))
+	require.Empty(t, page.Entries)
+	require.False(t, page.Reset)
+	server, rest, ok := strings.Cut(page.Next, "/")
 	require.True(t, ok)
 	require.Len(t, server, 16, "the microsecond in which the server started")
-	all, next, _, err := b.Since(t.Context(), "1764000000000000/"+snapshot)
-	require.NoError(t, err)
-	require.Len(t, all, 1)
-	require.True(t, strings.HasPrefix(next, server+"/"))
+	row, snapshot, ok := strings.Cut(rest, "/")
+	require.True(t, ok)
+	page = must(b.Since(t.Context(), "1764000000000000/"+rest))
+	require.Len(t, page.Entries, 1)
+	require.True(t, page.Reset)
+	require.True(t, strings.HasPrefix(page.Next, server+"/"))
+	here := server + "/" + row + "/"
 	for _, odd := range []string{
-		"/", "//", "/1:2:", server + "/", server + "/1:2", server + "/1:2:3,", server + "/2:1:", server + "/x" + snapshot, server + "/" + snapshot + "'",
-		server + "/" + snapshot + "/", server + "/" + snapshot + "/1:2:/1/x", server + "/" + snapshot + "/1:2:/-1/1", server + "/" + snapshot + "/x/1/1",
-		server + "/" + strings.Repeat("9", 20) + ":" + strings.Repeat("9", 20) + ":", server + "/99999999999999999999999:1:", strings.Repeat("/", 1000),
+		"/", "//", "/1.1/1:2:", server + "/", here, here + "1:2", here + "1:2:3,", here + "2:1:", here + "x" + snapshot, here + snapshot + "'",
+		here + snapshot + "/", here + snapshot + "/1:2:/1/x", here + snapshot + "/1:2:/-1/1", here + snapshot + "/x/1/1",
+		here + strings.Repeat("9", 20) + ":" + strings.Repeat("9", 20) + ":", here + "99999999999999999999999:1:", strings.Repeat("/", 1000),
+		server + "/1.1/" + snapshot, server + "/x/" + snapshot, server + "/-1.1/" + snapshot,
 	} {
-		all, _, _, err := b.Since(t.Context(), odd)
+		page, err := b.Since(t.Context(), odd)
 		if err == nil { // or PostgreSQL says what is wrong with it
-			require.Len(t, all, 1, odd)
+			require.Len(t, page.Entries, 1, odd)
+			require.True(t, page.Reset, odd)
 		}
 	}
 }

@@ -1,7 +1,7 @@
 //go:build unix
 
 // Package faults holds what a store has to live through with a real engine behind
-// it: processes that issue, verify and end sessions while the network and the
+// it: processes that issue, verify and revoke sessions while the network and the
 // engine fail. It is for the tests of the modules that have one.
 //
 // The processes are the test binary itself, started again: its TestMain calls
@@ -60,21 +60,24 @@ func aead() keys.AEAD {
 	return a
 }
 
-// Starts checks that a replica that starts knows the n entries of a store whose
-// ids are sid-1 to sid-n.
+// Starts checks that a replica that starts knows the n entries of a store, of the
+// sessions sid-1 to sid-n.
 func Starts(t *testing.T, s revoke.Store, n int) {
 	t.Helper()
+	begin := time.Now()
+	born := begin.UTC().Truncate(time.Millisecond).Add(-time.Hour)
+	if err := s.Append(t.Context(), revoke.Entry{Scope: revoke.Birth, Digest: revoke.DigestOf(revoke.Birth, "x"), Before: born, Until: born.AddDate(100, 0, 0)}); err != nil {
+		t.Fatal(err)
+	}
 	l, err := revoke.NewList(revoke.Config{Store: s, Logger: quiet})
 	if err != nil {
 		t.Fatal(err)
 	}
-	begin := time.Now()
 	for {
-		_, err := l.Revoked(t.Context(), "nobody", "ada", "kid", begin)
-		if err == nil {
+		q := revoke.NewQuestion("none", "ada", "kid", begin)
+		if _, err := l.Check(t.Context(), &q); err == nil {
 			break
-		}
-		if time.Since(begin) > 2*time.Minute {
+		} else if time.Since(begin) > 2*time.Minute {
 			t.Fatal(err)
 		}
 	}
@@ -83,27 +86,30 @@ func Starts(t *testing.T, s revoke.Store, n int) {
 		t.Fatalf("it knows %d entries of %d", got, n)
 	}
 	for _, i := range []int{1, n/2 + 1, n} {
-		if ended, err := l.Revoked(t.Context(), fmt.Sprint("sid-", i), "ada", "kid", begin); err != nil || !ended {
-			t.Fatalf("sid-%d: %v %v", i, ended, err)
+		q := revoke.NewQuestion(fmt.Sprint("sid-", i), "ada", "kid", begin)
+		if v, err := l.Check(t.Context(), &q); err != nil || v != revoke.Revoked {
+			t.Fatalf("sid-%d: %v %v", i, v, err)
 		}
 	}
 	t.Logf("%s: it starts with %d entries in %v", t.Name(), n, took.Round(time.Millisecond))
 }
 
-// FirstStart has three replicas start at once on an empty store, 50 times: they
-// must agree on one ring, and each must verify what any of them signs.
-func FirstStart(t *testing.T, open func(t *testing.T) keys.Store) {
+// FirstStart has three replicas start at once, 50 times, each time with a ring that
+// the store does not have yet: they must agree on one, and each must verify what
+// any of them signs.
+func FirstStart(t *testing.T, store keys.Store) {
 	for i := range 50 {
-		t.Run(fmt.Sprint(i), func(t *testing.T) { firstStart(t, keys.Sealed(open(t), aead())) })
+		name := fmt.Sprint("first-", i)
+		t.Run(name, func(t *testing.T) { firstStart(t, keys.Sealed(store, aead()), name) })
 	}
 }
 
-func firstStart(t *testing.T, store keys.Store) {
+func firstStart(t *testing.T, store keys.Store, name string) {
 	rings, kids := make([]*keys.Ring, 3), make([]string, 3)
 	var wg sync.WaitGroup
 	for i := range rings {
 		wg.Go(func() {
-			ring, err := keys.NewRing(keys.RingConfig{Store: store, Logger: quiet})
+			ring, err := keys.NewRing(keys.RingConfig{Store: store, Name: name, Logger: quiet})
 			if err != nil {
 				t.Error(err)
 				return
@@ -148,10 +154,11 @@ func Tampered(t *testing.T, a, b keys.Store) {
 	if _, err := ring(a).SigningKey(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	good, rev, err := b.Load(t.Context())
+	stored, err := b.Load(t.Context(), "")
 	if err != nil {
 		t.Fatal(err)
 	}
+	good, rev := stored.Doc, stored.Rev
 	for name, change := range map[string]func([]byte) []byte{
 		"cut in half":     func(doc []byte) []byte { return doc[:len(doc)/2] },
 		"another version": func(doc []byte) []byte { return replaced(t, doc, `"version":1`, `"version":9`) },
@@ -159,7 +166,7 @@ func Tampered(t *testing.T, a, b keys.Store) {
 		"not sealed":      func(doc []byte) []byte { return replaced(t, doc, `"sealed":true`, `"sealed":false`) },
 	} {
 		bad := change(append([]byte(nil), good...))
-		if rev, err = b.Save(t.Context(), bad, rev); err != nil {
+		if rev, err = b.Save(t.Context(), "", bad, rev); err != nil {
 			t.Fatal(err)
 		}
 		if _, err := ring(a).SigningKey(t.Context()); err == nil {
@@ -167,7 +174,7 @@ func Tampered(t *testing.T, a, b keys.Store) {
 		} else {
 			t.Logf("%s: %v", name, err)
 		}
-		if doc, now, err := b.Load(t.Context()); err != nil || now != rev || string(doc) != string(bad) {
+		if now, err := b.Load(t.Context(), ""); err != nil || now.Rev != rev || !bytes.Equal(now.Doc, bad) {
 			t.Fatalf("%s: the document was changed (%v)", name, err)
 		}
 	}

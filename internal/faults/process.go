@@ -163,8 +163,8 @@ func (p *Process) issue(t *testing.T, subject string) (token, sess string) {
 	return a.Token, a.Sess
 }
 
-func (p *Process) end(sess string) (at time.Time, err error) {
-	a := p.call(request{Op: "end", Sess: sess})
+func (p *Process) revoke(sess string) (at time.Time, err error) {
+	a := p.call(request{Op: "revoke", Sess: sess})
 	if a.Error != "" {
 		return time.Time{}, errors.New(a.Error)
 	}

@@ -15,7 +15,7 @@ import (
 	"github.com/sessiontoken/sessiontoken/internal/servers"
 )
 
-// HowSoon measures how long it takes, from the acknowledged end of a session in one
+// HowSoon measures how long it takes, from the acknowledged revocation of a session in one
 // process, until another refuses its token: 200 times, or as often as
 // SESSIONTOKEN_TRIALS says. In the other, the token was verified before, so that it
 // comes from the cache.
@@ -32,7 +32,7 @@ func HowSoon(t *testing.T, place string, every, bound time.Duration) {
 		}
 		seen := make(chan answer, 1)
 		go func() { seen <- verifier.call(request{Op: "watch", Token: token}) }()
-		at, err := issuer.end(sess)
+		at, err := issuer.revoke(sess)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -51,9 +51,9 @@ func HowSoon(t *testing.T, place string, every, bound time.Duration) {
 	}
 }
 
-// KeyEnded ends a key in one process: another, whose key set still has it, must
+// KeyRevoked revokes a key in one process: another, whose key set still has it, must
 // refuse its tokens within bound.
-func KeyEnded(t *testing.T, place string, bound time.Duration) {
+func KeyRevoked(t *testing.T, place string, bound time.Duration) {
 	role := Role{Place: place, SyncEvery: 20 * time.Millisecond, MaxStale: 30 * time.Second}
 	issuer := Start(t, role)
 	token, _ := issuer.issue(t, "ada")
@@ -70,17 +70,23 @@ func KeyEnded(t *testing.T, place string, bound time.Duration) {
 	if err := json.Unmarshal(header, &kid); err != nil || kid.Kid == "" {
 		t.Fatalf("no kid in the header: %v", err)
 	}
-	issuer.must(t, request{Op: "endKey", Key: kid.Kid})
-	wait(t, bound, "its key was ended, and it is refused", func() bool { return verifier.verify(token) == "revoked" })
+	issuer.must(t, request{Op: "revokeKey", Key: kid.Kid})
+	wait(t, bound, "its key was revoked, and it is refused", func() bool { return verifier.verify(token) == "revoked" })
 	if other, _ := issuer.issue(t, "ada"); verifier.verify(other) != "revoked" {
 		t.Error("another token of the key is accepted")
 	}
-	issuer.must(t, request{Op: "revokeKey", Key: kid.Kid})
+	issuer.must(t, request{Op: "revokeInRing", Key: kid.Kid})
 	fresh, _ := issuer.issue(t, "ada")
 	wait(t, 5*time.Second, "a token of the key that replaces it verifies", func() bool { return verifier.verify(fresh) == "ok" })
-	if v := verifier.verify(token); v != "revoked" && !strings.HasPrefix(v, "invalid") {
-		t.Errorf("a token of the ended key is %s", v)
-	}
+	// The key is gone from the set. The verifier cannot tell until it has looked for
+	// it again.
+	wait(t, 10*time.Second, "a token of the revoked key is refused", func() bool {
+		v := verifier.verify(token)
+		if v == "ok" {
+			t.Fatal("a token of the revoked key is accepted")
+		}
+		return v == "revoked" || strings.HasPrefix(v, "invalid")
+	})
 }
 
 // RefreshRaces has two processes exchange the same token at the same moment, 500
@@ -88,6 +94,9 @@ func KeyEnded(t *testing.T, place string, bound time.Duration) {
 func RefreshRaces(t *testing.T, place string) {
 	role := Role{Place: place, SyncEvery: time.Second, MaxStale: 30 * time.Second}
 	a, b := Start(t, role), Start(t, role)
+	// In the first second of a store, one may not know yet what began at the other.
+	first, _ := a.issue(t, "ada")
+	wait(t, 10*time.Second, "both know the store", func() bool { return b.verify(first) == "ok" })
 	races, token := trials(500), ""
 	begin := time.Now()
 	for i := range races {
@@ -113,13 +122,13 @@ type Fault struct {
 	Lasts time.Duration
 	End   func() error
 
-	// Closes says that a verifier behind the fault cannot know what was ended: it
+	// Closes says that a verifier behind the fault cannot know what was revoked: it
 	// must know that within 1.5 s, refuse every token as undecided past MaxStale
 	// (2 s), and answer again within 2 s of the end of the fault. Without it, the
 	// verifier must go on answering, or answer again within Back.
 	Closes bool
 	Back   time.Duration
-	// Says is what an end must have failed with meanwhile, if anything.
+	// Says is what a revocation must have failed with meanwhile, if anything.
 	Says string
 }
 
@@ -187,11 +196,11 @@ func SmallDisk(t *testing.T, mib int) *servers.Disk {
 	return disk
 }
 
-// Ended ends 100 sessions a second in one process while faults happen, one after the
+// Revoked revokes 100 sessions a second in one process while faults happen, one after the
 // other, and two others verify: one of them behind the fault, which is at the
 // place that through names. Whatever was acknowledged must be known: to those that
 // lived through it, and to one that starts afterwards.
-func Ended(t *testing.T, place, through string, faults ...Fault) {
+func Revoked(t *testing.T, place, through string, faults ...Fault) {
 	role := Role{Place: place, SyncEvery: 100 * time.Millisecond, MaxStale: 2 * time.Second, TTL: 10 * time.Minute}
 	issuer := Start(t, role)
 	role.Verifies = true
@@ -203,7 +212,7 @@ func Ended(t *testing.T, place, through string, faults ...Fault) {
 	answers := func(p *Process) func() bool { return func() bool { return p.verify(valid) == "ok" } }
 	wait(t, 10*time.Second, "both verifiers answer", func() bool { return answers(beside)() && answers(behind)() })
 
-	probe := make([]answer, len(faults)) // made before: nobody can when the ring's store is gone for long
+	probe := make([]answer, len(faults)) // made before: no process can when the ring's store is gone for long
 	for i := range probe {
 		probe[i] = issuer.must(t, request{Op: "issue", Subject: "probe"})
 	}
@@ -238,13 +247,13 @@ func Ended(t *testing.T, place, through string, faults ...Fault) {
 			back = 2 * time.Second
 			wait(t, back, f.Name+": it answers again", answers(behind))
 		}
-		ended := false
-		wait(t, back+time.Second, f.Name+": a session that is ended after that is refused", func() bool {
-			if !ended {
-				_, err := issuer.end(probe[i].Sess)
-				ended = err == nil
+		revoked := false
+		wait(t, back+time.Second, f.Name+": a session that is revoked after that is refused", func() bool {
+			if !revoked {
+				_, err := issuer.revoke(probe[i].Sess)
+				revoked = err == nil
 			}
-			return ended && behind.verify(probe[i].Token) == "revoked" && beside.verify(probe[i].Token) == "revoked" && behind.verify(valid) == "ok"
+			return revoked && behind.verify(probe[i].Token) == "revoked" && beside.verify(probe[i].Token) == "revoked" && behind.verify(valid) == "ok"
 		})
 	}
 	time.Sleep(time.Second)
@@ -265,7 +274,7 @@ func Ended(t *testing.T, place, through string, faults ...Fault) {
 		}
 		t.Logf("the verifier %s: %d acknowledged, %d missed", p.name, len(acknowledged), missed)
 		if missed > 0 {
-			t.Errorf("the verifier %s missed %d of %d acknowledged ends", p.name, missed, len(acknowledged))
+			t.Errorf("the verifier %s missed %d of %d acknowledged revocations", p.name, missed, len(acknowledged))
 		}
 		if v := p.verify(valid); v != "ok" {
 			t.Errorf("the verifier %s: a valid token is %s", p.name, v)
@@ -273,7 +282,7 @@ func Ended(t *testing.T, place, through string, faults ...Fault) {
 	}
 }
 
-// writing ends sessions until it is told to stop.
+// writing revokes sessions until it is told to stop.
 type writing struct {
 	quit chan struct{}
 	done chan outcome
@@ -311,7 +320,7 @@ func startWriting(t *testing.T, issuer *Process) *writing {
 			}
 			a := spare[0]
 			spare = spare[1:]
-			if _, err := issuer.end(a.Sess); err == nil {
+			if _, err := issuer.revoke(a.Sess); err == nil {
 				o.acknowledged = append(o.acknowledged, a.Token)
 			} else { // it may have happened; it is not repeated, so that nothing hides behind that
 				o.failed[err.Error()]++
@@ -341,23 +350,23 @@ func (w *writing) stop(t *testing.T, faults []Fault) (acknowledged []string) {
 	}
 	for _, f := range faults {
 		if !strings.Contains(said, f.Says) {
-			t.Errorf("%s: no end failed with %q", f.Name, f.Says)
+			t.Errorf("%s: no revocation failed with %q", f.Name, f.Says)
 		}
 	}
-	t.Logf("%s: %d ends were acknowledged, %d were not", t.Name(), len(o.acknowledged), failed)
+	t.Logf("%s: %d revocations were acknowledged, %d were not", t.Name(), len(o.acknowledged), failed)
 	if len(o.acknowledged) < 50 {
-		t.Errorf("only %d ends were acknowledged", len(o.acknowledged))
+		t.Errorf("only %d revocations were acknowledged", len(o.acknowledged))
 	}
 	return o.acknowledged
 }
 
-// KeepEnding has a process end sessions, one after the other and for d, without
+// KeepRevoking has a process revoke sessions, one after the other and for d, without
 // waiting for the last of them.
-func (p *Process) KeepEnding(d time.Duration) {
+func (p *Process) KeepRevoking(d time.Duration) {
 	begin := time.Now()
 	go func() {
 		for i := 0; time.Since(begin) < d; i++ {
-			p.call(request{Op: "end", Sess: fmt.Sprint("other-", i)})
+			p.call(request{Op: "revoke", Sess: fmt.Sprint("other-", i)})
 		}
 	}()
 	time.Sleep(d)

@@ -24,15 +24,15 @@ const (
 
 // Soak has two processes issue and three verify, for 20 s or as long as
 // SESSIONTOKEN_SOAK says, while keys rotate every 10 s, sessions are renewed and
-// ended, subjects too, and the engine is killed and started again in the middle.
+// revoked, subjects too, and the engine is killed and started again in the middle.
 // One verifier has its keys from the store, the others from the issuers' JWKS.
 //
-// No valid token may be refused, and no ended one accepted past the stated bound.
+// No valid token may be refused, and no revoked one accepted past the stated bound.
 // While the engine is away, and for a moment afterwards, answers may be undecided.
 // At other times that is in the report with its reason: a busy disk can make an
 // engine take longer than a call does. No more than one in ten may end so.
 func Soak(t *testing.T, place string, engine *servers.Server) {
-	lasts := 20 * time.Second
+	lasts := time.Duration(sized(14, 20)) * time.Second
 	if s := os.Getenv("SESSIONTOKEN_SOAK"); s != "" {
 		var err error
 		if lasts, err = time.ParseDuration(s); err != nil {
@@ -88,9 +88,9 @@ type soak struct {
 	mu                  sync.Mutex
 	awayFrom, awayUntil time.Time // when the engine was
 	issued, renewed     int
-	ended, endedAll     int
-	accepted, refused   int // verdicts on tokens that were valid, and on ended ones
-	late                int // ended ones that were accepted, within the bound
+	revoked, revokedAll int
+	accepted, refused   int // verdicts on tokens that were valid, and on revoked ones
+	late                int // revoked ones that were accepted, within the bound
 	latest              time.Duration
 	undecided, failed   int // verdicts, and calls of issuers, while the engine was away
 	wrong               []string
@@ -103,7 +103,7 @@ func (s *soak) setAway(from, until time.Time) {
 	s.awayFrom, s.awayUntil = from, until
 }
 
-// disturbed says whether the engine may have been away between from and now, or
+// disturbed reports whether the engine may have been away between from and now, or
 // just before: answers may be undecided for as long as it takes to notice that it
 // is back.
 func (s *soak) disturbed(from time.Time) bool {
@@ -204,13 +204,13 @@ func (s *soak) issuerFailed(what string, asked time.Time, err string) {
 	s.slow[what+": "+err]++
 }
 
-// signOut ends the session, or all of the subject, and presents its token again to
-// whoever comes, and for renewal, until it would have expired.
+// signOut revokes the session, or all of the subject, and presents its token again to
+// all of them, and for renewal, until it would have expired.
 func (s *soak) signOut(subject, sess, token string, issuedAt time.Time) {
 	asked := time.Now()
-	op := request{Op: "end", Sess: sess}
+	op := request{Op: "revoke", Sess: sess}
 	if rand.N(4) == 0 {
-		op = request{Op: "endSubject", Subject: subject}
+		op = request{Op: "revokeSubject", Subject: subject}
 	}
 	a := pick(s.issuers).call(op)
 	if a.Error != "" {
@@ -218,10 +218,10 @@ func (s *soak) signOut(subject, sess, token string, issuedAt time.Time) {
 		return // it may have happened
 	}
 	at := time.Unix(0, a.At)
-	if op.Op == "end" {
-		s.count(&s.ended)
+	if op.Op == "revoke" {
+		s.count(&s.revoked)
 	} else {
-		s.count(&s.endedAll)
+		s.count(&s.revokedAll)
 	}
 	bound := soakHealthy
 	for time.Since(issuedAt) < soakTTL-2*time.Second || time.Since(at) < soakHealthy {
@@ -248,7 +248,7 @@ func (s *soak) signOut(subject, sess, token string, issuedAt time.Time) {
 		case v == "undecided":
 			s.undecidedAt(asked)
 		default:
-			s.fault("a token that was ended %v ago is %s", late.Round(time.Millisecond), v)
+			s.fault("a token that was revoked %v ago is %s", late.Round(time.Millisecond), v)
 		}
 	}
 }
@@ -256,8 +256,8 @@ func (s *soak) signOut(subject, sess, token string, issuedAt time.Time) {
 func (s *soak) line() string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return fmt.Sprintf("%d issued, %d renewed, %d sessions and %d subjects ended; valid tokens: %d accepted; ended ones: %d refused, %d accepted up to %v after the end (bound %v); undecided while the engine was away: %d, calls that failed then: %d",
-		s.issued, s.renewed, s.ended, s.endedAll, s.accepted, s.refused, s.late, s.latest.Round(time.Millisecond), soakHealthy, s.undecided, s.failed)
+	return fmt.Sprintf("%d issued, %d renewed, %d sessions and %d subjects revoked; valid tokens: %d accepted; revoked ones: %d refused, %d accepted up to %v afterwards (bound %v); undecided while the engine was away: %d, calls that failed then: %d",
+		s.issued, s.renewed, s.revoked, s.revokedAll, s.accepted, s.refused, s.late, s.latest.Round(time.Millisecond), soakHealthy, s.undecided, s.failed)
 }
 
 func (s *soak) progress(stop chan struct{}) {
@@ -287,7 +287,7 @@ func (s *soak) report() {
 		s.t.Logf("%d times, with the engine there: %s", n, reason)
 		failed += n
 	}
-	if calls := s.issued + s.renewed + s.ended + s.endedAll; failed > calls/10 {
+	if calls := s.issued + s.renewed + s.revoked + s.revokedAll; failed > calls/10 {
 		s.t.Errorf("%d of %d calls failed while the engine was there", failed, calls)
 	}
 	for _, w := range s.wrong[:min(len(s.wrong), 20)] {

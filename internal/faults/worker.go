@@ -99,7 +99,7 @@ func newWorker(r Role, open func(place string) (Store, error)) (*worker, error) 
 	if w.issuer, err = sessiontoken.NewIssuer[state](cfg); err != nil {
 		return nil, err
 	}
-	w.manager, err = refresh.NewManager(refresh.Config{Store: store, Secrets: [][]byte{bytes.Repeat([]byte{1}, 32)}, Sessions: w.list, Logger: quiet})
+	w.manager, err = refresh.NewManager(refresh.Config{Store: store, Secrets: [][]byte{bytes.Repeat([]byte{1}, 32)}, Revocations: w.list, Logger: quiet})
 	if err != nil {
 		return nil, err
 	}
@@ -152,7 +152,7 @@ func (w *worker) serve() {
 			w.outMu.Lock()
 			defer w.outMu.Unlock()
 			if err := w.out.Encode(a); err != nil {
-				os.Exit(1) // nobody reads it
+				os.Exit(1) // the test is gone
 			}
 		}()
 	}
@@ -170,15 +170,18 @@ func (w *worker) do(r request) (a answer, err error) {
 	case "renew":
 		a.Token, _, err = w.issuer.Renew(ctx, r.Token, func(context.Context, *sessiontoken.Claims[state]) (state, error) { return state{"Ada"}, nil })
 		a.Verdict, err = verdictOf(err), nil
-	case "end":
-		err = w.list.EndSession(ctx, r.Sess)
+	case "revoke":
+		err = w.list.RevokeSession(ctx, r.Sess)
 		a.At = time.Now().UnixNano()
-	case "endSubject":
-		err = w.list.EndSubject(ctx, r.Subject)
+	case "revokeSubject":
+		err = w.list.RevokeSubject(ctx, r.Subject)
 		a.At = time.Now().UnixNano()
-	case "endKey":
-		err = w.list.EndKey(ctx, r.Key)
+	case "revokeOthers":
+		err = w.list.RevokeOthers(ctx, r.Subject, r.Sess)
+		a.At = time.Now().UnixNano()
 	case "revokeKey":
+		err = w.list.RevokeKey(ctx, r.Key, time.Time{})
+	case "revokeInRing":
 		err = w.ring.Revoke(ctx, r.Key)
 	case "verify":
 		a.Verdict = w.verify(r.Token)
@@ -191,9 +194,12 @@ func (w *worker) do(r request) (a answer, err error) {
 		}
 		a.At = time.Now().UnixNano()
 	case "start":
-		a.Token, _, err = w.manager.Start(ctx, refresh.Family{Subject: r.Subject, SessionID: r.Sess, Created: time.Now()})
+		var began time.Time
+		if began, err = w.list.Begin(ctx, revoke.Beginning{Subject: r.Subject}); err == nil {
+			a.Token, _, err = w.manager.Start(ctx, refresh.Family{Subject: r.Subject, SessionID: r.Sess, Began: began, AuthTime: began}, "")
+		}
 	case "exchange":
-		a.Token, _, err = w.manager.Exchange(ctx, r.Token, "", func(context.Context, refresh.Family) error { return nil })
+		a.Token, _, err = w.manager.Exchange(ctx, refresh.Presented{Token: r.Token}, func(context.Context, refresh.Family) error { return nil })
 	case "status":
 		a.Stale = w.list.Status().Err != nil
 		a.URL, a.Goroutines = w.url, runtime.NumGoroutine()

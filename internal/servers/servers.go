@@ -177,7 +177,7 @@ func (s *Server) tool(name string, args ...string) error {
 	return nil
 }
 
-// postgresReady says whether PostgreSQL lets a user in: while it starts, it takes
+// postgresReady reports whether PostgreSQL lets a user in: while it starts, it takes
 // connections and answers them with an error.
 func postgresReady(c net.Conn) bool {
 	_ = c.SetDeadline(time.Now().Add(time.Second))
@@ -280,7 +280,7 @@ func (s *Server) Kill() {
 	<-s.ended
 }
 
-// Ended says whether the server has ended, by itself or because it was killed.
+// Ended reports whether the server has ended, by itself or because it was killed.
 func (s *Server) Ended() bool {
 	select {
 	case <-s.ended:
