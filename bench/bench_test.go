@@ -15,6 +15,7 @@ import (
 	"github.com/sessiontoken/sessiontoken"
 	"github.com/sessiontoken/sessiontoken/bench"
 	"github.com/sessiontoken/sessiontoken/keys"
+	"github.com/sessiontoken/sessiontoken/revoke"
 )
 
 // floorName is the floor's name in benchmark names and metrics.
@@ -197,6 +198,61 @@ func keySets(b *testing.B, alg bench.Algorithm) []contestant {
 	return out
 }
 
+// lists returns first verifications without a list and with one that holds ten
+// thousand revocations, over the floor.
+func lists(b *testing.B, alg bench.Algorithm) []contestant {
+	b.Helper()
+	key := newFixture(b).Current(alg)
+	signing, err := keys.NewSigningKey(keys.Algorithm(alg), key.Signer)
+	if err != nil {
+		b.Fatal(err)
+	}
+	source, err := keys.NewStatic(signing)
+	if err != nil {
+		b.Fatal(err)
+	}
+	issuer, err := sessiontoken.NewIssuer[bench.State](sessiontoken.IssuerConfig{Issuer: bench.Issuer, Audience: []string{bench.Audience}, Keys: source, TTL: bench.TokenTTL})
+	if err != nil {
+		b.Fatal(err)
+	}
+	token, _, err := issuer.Issue(b.Context(), bench.Subject, bench.SampleState())
+	if err != nil {
+		b.Fatal(err)
+	}
+	floor, err := bench.NewFloor(key, token)
+	if err != nil {
+		b.Fatal(err)
+	}
+	set, err := keys.NewSet(signing.Public())
+	if err != nil {
+		b.Fatal(err)
+	}
+	list, err := revoke.NewList(revoke.Config{Store: new(revoke.MemStore), SyncEvery: time.Hour, MaxStale: 2 * time.Hour})
+	if err != nil {
+		b.Fatal(err)
+	}
+	for i := range 10_000 {
+		if err := list.RevokeSession(b.Context(), fmt.Sprint("session-", i)); err != nil {
+			b.Fatal(err)
+		}
+	}
+	out := []contestant{{floorName, floor.Verify}}
+	for _, c := range []struct {
+		name string
+		list revoke.Checker
+	}{{"without-list", nil}, {"with-list", list}} {
+		v, err := sessiontoken.NewVerifier[bench.State](sessiontoken.VerifierConfig{Issuer: bench.Issuer, Audience: bench.Audience, Keys: set, Revocations: c.list, CacheBytes: -1})
+		if err != nil {
+			b.Fatal(err)
+		}
+		out = append(out, contestant{c.name, func() error {
+			_, err := v.Verify(context.Background(), token)
+			return err
+		}})
+	}
+	return out
+}
+
 // contenders ranges over the peers that offer alg, in the order of the reports.
 func contenders(b *testing.B, f *bench.Fixture, alg bench.Algorithm) func(func(string, bench.Contender) bool) {
 	return func(yield func(string, bench.Contender) bool) {
@@ -254,14 +310,15 @@ const slice = 1500 * time.Microsecond
 //
 // Verify is a first verification, Refuse that of a forged signature, Session the
 // reading of a session that the server has seen before, in the several ways of
-// [bench.Readers], and KeySet a first verification with one key and with a
-// hundred.
+// [bench.Readers], KeySet a first verification with one key and with a hundred,
+// and List one with and without a list of revocations.
 func BenchmarkInterleaved(b *testing.B) {
 	b.Run("Verify", func(b *testing.B) { interleaved(b, verifiers, bench.Algorithms()...) })
 	b.Run("Issue", func(b *testing.B) { interleaved(b, issuers, bench.Algorithms()...) })
 	b.Run("Refuse", func(b *testing.B) { interleaved(b, refusers, bench.ES256, bench.EdDSA) })
 	b.Run("Session", func(b *testing.B) { interleaved(b, sessions, bench.ES256) })
 	b.Run("KeySet", func(b *testing.B) { interleaved(b, keySets, bench.ES256) })
+	b.Run("List", func(b *testing.B) { interleaved(b, lists, bench.ES256, bench.EdDSA) })
 }
 
 func interleaved(b *testing.B, line func(*testing.B, bench.Algorithm) []contestant, algs ...bench.Algorithm) {

@@ -14,6 +14,7 @@ import (
 	"errors"
 	"fmt"
 	"math/big"
+	"strings"
 	"time"
 )
 
@@ -132,7 +133,9 @@ type Payload struct {
 	IssuedAt  int64  `json:"iat"`
 	TokenID   string `json:"jti"`
 	SessionID string `json:"sid"`
+	Began     int64  `json:"begun"` // milliseconds
 	AuthTime  int64  `json:"auth_time"`
+	Renewable bool   `json:"rnw"`
 	State     State  `json:"state"`
 }
 
@@ -148,7 +151,9 @@ func GoodPayload() Payload {
 		IssuedAt:  r.now.Unix(),
 		TokenID:   r.tokenID,
 		SessionID: r.sessionID,
+		Began:     r.now.UnixMilli(),
 		AuthTime:  r.now.Unix(),
+		Renewable: true,
 		State:     SampleState(),
 	}
 }
@@ -160,6 +165,7 @@ func (p Payload) Session() Session {
 		Subject:   p.Subject,
 		TokenID:   p.TokenID,
 		SessionID: p.SessionID,
+		Began:     p.Began,
 		AuthTime:  p.AuthTime,
 		IssuedAt:  p.IssuedAt,
 		Expires:   *p.Expires,
@@ -175,6 +181,7 @@ func (p Payload) Shift(d time.Duration) Payload {
 		p.Expires = &exp
 	}
 	p.IssuedAt += secs
+	p.Began += 1000 * secs
 	p.AuthTime += secs
 	return p
 }
@@ -201,8 +208,38 @@ func Sign(key Key, h Header, p Payload) (string, error) {
 		if sig, err = joseSignature(sig); err != nil {
 			return "", err
 		}
+		withSmallerS(sig)
 	}
 	return input + "." + b64(sig), nil
+}
+
+var (
+	p256Order = elliptic.P256().Params().N
+	p256Half  = new(big.Int).Rsh(p256Order, 1)
+)
+
+// withSmallerS makes of r and s, in place, the one of the two spellings of an
+// ES256 signature that sessiontoken takes.
+func withSmallerS(sig []byte) {
+	s := new(big.Int).SetBytes(sig[32:])
+	if s.Cmp(p256Half) > 0 {
+		s.Sub(p256Order, s).FillBytes(sig[32:])
+	}
+}
+
+// WithSmallerS is withSmallerS for a token of another library, half of which have
+// the other spelling. A token of another algorithm comes back as it was.
+func WithSmallerS(alg Algorithm, token string) (string, error) {
+	if alg != ES256 {
+		return token, nil
+	}
+	at := strings.LastIndexByte(token, '.') + 1
+	sig, err := base64.RawURLEncoding.DecodeString(token[at:])
+	if err != nil || len(sig) != 64 {
+		return "", errors.New("bench: that is no ES256 token")
+	}
+	withSmallerS(sig)
+	return token[:at] + b64(sig), nil
 }
 
 // GoodToken returns a token that every contender for key's algorithm must

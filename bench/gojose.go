@@ -19,7 +19,9 @@ func goJOSEPeer() Peer {
 type goJOSEClaims struct {
 	jwt.Claims
 	SessionID string           `json:"sid"`
+	Began     int64            `json:"begun"`
 	AuthTime  *jwt.NumericDate `json:"auth_time"`
+	Renewable bool             `json:"rnw"`
 	State     State            `json:"state"`
 }
 
@@ -61,7 +63,9 @@ func (c *goJOSE) Issue(subject string, state State) (string, error) {
 			ID:       r.tokenID,
 		},
 		SessionID: r.sessionID,
+		Began:     r.now.UnixMilli(),
 		AuthTime:  now,
+		Renewable: true,
 		State:     state,
 	}).Serialize()
 }
@@ -82,7 +86,7 @@ func (c *goJOSE) Verify(token string) (Session, error) {
 		return Session{}, err
 	}
 	// A missing exp passes Validate.
-	if claims.Expiry == nil || claims.IssuedAt == nil || claims.AuthTime == nil {
+	if claims.Expiry == nil || claims.IssuedAt == nil || claims.AuthTime == nil || claims.Began == 0 {
 		return Session{}, errMissingClaim
 	}
 	if err := claims.Validate(jwt.Expected{Issuer: Issuer, AnyAudience: jwt.Audience{Audience}}); err != nil {
@@ -93,6 +97,7 @@ func (c *goJOSE) Verify(token string) (Session, error) {
 		Subject:   claims.Subject,
 		TokenID:   claims.ID,
 		SessionID: claims.SessionID,
+		Began:     claims.Began,
 		AuthTime:  int64(*claims.AuthTime),
 		IssuedAt:  int64(*claims.IssuedAt),
 		Expires:   int64(*claims.Expiry),

@@ -21,7 +21,9 @@ func golangJWTPeer() Peer {
 type golangJWTClaims struct {
 	jwt.RegisteredClaims
 	SessionID string           `json:"sid"`
+	Began     int64            `json:"begun"`
 	AuthTime  *jwt.NumericDate `json:"auth_time"`
+	Renewable bool             `json:"rnw"`
 	State     State            `json:"state"`
 }
 
@@ -68,7 +70,9 @@ func (c *golangJWT) Issue(subject string, state State) (string, error) {
 			ID:        r.tokenID,
 		},
 		SessionID: r.sessionID,
+		Began:     r.now.UnixMilli(),
 		AuthTime:  now,
+		Renewable: true,
 		State:     state,
 	})
 	token.Header["kid"] = c.key.ID
@@ -81,7 +85,7 @@ func (c *golangJWT) Verify(token string) (Session, error) {
 	if _, err := c.parser.ParseWithClaims(token, &claims, c.keyfunc); err != nil {
 		return Session{}, err
 	}
-	if claims.IssuedAt == nil || claims.AuthTime == nil {
+	if claims.IssuedAt == nil || claims.AuthTime == nil || claims.Began == 0 {
 		return Session{}, errMissingClaim
 	}
 	return Session{
@@ -89,6 +93,7 @@ func (c *golangJWT) Verify(token string) (Session, error) {
 		Subject:   claims.Subject,
 		TokenID:   claims.ID,
 		SessionID: claims.SessionID,
+		Began:     claims.Began,
 		AuthTime:  claims.AuthTime.Unix(),
 		IssuedAt:  claims.IssuedAt.Unix(),
 		Expires:   claims.ExpiresAt.Unix(),

@@ -56,6 +56,7 @@ func newJWXV2(f *Fixture, alg Algorithm) (Contender, error) {
 			jwt.WithRequiredClaim(jwt.ExpirationKey),
 			jwt.WithTypedClaim("state", State{}),
 			jwt.WithTypedClaim("sid", ""),
+			jwt.WithTypedClaim("begun", int64(0)),
 			jwt.WithTypedClaim("auth_time", int64(0)),
 		},
 	}, nil
@@ -71,7 +72,9 @@ func (c *jwxV2) Issue(subject string, state State) (string, error) {
 		IssuedAt(r.now).
 		JwtID(r.tokenID).
 		Claim("sid", r.sessionID).
+		Claim("begun", r.now.UnixMilli()).
 		Claim("auth_time", r.now.Unix()).
+		Claim("rnw", true).
 		Claim("state", state).
 		Build()
 	if err != nil {
@@ -93,17 +96,20 @@ func (c *jwxV2) Verify(token string) (Session, error) {
 		IssuedAt: t.IssuedAt().Unix(),
 		Expires:  t.Expiration().Unix(),
 	}
-	var haveState, haveID, haveAuth bool
+	var haveState, haveID, haveBegan, haveAuth bool
 	if v, ok := t.Get("state"); ok {
 		s.State, haveState = v.(State)
 	}
 	if v, ok := t.Get("sid"); ok {
 		s.SessionID, haveID = v.(string)
 	}
+	if v, ok := t.Get("begun"); ok {
+		s.Began, haveBegan = v.(int64)
+	}
 	if v, ok := t.Get("auth_time"); ok {
 		s.AuthTime, haveAuth = v.(int64)
 	}
-	if !haveState || !haveID || !haveAuth {
+	if !haveState || !haveID || !haveBegan || !haveAuth {
 		return Session{}, errMissingClaim
 	}
 	return s, nil

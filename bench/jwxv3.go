@@ -60,6 +60,7 @@ func newJWXV3(f *Fixture, alg Algorithm) (Contender, error) {
 			jwt.WithRequiredClaim(jwt.ExpirationKey),
 			jwt.WithTypedClaim("state", State{}),
 			jwt.WithTypedClaim("sid", ""),
+			jwt.WithTypedClaim("begun", int64(0)),
 			jwt.WithTypedClaim("auth_time", int64(0)),
 		},
 	}, nil
@@ -75,7 +76,9 @@ func (c *jwxV3) Issue(subject string, state State) (string, error) {
 		IssuedAt(r.now).
 		JwtID(r.tokenID).
 		Claim("sid", r.sessionID).
+		Claim("begun", r.now.UnixMilli()).
 		Claim("auth_time", r.now.Unix()).
+		Claim("rnw", true).
 		Claim("state", state).
 		Build()
 	if err != nil {
@@ -104,6 +107,9 @@ func (c *jwxV3) Verify(token string) (Session, error) {
 		return Session{}, err
 	}
 	if err := t.Get("sid", &s.SessionID); err != nil {
+		return Session{}, err
+	}
+	if err := t.Get("begun", &s.Began); err != nil {
 		return Session{}, err
 	}
 	if err := t.Get("auth_time", &s.AuthTime); err != nil {

@@ -26,7 +26,9 @@ type katarasHeader struct {
 type katarasClaims struct {
 	jwt.Claims
 	SessionID string `json:"sid"`
+	Began     int64  `json:"begun"`
 	AuthTime  int64  `json:"auth_time"`
+	Renewable bool   `json:"rnw"`
 	State     State  `json:"state"`
 }
 
@@ -59,7 +61,9 @@ func (c *kataras) Issue(subject string, state State) (string, error) {
 			ID:       r.tokenID,
 		},
 		SessionID: r.sessionID,
+		Began:     r.now.UnixMilli(),
 		AuthTime:  r.now.Unix(),
+		Renewable: true,
 		State:     state,
 	}, c.header)
 	return string(token), err
@@ -85,6 +89,7 @@ func (c *kataras) Verify(token string) (Session, error) {
 		Subject:   claims.Subject,
 		TokenID:   claims.ID,
 		SessionID: claims.SessionID,
+		Began:     claims.Began,
 		AuthTime:  claims.AuthTime,
 		IssuedAt:  claims.IssuedAt,
 		Expires:   claims.Expiry,

@@ -66,12 +66,13 @@ func SampleState() State {
 }
 
 // Session is what every peer must return for a good token. The times are
-// seconds since the Unix epoch, as in the claims.
+// seconds since the Unix epoch, as in the claims, unless they say otherwise.
 type Session struct {
 	Issuer    string
 	Subject   string
 	TokenID   string
 	SessionID string
+	Began     int64 // milliseconds
 	AuthTime  int64
 	IssuedAt  int64
 	Expires   int64

@@ -83,6 +83,7 @@ func (c *sessiontokenContender) Verify(token string) (Session, error) {
 		Subject:   claims.Subject,
 		TokenID:   claims.TokenID,
 		SessionID: claims.SessionID,
+		Began:     claims.Began.UnixMilli(),
 		AuthTime:  claims.AuthTime.Unix(),
 		IssuedAt:  claims.IssuedAt.Unix(),
 		Expires:   claims.Expires.Unix(),

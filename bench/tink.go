@@ -178,7 +178,9 @@ func (c *tink) Issue(subject string, state State) (string, error) {
 		IssuedAt:  r.now.Unix(),
 		TokenID:   r.tokenID,
 		SessionID: r.sessionID,
+		Began:     r.now.UnixMilli(),
 		AuthTime:  r.now.Unix(),
+		Renewable: true,
 		State:     state,
 	})
 	if err != nil {
@@ -205,13 +207,14 @@ func (c *tink) Verify(token string) (Session, error) {
 	}
 	var claims struct {
 		SessionID string `json:"sid"`
+		Began     int64  `json:"begun"`
 		AuthTime  int64  `json:"auth_time"`
 		State     State  `json:"state"`
 	}
 	if err := json.Unmarshal(payload, &claims); err != nil {
 		return Session{}, err
 	}
-	s := Session{SessionID: claims.SessionID, AuthTime: claims.AuthTime, State: claims.State}
+	s := Session{SessionID: claims.SessionID, Began: claims.Began, AuthTime: claims.AuthTime, State: claims.State}
 	if s.Issuer, err = verified.Issuer(); err != nil {
 		return Session{}, err
 	}

@@ -23,11 +23,11 @@ type State struct{ Role string }
 // newSessions is the same for every framework.
 func newSessions() *sessionhttp.Sessions[State] {
 	ring := must(keys.NewRing(keys.RingConfig{Store: new(keys.MemStore), Logger: slog.New(slog.DiscardHandler)}))
-	ended := must(revoke.NewList(revoke.Config{Store: new(revoke.MemStore)}))
-	issuer := must(sessiontoken.NewIssuer[State](sessiontoken.IssuerConfig{Issuer: "https://a.example", Audience: []string{"web"}, Keys: ring, Revocations: ended}))
-	verifier := must(sessiontoken.NewVerifier[State](sessiontoken.VerifierConfig{Issuer: "https://a.example", Audience: "web", Keys: ring, Revocations: ended}))
+	revocations := must(revoke.NewList(revoke.Config{Store: new(revoke.MemStore)}))
+	issuer := must(sessiontoken.NewIssuer[State](sessiontoken.IssuerConfig{Issuer: "https://a.example", Audience: []string{"web"}, Keys: ring, Revocations: revocations}))
+	verifier := must(sessiontoken.NewVerifier[State](sessiontoken.VerifierConfig{Issuer: "https://a.example", Audience: "web", Keys: ring, Revocations: revocations}))
 	return must(sessionhttp.New(sessionhttp.Config[State]{
-		Verifier: verifier, Issuer: issuer, Ender: ended,
+		Verifier: verifier, Issuer: issuer, Revocations: revocations,
 		Load: func(context.Context, *sessiontoken.Claims[State]) (State, error) { return State{"admin"}, nil },
 	}))
 }
@@ -67,7 +67,7 @@ func Example_chi() {
 	r.Group(func(r chi.Router) {
 		r.Use(sessions.Require)
 		r.Get("/me", func(w http.ResponseWriter, r *http.Request) {
-			c, _ := sessionhttp.FromContext[State](r.Context())
+			c, _ := sessions.FromContext(r.Context())
 			_, _ = fmt.Fprint(w, c.Subject, " ", c.State.Role)
 		})
 	})
@@ -89,7 +89,7 @@ func Example_echo() {
 		return nil
 	})
 	e.GET("/me", func(c echo.Context) error {
-		claims, _ := sessionhttp.FromContext[State](c.Request().Context())
+		claims, _ := sessions.FromContext(c.Request().Context())
 		return c.String(http.StatusOK, claims.Subject+" "+claims.State.Role)
 	}, echo.WrapMiddleware(sessions.Require))
 	visit(e)
@@ -126,7 +126,7 @@ func Example_gin() {
 		}
 	})
 	e.GET("/me", inGin(sessions.Require), func(c *gin.Context) {
-		claims, _ := sessionhttp.FromContext[State](c.Request.Context())
+		claims, _ := sessions.FromContext(c.Request.Context())
 		c.String(http.StatusOK, claims.Subject+" "+claims.State.Role)
 	})
 	visit(e)

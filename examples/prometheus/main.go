@@ -2,7 +2,7 @@
 // at /metrics, and as JSON at /debug/vars. What is worth copying is in
 // collector.go and alerts.yml.
 //
-// It signs in whoever asks, so that there is something to count. A real server
+// It signs in all who ask, so that there is something to count. A real server
 // would show its metrics on an address of their own, which users cannot reach.
 package main
 
@@ -43,12 +43,13 @@ const (
 
 // program is an issuer and an API in one process.
 type program struct {
-	ring     *keys.Ring
-	remote   *sessiontoken.RemoteKeys
-	ended    *revoke.List
-	manager  *refresh.Manager
-	verifier *sessiontoken.Verifier[State]
-	sessions *sessionhttp.Sessions[State]
+	ring        *keys.Ring
+	remote      *sessiontoken.RemoteKeys
+	revocations *revoke.List
+	manager     *refresh.Manager
+	verifier    *sessiontoken.Verifier[State] // of the API
+	sessions    *sessionhttp.Sessions[State]  // of the issuer
+	api         *sessionhttp.Sessions[State]
 }
 
 // newProgram makes all that has metrics. jwksURL is where this very program
@@ -61,35 +62,44 @@ func newProgram(jwksURL string) (p *program, err error) {
 	if p.remote, err = sessiontoken.NewRemoteKeys(sessiontoken.RemoteKeysConfig{URL: jwksURL}); err != nil {
 		return nil, err
 	}
-	if p.ended, err = revoke.NewList(revoke.Config{Store: new(revoke.MemStore)}); err != nil {
+	if p.revocations, err = revoke.NewList(revoke.Config{Store: new(revoke.MemStore)}); err != nil {
 		return nil, err
 	}
 	secret := make([]byte, 32) // every replica needs the same one: take it from a secret manager
 	rand.Read(secret)
-	p.manager, err = refresh.NewManager(refresh.Config{Store: new(refresh.MemStore), Secrets: [][]byte{secret}, Sessions: p.ended})
+	p.manager, err = refresh.NewManager(refresh.Config{Store: new(refresh.MemStore), Secrets: [][]byte{secret}, Revocations: p.revocations})
 	if err != nil {
 		return nil, err
 	}
 	p.verifier, err = sessiontoken.NewVerifier[State](sessiontoken.VerifierConfig{
-		Issuer: issuerName, Audience: audience, Keys: p.remote, Revocations: p.ended})
+		Issuer: issuerName, Audience: audience, Keys: p.remote, Revocations: p.revocations})
 	if err != nil {
 		return nil, err
 	}
 	issuer, err := sessiontoken.NewIssuer[State](sessiontoken.IssuerConfig{
-		Issuer: issuerName, Audience: []string{audience}, Keys: p.ring, Revocations: p.ended})
+		Issuer: issuerName, Audience: []string{audience}, Keys: p.ring, Revocations: p.revocations})
 	if err != nil {
 		return nil, err
 	}
+	own, err := sessiontoken.NewVerifier[State](sessiontoken.VerifierConfig{
+		Issuer: issuerName, Audience: audience, Keys: p.ring, Revocations: p.revocations})
+	if err != nil {
+		return nil, err
+	}
+	if p.api, err = sessionhttp.New(sessionhttp.Config[State]{Verifier: p.verifier}); err != nil {
+		return nil, err
+	}
 	p.sessions, err = sessionhttp.New(sessionhttp.Config[State]{
-		Verifier: p.verifier, Issuer: issuer, Ender: p.ended, Refresh: p.manager,
+		Verifier: own, Issuer: issuer, Revocations: p.revocations, Refresh: p.manager,
 		Load: func(context.Context, *sessiontoken.Claims[State]) (State, error) { return State{Role: "clerk"}, nil },
 	})
 	return p, err
 }
 
-// sources are what is shown of it.
+// sources are what is shown of it: the issuer's, but for its verifier, and the
+// API's verifier. In two processes each would show all of its own.
 func (p *program) sources() []source {
-	return []source{p.verifier, p.remote, p.ring, p.ended, p.manager}
+	return []source{p.verifier, p.remote, p.ring, p.revocations, p.manager, p.sessions}
 }
 
 // handler serves the program, and its metrics.
@@ -107,7 +117,7 @@ func (p *program) handler() (http.Handler, error) {
 	mux.Handle("GET /debug/vars", expvar.Handler())
 	mux.Handle("GET /.well-known/jwks.json", jwks)
 	mux.HandleFunc("POST /sign-in", func(w http.ResponseWriter, r *http.Request) {
-		tokens, err := p.sessions.SignInNative(r.Context(), "app", "a phone", "ada", State{Role: "clerk"})
+		tokens, err := p.sessions.SignInNative(r, "app", "a phone", "ada", State{Role: "clerk"})
 		if err != nil {
 			p.sessions.Refuse(w, r, err)
 			return
@@ -117,8 +127,8 @@ func (p *program) handler() (http.Handler, error) {
 		_ = json.NewEncoder(w).Encode(tokens)
 	})
 	mux.Handle("POST /token", p.sessions.RefreshHandler())
-	mux.Handle("GET /me", p.sessions.Require(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		claims, _ := sessionhttp.FromContext[State](r.Context())
+	mux.Handle("GET /me", p.api.Require(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		claims, _ := p.api.FromContext(r.Context())
 		_, _ = fmt.Fprintln(w, claims.Subject, claims.State.Role)
 	})))
 	mux.HandleFunc("POST /sign-out", func(w http.ResponseWriter, r *http.Request) {
@@ -164,7 +174,7 @@ func (p *program) serve(ctx context.Context, listener net.Listener) error {
 	}
 	go func() { _ = p.ring.Run(ctx) }()
 	go func() { _ = p.remote.Run(ctx) }()
-	go func() { _ = p.ended.Run(ctx) }()
+	go func() { _ = p.revocations.Run(ctx) }()
 	server := &http.Server{Handler: handler, ReadHeaderTimeout: 5 * time.Second}
 	context.AfterFunc(ctx, func() { _ = server.Close() })
 	if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {

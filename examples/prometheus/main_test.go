@@ -57,12 +57,24 @@ func TestProgram(t *testing.T) {
 		"verifications_total": 2, "cache_hits_total": 1, "cache_entries": 1,
 		"refused_malformed_total": 1, "refused_signature_total": 0, "refused_claims_total": 0,
 		"refused_expired_total": 0, "refused_revoked_total": 1, "undecided_total": 0,
-		"jwks_keys": 2, "jwks_fetches_total": 1, "jwks_fetch_failures_total": 0,
+		"jwks_keys": 2, "jwks_fetches_total": 1, "jwks_fetch_failures_total": 0, "jwks_undecided_total": 0,
 		"ring_keys": 2, "ring_rotations_total": 1, "ring_sync_failures_total": 0,
 		"revocation_entries": 1, "revocations_total": 1, "revocation_write_failures_total": 0,
 		"revocation_read_failures_total": 0,
 		"refresh_exchanges_total":        2, "refresh_retries_total": 0, "refresh_reuse_detections_total": 1,
 		"refresh_refused_total": 0, "refresh_issue_failures_total": 0, "refresh_undecided_total": 0,
+		"refresh_late_retries_total": 0, "refresh_unauthenticated_records_total": 0, "refresh_deletion_failures_total": 0,
+		"refresh_evictions_total": 0,
+		"revocation_owed":         0, "revocation_foreign_store": 0, "revocation_clock_warnings_total": 0,
+		"ring_locked_keys": 0, "ring_write_due": 0, "ring_clock_offset_seconds": 0, "ring_write_failures_total": 0,
+		"ring_unseal_failures_total": 0, "ring_clock_disagreements_total": 0, "ring_older_documents_total": 0,
+		"sessionhttp_sign_ins_total": 1, "sessionhttp_sign_outs_total": 0, "sessionhttp_refreshes_total": 2,
+		"sessionhttp_renewals_total": 0, "sessionhttp_renewal_failures_total": 0, "sessionhttp_renewals_running": 0,
+		"sessionhttp_renewals_hung": 0, "sessionhttp_refused_invalid_credentials_total": 1,
+	}
+	for _, reason := range []string{"no_session", "client_gone", "cross_origin", "insecure", "too_large", "state_unwritable",
+		"not_configured", "revocation_owed", "late", "panic", "cannot_tell"} {
+		want["sessionhttp_refused_"+reason+"_total"] = 0
 	}
 	changing := []string{"cache_bytes", "jwks_age_seconds", "ring_age_seconds", "ring_current_key_ends_seconds", "ring_syncs_total",
 		"revocation_age_seconds", "revocation_reads_total"}
@@ -72,7 +84,8 @@ func TestProgram(t *testing.T) {
 	var published map[string]float64
 	require.NoError(t, json.Unmarshal(vars[base], &published))
 	for place, got := range map[string]map[string]float64{"/metrics": scraped, "/debug/vars": published} {
-		require.Len(t, got, len(want)+len(changing), place)
+		require.Len(t, got, len(want)+len(changing)+1, place)
+		require.InDelta(t, 0, got["revocation_clock_offset_seconds"], 1, place)
 		for name, value := range want {
 			require.Equal(t, value, got[name], "%s: %s", place, name)
 		}

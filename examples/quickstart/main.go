@@ -44,7 +44,7 @@ func main() {
 }
 
 func run(ctx context.Context, out io.Writer) error {
-	// The story takes some six seconds; nothing in it may hang.
+	// The story takes some ten seconds; nothing in it may hang.
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
 
@@ -76,10 +76,10 @@ func run(ctx context.Context, out io.Writer) error {
 		{"The issuer makes its first keys, in a file, and publishes their public halves", s.firstKey},
 		{"Ada signs in: the session's state goes into the token, nothing stays on a server", s.signIn},
 		{"Two replicas, which know the issuer by its key set, read the session", s.read},
-		{"The key rotates, and nobody is signed out", s.rotate},
+		{"The key rotates, and every session goes on", s.rotate},
 		{"Ada becomes an admin; the token is renewed from the database", s.renew},
 		{"A state that is too big is not issued", s.tooBig},
-		{"Somebody changes a token", s.tamper},
+		{"A token is changed", s.tamper},
 		{"A token expires, and the session goes on", s.expire},
 		{"The current key has leaked, and is revoked", s.revoke},
 	} {
@@ -129,7 +129,7 @@ func (s *story) everywhere(ctx context.Context, what, token string, want answer)
 }
 
 // short is enough of an id to tell it from others. Nothing here prints a whole
-// token: whoever has one is its user.
+// token: its holder counts as its user.
 func short(id string) string { return id[:min(8, len(id))] + "…" }
 
 // show prints the first lines of a size report.

@@ -37,7 +37,7 @@ func TestQuickstart(t *testing.T) {
 	requireEmpty(t, dir)
 }
 
-// TestInterrupted: whoever presses Ctrl-C leaves no keys behind either.
+// TestInterrupted: Ctrl-C leaves no keys behind either.
 func TestInterrupted(t *testing.T) {
 	dir := temporary(t)
 	ctx, cancel := context.WithCancel(t.Context())

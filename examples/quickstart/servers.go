@@ -17,12 +17,12 @@ import (
 
 // A real deployment leaves these out, and has the defaults: 24 h and 10 min.
 const (
-	publishBefore = 3 * time.Second
-	refreshEvery  = 500 * time.Millisecond
+	publishBefore = 7 * time.Second
+	refreshEvery  = time.Second
 )
 
-// revokedWithin is RefreshEvery and the time for a fetch on a busy machine.
-const revokedWithin = refreshEvery + time.Second
+// revokedWithin is RefreshEvery, and the time for some fetches on a busy machine.
+const revokedWithin = refreshEvery + 20*time.Second
 
 const audience = "orders" // the API that the tokens are for
 
@@ -35,7 +35,7 @@ type authority struct {
 
 	ring       *keys.Ring
 	issuer     *sessiontoken.Issuer[State]
-	shortLived *sessiontoken.Issuer[State] // the same, with tokens of 1 s
+	shortLived *sessiontoken.Issuer[State] // the same, with tokens of 2 s
 	verifier   *sessiontoken.Verifier[State]
 	stop       func()
 }
@@ -52,8 +52,8 @@ func startAuthority(ctx context.Context, keyFile string) (_ *authority, err erro
 		// a key could sign before every replica has it.
 		RotateEvery:   time.Hour,
 		PublishBefore: publishBefore,
-		SyncEvery:     200 * time.Millisecond,
-		MaxStale:      time.Second,
+		SyncEvery:     2 * time.Second,
+		MaxStale:      2500 * time.Millisecond,
 		ClientRefresh: refreshEvery,
 		MaxSkew:       50 * time.Millisecond,
 	})
@@ -83,7 +83,7 @@ func startAuthority(ctx context.Context, keyFile string) (_ *authority, err erro
 	if a.issuer, err = sessiontoken.NewIssuer[State](cfg); err != nil {
 		return nil, err
 	}
-	cfg.TTL = time.Second
+	cfg.TTL = 2 * time.Second
 	if a.shortLived, err = sessiontoken.NewIssuer[State](cfg); err != nil {
 		return nil, err
 	}

@@ -58,9 +58,9 @@ func site(t *testing.T) string {
 	}
 }
 
-// browser is a Chromium with a profile of its own. Without one the tests are left
-// out, unless CI is set.
-func browser(t *testing.T) context.Context {
+// chromium returns the path of the browser. Without one the test is left out,
+// unless CI is set.
+func chromium(t *testing.T) string {
 	t.Helper()
 	var bin string
 	for _, name := range []string{"chromium", "chromium-browser", "google-chrome"} {
@@ -75,6 +75,13 @@ func browser(t *testing.T) context.Context {
 		}
 		t.Skip("NOT RUN: Chromium is not installed")
 	}
+	return bin
+}
+
+// browser is a Chromium with a profile of its own.
+func browser(t *testing.T) context.Context {
+	t.Helper()
+	bin := chromium(t)
 	options := append(chromedp.DefaultExecAllocatorOptions[:], chromedp.ExecPath(bin), chromedp.NoSandbox,
 		chromedp.WindowSize(1180, 860), chromedp.Flag("lang", "en"))
 	alloc, cancel := chromedp.NewExecAllocator(context.Background(), options...)
@@ -155,6 +162,17 @@ func cookies(t *testing.T, ctx context.Context, site string) []*network.Cookie {
 	return list
 }
 
+// cookie returns one of them, or nil.
+func cookie(t *testing.T, ctx context.Context, site, name string) *network.Cookie {
+	t.Helper()
+	for _, c := range cookies(t, ctx, site) {
+		if c.Name == name {
+			return c
+		}
+	}
+	return nil
+}
+
 // status fetches a path from within the page, as its script would.
 func status(t *testing.T, ctx context.Context, method, path string) int {
 	t.Helper()
@@ -174,21 +192,24 @@ func TestBrowser(t *testing.T) {
 
 	signIn(t, ctx, site, "ada")
 	session := text(t, ctx, "#session")
-	list := cookies(t, ctx, site)
-	require.Len(t, list, 1)
-	c := list[0]
-	require.Equal(t, "__Host-session", c.Name)
-	require.True(t, c.HTTPOnly && c.Secure && c.Session)
+	require.Len(t, cookies(t, ctx, site), 2, "the session, and the binder of the refresh token")
+	for _, name := range []string{"__Host-session", "__Host-session-binder"} {
+		c := cookie(t, ctx, site, name)
+		require.NotNil(t, c, name)
+		require.True(t, c.HTTPOnly && c.Secure)
+		require.Equal(t, "/", c.Path)
+		require.Equal(t, "localhost", c.Domain)
+	}
+	c := cookie(t, ctx, site, "__Host-session")
+	require.True(t, c.Session)
 	require.Equal(t, network.CookieSameSiteLax, c.SameSite)
-	require.Equal(t, "/", c.Path)
-	require.Equal(t, "localhost", c.Domain)
 	var visible string
 	do(t, ctx, chromedp.Evaluate("document.cookie", &visible))
 	require.Empty(t, visible, "no script sees it")
 
 	// It is renewed while the page is open, across its expiry; the session stays.
 	first := c.Value
-	require.Eventually(t, func() bool { return cookies(t, ctx, site)[0].Value != first }, 3*ttl, 200*time.Millisecond)
+	require.Eventually(t, func() bool { return cookie(t, ctx, site, "__Host-session").Value != first }, 3*ttl, 200*time.Millisecond)
 	do(t, ctx, chromedp.SetValue("#note", strings.Repeat("A long text. ", 200)), chromedp.Sleep(2*ttl), chromedp.Submit("#note"), chromedp.WaitVisible("#saved"))
 	becomes(t, ctx, "#session", session) // the form survives
 	picture(t, ctx, "3-session")
@@ -215,11 +236,11 @@ func TestBrowser(t *testing.T) {
 	do(t, ctx, chromedp.ActionFunc(func(ctx context.Context) error {
 		return network.DeleteCookies("__Host-session").WithURL(site).Do(ctx)
 	}))
-	require.Empty(t, cookies(t, ctx, site))
+	require.Nil(t, cookie(t, ctx, site, "__Host-session"))
 	do(t, ctx, chromedp.Navigate(site+"/"), chromedp.WaitVisible("#session"))
 	becomes(t, ctx, "#session", session)
 	resumed := cookies(t, ctx, site+"/session/")
-	require.Len(t, resumed, 2)
+	require.Len(t, resumed, 3)
 	for _, c := range resumed {
 		require.True(t, c.HTTPOnly && c.Secure, c.Name)
 	}
@@ -364,14 +385,14 @@ func TestLargestCookie(t *testing.T) {
 	ctx := browser(t)
 	ring, err := keys.NewRing(keys.RingConfig{Store: new(keys.MemStore)})
 	require.NoError(t, err)
-	ended, err := revoke.NewList(revoke.Config{Store: new(revoke.MemStore)})
+	revocations, err := revoke.NewList(revoke.Config{Store: new(revoke.MemStore)})
 	require.NoError(t, err)
-	issuer, err := sessiontoken.NewIssuer[string](sessiontoken.IssuerConfig{Issuer: issuerName, Audience: []string{audience}, Keys: ring, MaxBytes: 8000, Revocations: ended})
+	issuer, err := sessiontoken.NewIssuer[string](sessiontoken.IssuerConfig{Issuer: issuerName, Audience: []string{audience}, Keys: ring, MaxBytes: 8000, Revocations: revocations})
 	require.NoError(t, err)
-	verifier, err := sessiontoken.NewVerifier[string](sessiontoken.VerifierConfig{Issuer: issuerName, Audience: audience, Keys: ring, Revocations: ended})
+	verifier, err := sessiontoken.NewVerifier[string](sessiontoken.VerifierConfig{Issuer: issuerName, Audience: audience, Keys: ring, Revocations: revocations})
 	require.NoError(t, err)
 	sessions, err := sessionhttp.New(sessionhttp.Config[string]{
-		Verifier: verifier, Issuer: issuer, Ender: ended,
+		Verifier: verifier, Issuer: issuer, Revocations: revocations,
 		Load: func(_ context.Context, old *sessiontoken.Claims[string]) (string, error) { return old.State, nil },
 	})
 	require.NoError(t, err)
@@ -383,7 +404,7 @@ func TestLargestCookie(t *testing.T) {
 		}
 	})
 	mux.Handle("/me", sessions.Require(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		c, _ := sessionhttp.FromContext[string](r.Context())
+		c, _ := sessions.FromContext(r.Context())
 		_, _ = fmt.Fprint(w, len(c.State))
 	})))
 	serving, cancel := context.WithCancel(context.Background())

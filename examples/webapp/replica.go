@@ -5,6 +5,7 @@ import (
 	"crypto/subtle"
 	"embed"
 	"encoding/json"
+	"errors"
 	"html/template"
 	"log"
 	"net/http"
@@ -29,6 +30,8 @@ type State struct {
 const (
 	issuerName = "http://localhost/webapp"
 	audience   = "webapp"
+	// namespace keeps what this site stores apart from what others do.
+	namespace = "webapp"
 	// pageAudience is that of the tokens which the page may read: the API takes
 	// none of them.
 	pageAudience = "webapp-page"
@@ -89,46 +92,46 @@ func (s *shared) load(_ context.Context, old *sessiontoken.Claims[State]) (State
 
 // replica is one API server. All it has of its own is memory that it could lose.
 type replica struct {
-	name     string
-	shared   *shared
-	ring     *keys.Ring
-	ended    *revoke.List
-	families *refresh.Manager
-	sessions *sessionhttp.Sessions[State]
-	page     []*sessiontoken.Issuer[State] // one for each algorithm
+	name        string
+	shared      *shared
+	ring        *keys.Ring
+	revocations *revoke.List
+	families    *refresh.Manager
+	sessions    *sessionhttp.Sessions[State]
+	page        []*sessiontoken.Issuer[State] // one for each algorithm
 }
 
 func newReplica(ctx context.Context, name string, s *shared, ttl time.Duration) (*replica, error) {
 	r := &replica{name: name, shared: s}
 	var err error
-	if r.ring, err = keys.NewRing(keys.RingConfig{Store: s.keys}); err != nil {
+	if r.revocations, err = revoke.NewList(revoke.Config{Store: s.revocations, Namespace: namespace}); err != nil {
 		return nil, err
 	}
-	if r.ended, err = revoke.NewList(revoke.Config{Store: s.ended}); err != nil {
+	if r.ring, err = keys.NewRing(keys.RingConfig{Store: s.keys, Name: namespace, Revoked: r.revocations.KeyRevoked}); err != nil {
 		return nil, err
 	}
 	go func() { _ = r.ring.Run(ctx) }()
-	go func() { _ = r.ended.Run(ctx) }()
-	verifier, err := sessiontoken.NewVerifier[State](sessiontoken.VerifierConfig{Issuer: issuerName, Audience: audience, Keys: r.ring, Revocations: r.ended})
+	go func() { _ = r.revocations.Run(ctx) }()
+	verifier, err := sessiontoken.NewVerifier[State](sessiontoken.VerifierConfig{Issuer: issuerName, Audience: audience, Keys: r.ring, Revocations: r.revocations})
 	if err != nil {
 		return nil, err
 	}
-	issuer, err := sessiontoken.NewIssuer[State](sessiontoken.IssuerConfig{Issuer: issuerName, Audience: []string{audience}, Keys: r.ring, TTL: ttl, Revocations: r.ended})
+	issuer, err := sessiontoken.NewIssuer[State](sessiontoken.IssuerConfig{Issuer: issuerName, Audience: []string{audience}, Keys: r.ring, TTL: ttl, Revocations: r.revocations})
 	if err != nil {
 		return nil, err
 	}
 	for _, key := range s.algs {
-		i, err := sessiontoken.NewIssuer[State](sessiontoken.IssuerConfig{Issuer: issuerName, Audience: []string{pageAudience}, Keys: key, TTL: time.Minute, Revocations: r.ended})
+		i, err := sessiontoken.NewIssuer[State](sessiontoken.IssuerConfig{Issuer: issuerName, Audience: []string{pageAudience}, Keys: key, TTL: time.Minute, Revocations: r.revocations})
 		if err != nil {
 			return nil, err
 		}
 		r.page = append(r.page, i)
 	}
-	if r.families, err = refresh.NewManager(refresh.Config{Store: s.families, Secrets: [][]byte{s.secret}, Sessions: r.ended, IdleTimeout: 24 * time.Hour}); err != nil {
+	if r.families, err = refresh.NewManager(refresh.Config{Store: s.families, Namespace: namespace, Secrets: [][]byte{s.secret}, Revocations: r.revocations, IdleTimeout: 24 * time.Hour}); err != nil {
 		return nil, err
 	}
 	r.sessions, err = sessionhttp.New(sessionhttp.Config[State]{
-		Verifier: verifier, Issuer: issuer, Load: s.load, Ender: r.ended, Refresh: r.families,
+		Verifier: verifier, Issuer: issuer, Load: s.load, Revocations: r.revocations, Refresh: r.families,
 		RefreshPath: "/session/", DeviceLabel: device,
 		Unauthorized: http.HandlerFunc(r.unauthorized),
 	})
@@ -146,6 +149,7 @@ func (r *replica) routes() http.Handler {
 	mux.HandleFunc("POST /sign-in", r.signIn)
 	mux.Handle("POST /session/refresh", r.sessions.RefreshHandler())
 	mux.HandleFunc("POST /session/sign-out", r.signOut(r.sessions.SignOut))
+	mux.HandleFunc("POST /session/sign-out-others", r.stay(r.sessions.SignOutOthers))
 	mux.HandleFunc("POST /session/sign-out-everywhere", r.signOut(r.sessions.SignOutEverywhere))
 	mux.Handle("GET /{$}", r.require(r.home))
 	mux.Handle("GET /verify", r.require(r.verifyPage))
@@ -155,6 +159,7 @@ func (r *replica) routes() http.Handler {
 	mux.Handle("POST /api/page-tokens", r.require(r.pageTokens))
 	mux.HandleFunc("POST /native/sign-in", r.nativeSignIn)
 	mux.Handle("POST /native/token", r.sessions.RefreshHandler())
+	mux.Handle("POST /native/revoke", r.sessions.RevokeHandler())
 	// Over plain http, since this is a demonstration on localhost.
 	jwks, err := sessiontoken.JWKSHandler(sessiontoken.JWKSConfig{Keys: r.ring, InsecurePlainHTTP: true})
 	if err != nil {
@@ -179,7 +184,7 @@ type handler func(http.ResponseWriter, *http.Request, *sessiontoken.Claims[State
 
 func (r *replica) require(h handler) http.Handler {
 	return r.sessions.Require(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
-		c, ok := sessionhttp.FromContext[State](req.Context())
+		c, ok := r.sessions.FromContext(req.Context())
 		if !ok {
 			http.Error(w, "no session", http.StatusInternalServerError)
 			return
@@ -241,7 +246,7 @@ func (r *replica) nativeSignIn(w http.ResponseWriter, req *http.Request) {
 		http.Error(w, "not signed in", http.StatusUnauthorized)
 		return
 	}
-	tokens, err := r.sessions.SignInNative(req.Context(), "app", device(req), name, state)
+	tokens, err := r.sessions.SignInNative(req, "app", device(req), name, state)
 	if err != nil {
 		r.sessions.Refuse(w, req, err)
 		return
@@ -267,6 +272,17 @@ func (r *replica) signOut(out func(http.ResponseWriter, *http.Request) error) ht
 			return
 		}
 		http.Redirect(w, req, "/sign-in", http.StatusSeeOther)
+	}
+}
+
+// stay is signOut for those who go on here.
+func (r *replica) stay(out func(http.ResponseWriter, *http.Request) error) http.HandlerFunc {
+	return func(w http.ResponseWriter, req *http.Request) {
+		if err := out(w, req); err != nil {
+			r.sessions.Refuse(w, req, err)
+			return
+		}
+		http.Redirect(w, req, "/", http.StatusSeeOther)
 	}
 }
 
@@ -296,8 +312,13 @@ func (r *replica) saveNote(w http.ResponseWriter, req *http.Request, c *sessiont
 }
 
 func (r *replica) endDevice(w http.ResponseWriter, req *http.Request, c *sessiontoken.Claims[State]) {
-	if err := r.families.EndFamily(req.Context(), c.Subject, req.PostFormValue("id")); err != nil {
+	err := r.families.RevokeFamily(req.Context(), c.Subject, req.PostFormValue("id"))
+	switch {
+	case errors.Is(err, refresh.ErrInvalid):
 		http.Error(w, "no such device", http.StatusNotFound)
+		return
+	case err != nil: // it may be signed in still
+		r.sessions.Refuse(w, req, err)
 		return
 	}
 	http.Redirect(w, req, "/", http.StatusSeeOther)
@@ -307,7 +328,7 @@ func (r *replica) endDevice(w http.ResponseWriter, req *http.Request, c *session
 func (r *replica) me(w http.ResponseWriter, _ *http.Request, c *sessiontoken.Claims[State]) {
 	answer(w, map[string]any{
 		"subject": c.Subject, "name": c.State.Name, "roles": c.State.Roles, "session": c.SessionID, "replica": r.name,
-		"signed_in": c.AuthTime, "issued": c.IssuedAt, "expires": c.Expires,
+		"signed_in": c.Began, "issued": c.IssuedAt, "expires": c.Expires,
 	})
 }
 
@@ -315,9 +336,15 @@ func (r *replica) me(w http.ResponseWriter, _ *http.Request, c *sessiontoken.Cla
 // which no script can use the cookie. They are for an audience of their own, so
 // that stealing one gives nobody the session.
 func (r *replica) pageTokens(w http.ResponseWriter, req *http.Request, c *sessiontoken.Claims[State]) {
+	state, err := r.shared.load(req.Context(), c)
+	if err != nil {
+		r.sessions.Refuse(w, req, err)
+		return
+	}
+	session := sessiontoken.Resumption{Subject: c.Subject, SessionID: c.SessionID, Began: c.Began, AuthTime: c.AuthTime}
 	tokens := []string{}
 	for _, i := range r.page {
-		token, _, err := i.Resume(req.Context(), c.Subject, c.SessionID, c.AuthTime, c.State)
+		token, _, err := i.Resume(req.Context(), session, state)
 		if err != nil {
 			r.sessions.Refuse(w, req, err)
 			return

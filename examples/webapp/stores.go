@@ -20,10 +20,10 @@ import (
 
 // stores are the three that replicas share. One value of a backend is all of them.
 type stores struct {
-	keys     keys.Store
-	ended    revoke.Store
-	families refresh.Store
-	close    func()
+	keys        keys.Store
+	revocations revoke.Store
+	families    refresh.Store
+	close       func()
 }
 
 // open opens the stores at a place: "sqlite:FILE", a postgres or redis URL, or
@@ -66,7 +66,7 @@ func open(ctx context.Context, place string, seal []byte) (stores, error) {
 }
 
 func openSQL(ctx context.Context, db *sql.DB, d sqlstore.Dialect, aead keys.AEAD) (stores, error) {
-	s, err := sqlstore.New(sqlstore.Config{DB: db, Dialect: d, Ring: "webapp"})
+	s, err := sqlstore.New(sqlstore.Config{DB: db, Dialect: d})
 	if err != nil {
 		return stores{}, err
 	}
