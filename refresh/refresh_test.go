@@ -153,6 +153,14 @@ func on(t testing.TB, r *revocations) func(*refresh.Config) {
 	return func(c *refresh.Config) { c.Revocations = newList(t, r) }
 }
 
+// read has the manager's list read its store, which is born then: a session of
+// now is not older than it. In real time that matters.
+func read(t testing.TB, m *refresh.Manager) {
+	t.Helper()
+	_, err := m.Config().Revocations.Now(t.Context())
+	require.NoError(t, err)
+}
+
 // without makes a manager one without a list.
 func without(c *refresh.Config) { c.Revocations, c.InsecureSessionsLiveOn = nil, true }
 
@@ -439,6 +447,7 @@ func TestBoundToItsClient(t *testing.T) {
 func TestBoundToItsBrowser(t *testing.T) {
 	s, r := new(refresh.MemStore), new(revocations)
 	m := newManager(t, s, on(t, r))
+	read(t, m)
 	binder, other := strings.Repeat("b", 43), strings.Repeat("c", 43)
 	f := refresh.Family{Subject: "ada", SessionID: "sid-1", Began: time.Now()}
 	browser, _, err := m.Start(t.Context(), f, binder)

@@ -146,6 +146,7 @@ func TestRecordIsNotBelieved(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			s, r := new(refresh.MemStore), new(revocations)
 			m := newManager(t, s, on(t, r))
+			read(t, m)
 			mine := start(t, m)
 			rec := records(t, s)[0]
 			theirs, other, err := m.Start(t.Context(), refresh.Family{Subject: "root", SessionID: "sid-root", Began: time.Now()}, "")

@@ -584,7 +584,7 @@ func TestAnEndedThatHangs(t *testing.T) {
 			}
 		}
 		synctest.Wait()
-		require.LessOrEqual(t, runtime.NumGoroutine()-before, 1)
+		require.LessOrEqual(t, runtime.NumGoroutine()-before, 10, "one, and what else the process does; not 200")
 		close(release)
 		synctest.Wait()
 		require.EqualValues(t, 101, told.Load(), "the first, and up to 100 others")
