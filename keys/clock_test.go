@@ -126,7 +126,7 @@ func TestClockOfASlowStore(t *testing.T) {
 }
 
 // A store whose clock was ahead when it made the ring and was set right since
-// does not keep anybody from signing.
+// keeps no replica from signing.
 func TestStoreClockWasAhead(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := new(network)

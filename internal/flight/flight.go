@@ -277,7 +277,7 @@ func (g *Group) end(r *Run, err error, returned bool) {
 	if err == nil {
 		g.failures, g.failed, g.pause = 0, clock.Instant{}, 0
 	} else {
-		g.failed, g.pause = g.clock.Read(), g.nextPause()
+		g.failed, g.pause = g.clock.Read(), pauseAfter(g.failures, g.cfg.Pause, g.cfg.MaxPause)
 		g.failures++
 	}
 	r.limit.Stop()
@@ -295,15 +295,16 @@ func (g *Group) end(r *Run, err error, returned bool) {
 	g.tell()
 }
 
-// nextPause is the pause after one more failure.
-func (g *Group) nextPause() time.Duration {
-	pause := g.cfg.Pause
+// pauseAfter returns the pause after one more failure than there were in a row:
+// it doubles from first up to most, and is lengthened at random.
+func pauseAfter(failures int, first, most time.Duration) time.Duration {
+	pause := first
 	if pause <= 0 {
 		return 0
 	}
-	for range g.failures {
-		if pause >= g.cfg.MaxPause/2 {
-			pause = max(g.cfg.Pause, g.cfg.MaxPause)
+	for range failures {
+		if pause >= most/2 {
+			pause = max(first, most)
 			break
 		}
 		pause *= 2

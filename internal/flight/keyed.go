@@ -3,7 +3,6 @@ package flight
 import (
 	"context"
 	"errors"
-	"math/rand/v2"
 	"sync"
 	"time"
 
@@ -248,8 +247,7 @@ func (g *Keyed[K, V]) end(e *keyedEntry[V], r *keyedRun[V], o keyedOutcome[V], r
 	if o.err == nil {
 		e.fails, e.paused = 0, 0
 	} else {
-		e.paused = min(g.cfg.Pause<<min(e.fails, 20), g.cfg.MaxPause)
-		e.paused += rand.N(e.paused/4 + 1)
+		e.paused = pauseAfter(e.fails, g.cfg.Pause, g.cfg.MaxPause)
 		e.fails++
 	}
 	close(r.done)
