@@ -4,6 +4,7 @@ import (
 	"context"
 	"math/rand/v2"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -11,6 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/sessiontoken/sessiontoken/refresh"
+	"github.com/sessiontoken/sessiontoken/revoke"
 )
 
 // unreliable is a store that fails, before or after it has done what it was asked
@@ -104,4 +106,50 @@ func TestFaultsSignNoUserOut(t *testing.T) {
 			require.Zero(t, r.revoked(t))
 		})
 	}
+}
+
+// TestNoFamilyWithoutAVerdict: a family begins only while the list can tell that
+// its session is live. If the list has another environment's store before it, the
+// families would be written there too.
+func TestNoFamilyWithoutAVerdict(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, r := new(refresh.MemStore), new(ownMark)
+		list, err := revoke.NewList(revoke.Config{Store: r, Logger: quiet})
+		require.NoError(t, err)
+		m := newManager(t, s, func(c *refresh.Config) { c.Revocations = list })
+		began, err := list.Begin(t.Context(), revoke.Beginning{Subject: "ada"})
+		require.NoError(t, err)
+		f := refresh.Family{Subject: "ada", SessionID: "sid-1", Began: began}
+		time.Sleep(time.Minute)
+		require.NoError(t, list.RevokeSession(t.Context(), "sid-1"))
+		_, _, err = m.Start(t.Context(), f, "")
+		require.ErrorIs(t, err, refresh.ErrInvalid)
+
+		r.foreign.Store(true)
+		time.Sleep(time.Hour)
+		require.Error(t, list.RevokeSession(t.Context(), "sid-2")) // the list reads
+		began, err = list.Begin(t.Context(), revoke.Beginning{Subject: "ada"})
+		require.NoError(t, err)
+		_, _, err = m.Start(t.Context(), refresh.Family{Subject: "ada", SessionID: "sid-3", Began: began}, "")
+		require.Error(t, err)
+		require.NotErrorIs(t, err, refresh.ErrInvalid)
+		records, err := s.List(t.Context(), "", "ada")
+		require.NoError(t, err)
+		require.Empty(t, records)
+	})
+}
+
+// ownMark is a store that is replaced by another one, which was born long ago.
+type ownMark struct {
+	revocations
+	foreign atomic.Bool
+}
+
+func (o *ownMark) Since(ctx context.Context, cursor string) (revoke.Page, error) {
+	if !o.foreign.Load() {
+		return o.revocations.Since(ctx, cursor)
+	}
+	born := time.Now().Add(-24 * time.Hour).UTC()
+	birth := revoke.Entry{Scope: revoke.Birth, Digest: revoke.Digest{1}, Before: born, Until: born.AddDate(100, 0, 0)}
+	return revoke.Page{Entries: []revoke.Entry{birth}, Next: "theirs", Reset: cursor != "theirs", Time: time.Now()}, nil
 }

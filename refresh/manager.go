@@ -128,6 +128,9 @@ func (m *Manager) Start(ctx context.Context, f Family, binder string) (token str
 	if err != nil {
 		return "", Family{}, err
 	}
+	if err := m.checkRevoked(ctx, e); err != nil { // or the list cannot tell: perhaps the store is another environment's
+		return "", Family{}, err
+	}
 	if err := m.cfg.Store.Create(ctx, r); err != nil {
 		return "", Family{}, fmt.Errorf("refresh: %w", err)
 	}

@@ -302,13 +302,19 @@ func TestForeignStore(t *testing.T) {
 		foreign := other.copy()
 		ours := s.become(foreign)
 		time.Sleep(1500 * time.Millisecond)
+		var meanwhile []time.Time
 		for range 60 {
 			for _, l := range s.lists {
 				s.never(t, l)
 				_, err := ask(t, l, "sid", "ada", "kid", s.begun)
 				require.Error(t, err)
-				_, err = l.Now(t.Context())
+				now, err := l.Now(t.Context())
+				require.NoError(t, err)
+				require.WithinDuration(t, time.Now(), now, 100*time.Millisecond)
+				begun := begin(t, l, "grace") // who signs in now can go on when the store is back
+				_, err = ask(t, l, "new", "grace", "kid", begun)
 				require.Error(t, err)
+				meanwhile = append(meanwhile, begun)
 				require.True(t, l.Status().Foreign)
 				require.EqualValues(t, 1, l.Metrics()["revocation_foreign_store"])
 			}
@@ -327,6 +333,9 @@ func TestForeignStore(t *testing.T) {
 			require.False(t, l.Status().Foreign)
 			s.never(t, l)
 			signIn(t, l)
+			for _, begun := range meanwhile {
+				require.False(t, revoked(t, l, "new", "grace", "kid", begun))
+			}
 		}
 	})
 }

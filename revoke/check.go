@@ -125,10 +125,11 @@ func (l *List) KeyRevoked(kid string) bool {
 }
 
 // Now returns the store's time, as the list knows it: a time that the store's
-// clock has reached. It never goes back. It waits and fails as Check does.
+// clock has reached. It never goes back. It waits and fails as Check does, but
+// goes on by itself while the store is another one than before.
 func (l *List) Now(ctx context.Context) (time.Time, error) {
 	_, at, err := l.current(ctx)
-	if err != nil {
+	if err != nil && !errors.Is(err, errForeign) {
 		return time.Time{}, err
 	}
 	now, _ := l.view.At(at)
@@ -139,7 +140,9 @@ func (l *List) Now(ctx context.Context) (time.Time, error) {
 // reading told that started after the call, or 1 ms after the newest revocation
 // of the subject or of everything. It waits at most 1 s for the reading, which it
 // shares with all calls of that moment. If there is none, the time that the list
-// knows counts until MaxStale.
+// knows counts until MaxStale. While the store is another one than before, the
+// time that the list knows counts too: [List.Check] answers about that session
+// when the list's own store is back.
 //
 // With Earliest, the session has begun at that time, and Begin returns
 // [ErrRevoked] if a revocation reaches it, or if the store remembers less.
@@ -155,8 +158,9 @@ func (l *List) Begin(ctx context.Context, b Beginning) (time.Time, error) {
 	switch {
 	case ctx.Err() != nil:
 		return time.Time{}, ctx.Err()
-	case st != nil && st.foreign:
-		return time.Time{}, errForeign
+	case st != nil && st.foreign: // whose time is not that of the list's own store
+		now, _ := l.view.Lower()
+		begun = now.UnixMilli()
 	case err == nil && st != nil:
 		begun = st.time
 	case st != nil && l.clock.Age(st.synced) <= l.cfg.MaxStale:

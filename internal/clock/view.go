@@ -93,6 +93,17 @@ func (l *told) now(i Instant) int64 {
 	return max(l.floor, l.lower+int64(SteadyBetween(l.at, i)))
 }
 
+// Lower is Now less what two right clocks may have parted since the last
+// reading: for a view that has not been told the time for long.
+func (v *View) Lower() (time.Time, bool) {
+	l := v.last.Load()
+	if l == nil {
+		return time.Time{}, false
+	}
+	since := int64(SteadyBetween(l.at, v.clock.Read()))
+	return time.Unix(0, max(l.floor, l.lower+since-since/drift)).UTC(), true
+}
+
 // Upper returns a time that the store's clock has certainly not passed, in UTC,
 // and false if the view knows nothing yet.
 func (v *View) Upper() (time.Time, bool) {
