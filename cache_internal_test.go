@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math"
 	"math/rand/v2"
+	"os"
 	"runtime"
 	"slices"
 	"strings"
@@ -23,6 +24,9 @@ import (
 // It drives the cache itself: what enters are tokens that passed every check,
 // and a million signatures would prove nothing more about it.
 func TestCacheUnderLoad(t *testing.T) {
+	if os.Getenv("SESSIONTOKEN_LONG") == "" {
+		t.Skip("it takes long; SESSIONTOKEN_LONG=1 runs it")
+	}
 	const sessions, room, requests = 100_000, 10_000, 1_000_000
 	type state struct {
 		Name  string   `json:"name"`

@@ -22,6 +22,7 @@ func TestReadmeProgramBuilds(t *testing.T) {
 // TestReadmeFragmentsBuild does so for the parts on browsers, native clients and
 // metrics, within a program that has what they take as given.
 func TestReadmeFragmentsBuild(t *testing.T) {
+	long(t)
 	const program = `package main
 
 import (

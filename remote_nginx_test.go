@@ -90,9 +90,7 @@ http {
 // none of which reads it more often than once a minute by itself, nginx as a
 // shared cache in front of their key sets, and a verifier behind that.
 func TestRemoteKeysBehindASharedCache(t *testing.T) {
-	if testing.Short() {
-		t.Skip("takes some seconds")
-	}
+	long(t)
 	const bar = 2 * time.Second // in quiet; asserted at ten times that
 	quiet := slog.New(slog.DiscardHandler)
 	store := new(keys.MemStore)

@@ -213,12 +213,12 @@ type model struct {
 
 func TestRotationModel(t *testing.T) {
 	seeds, days := 4, 92
-	if raced || testing.Short() {
+	if raced || !isLong() {
 		seeds, days = 2, 8
 	}
 	var total, lostRaces, revocations atomic.Int64
 	t.Cleanup(func() {
-		if !raced && !testing.Short() && !t.Failed() { // long enough for the rare to happen
+		if !raced && isLong() && !t.Failed() { // long enough for the rare to happen
 			require.GreaterOrEqual(t, total.Load(), int64(1000), "rotations over all seeds")
 			require.NotZero(t, lostRaces.Load())
 			require.NotZero(t, revocations.Load())

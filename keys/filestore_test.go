@@ -413,7 +413,10 @@ func saveUntilKilled(t *testing.T, s *keys.FileStore) {
 }
 
 func TestFileStoreKilled(t *testing.T) {
-	const kills = 100
+	kills := 20
+	if os.Getenv("SESSIONTOKEN_LONG") != "" {
+		kills = 100
+	}
 	s, path := newFileStore(t)
 	rev, err := s.Save(t.Context(), "", checkedDocument(1), "")
 	require.NoError(t, err)

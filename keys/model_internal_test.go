@@ -21,7 +21,10 @@ import (
 // It is a model of the time in which all this happens: the schedule and the
 // merging are the real ones. SESSIONTOKEN_FULL=1 runs many more.
 func TestRandomRings(t *testing.T) {
-	configurations := 60
+	configurations := 15
+	if os.Getenv("SESSIONTOKEN_LONG") != "" {
+		configurations = 60
+	}
 	if os.Getenv("SESSIONTOKEN_FULL") != "" {
 		configurations = 1000
 	}

@@ -325,9 +325,7 @@ func TestHowLongEntriesLive(t *testing.T) {
 // TestMillion: a million revoked sessions stay within 128 MiB, and asking about
 // one allocates nothing.
 func TestMillion(t *testing.T) {
-	if testing.Short() {
-		t.Skip("a million entries")
-	}
+	long(t)
 	const million = 1_000_000
 	id := func(i int) string { return fmt.Sprintf("sid-%018d", i) } // as long as a real one
 	s := &made{make: func(i int) revoke.Entry { return sessionEntry(id(i)) }, n: million}

@@ -77,9 +77,9 @@ type replica struct {
 // is in the store: users repeat their sign-outs until they hear of it, at the
 // same replica or another one, while stores fail and replicas are killed.
 func TestSignOutModel(t *testing.T) {
-	schedules := 300
-	if testing.Short() {
-		schedules = 30
+	schedules := 60
+	if isLong() {
+		schedules = 300
 	}
 	for _, row := range []struct {
 		name   string
