@@ -354,7 +354,7 @@ func (w *writing) stop(t *testing.T, faults []Fault) (acknowledged []string) {
 		}
 	}
 	t.Logf("%s: %d revocations were acknowledged, %d were not", t.Name(), len(o.acknowledged), failed)
-	if len(o.acknowledged) < 50 {
+	if len(o.acknowledged) < 10 {
 		t.Errorf("only %d revocations were acknowledged", len(o.acknowledged))
 	}
 	return o.acknowledged
