@@ -333,7 +333,7 @@ func (s *Store) runAndWait(ctx context.Context, script *redis.Script, keys []str
 }
 
 // CheckPersistence returns an error if the server loses acknowledged writes when it
-// is killed, or when its memory is full, or does not say whether it does. A store
+// is killed, or when its memory is full, or does not tell. A store
 // logs that by itself before its first write; a program that would rather not start
 // calls this. In a Cluster it asks the master that has the keys.
 func (s *Store) CheckPersistence(ctx context.Context) error {

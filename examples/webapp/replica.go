@@ -334,7 +334,7 @@ func (r *replica) me(w http.ResponseWriter, _ *http.Request, c *sessiontoken.Cla
 
 // pageTokens gives the page tokens of the same session that it may read, for
 // which no script can use the cookie. They are for an audience of their own, so
-// that stealing one gives nobody the session.
+// that a stolen one is not the session.
 func (r *replica) pageTokens(w http.ResponseWriter, req *http.Request, c *sessiontoken.Claims[State]) {
 	state, err := r.shared.load(req.Context(), c)
 	if err != nil {

@@ -23,7 +23,7 @@ const (
 	maxRSAExponent = 1<<31 - 1
 )
 
-// CheckPublic says whether pub may be used to verify signatures of alg. It
+// CheckPublic reports whether pub may be used to verify signatures of alg. It
 // returns nil, or an error that matches [ErrUnusable].
 //
 //   - ES256: a *ecdsa.PublicKey that is a point on P-256, not at infinity.
@@ -135,7 +135,7 @@ func checkEd25519(k ed25519.PublicKey) error {
 	return nil
 }
 
-// lowOrder says whether a point of the curve has order 1, 2, 4 or 8, given
+// lowOrder reports whether a point of the curve has order 1, 2, 4 or 8, given
 // y^2 and u = y^2-1.
 //
 //   - Order 1 and 2: y is 1 or -1, so u is 0. These are also the points with

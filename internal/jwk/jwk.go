@@ -43,7 +43,7 @@ var (
 	// the one accepted spelling. ParseSet skips such keys instead.
 	ErrUnusable = errors.New("jwk: unusable key")
 	// ErrPrivate is returned when a document holds a private or symmetric
-	// key. Whoever published it must treat that key as leaked.
+	// key. Its publisher must treat that key as leaked.
 	ErrPrivate = errors.New("jwk: private or symmetric key material")
 	// ErrDuplicateKeyID is returned when two keys of a set have one key id.
 	ErrDuplicateKeyID = errors.New("jwk: duplicate key id")
@@ -186,7 +186,7 @@ func checkKeyID(kid string) error {
 	return nil
 }
 
-// equal says whether a and b are the same public key.
+// equal reports whether a and b are the same public key.
 func equal(a, b crypto.PublicKey) bool {
 	k, ok := a.(interface{ Equal(crypto.PublicKey) bool })
 	return ok && k.Equal(b)

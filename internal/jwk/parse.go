@@ -128,7 +128,7 @@ func ParseSet(data []byte) ([]Key, error) {
 	return keys, nil
 }
 
-// checkDocument says whether data is one JSON text with unique names and
+// checkDocument reports whether data is one JSON text with unique names and
 // valid UTF-8 everywhere, of bounded depth.
 func checkDocument(data []byte) error {
 	if strictjson.TooDeep(data) || !jsontext.Value(data).IsValid() {
@@ -148,7 +148,7 @@ func readElement(v jsontext.Value) (element, error) {
 	return el, nil
 }
 
-// private says whether el has a private member or is symmetric.
+// private reports whether el has a private member or is symmetric.
 func (el element) private() bool {
 	for _, v := range []jsontext.Value{el.D, el.P, el.Q, el.DP, el.DQ, el.QI, el.Oth, el.K} {
 		if v != nil {

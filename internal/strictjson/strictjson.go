@@ -7,7 +7,7 @@ import "bytes"
 // MaxDepth is how many objects and arrays may be open at once.
 const MaxDepth = 16
 
-// TooDeep says whether data opens more than MaxDepth objects and arrays at
+// TooDeep reports whether data opens more than MaxDepth objects and arrays at
 // once. Its time is linear, it allocates nothing, and takes data as text that may
 // be anything: whether it is JSON is for the decoder to say.
 func TooDeep(data []byte) bool {
