@@ -95,3 +95,40 @@ func TestAllocationsOfSlices(t *testing.T) {
 		require.LessOrEqual(t, allocs, map[string]float64{"first": 5, "repeated": 3}[name], name)
 	}
 }
+
+// TestAllocationsOfProof: groups and acr cost a hit nothing; amr and act cost one
+// allocation each, since claims share nothing. A first verification pays for them
+// once more, and for the questions about the groups and the actor.
+func TestAllocationsOfProof(t *testing.T) {
+	source := staticSource(t, keys.EdDSA)
+	onIssuer, onVerifier := withList(memoryList(t, 10))
+	issuer := newIssuer[plainState](t, source, onIssuer)
+	_, admin, err := issuer.Issue(t.Context(), "admin", plain)
+	require.NoError(t, err)
+	groups := []sessiontoken.Group{sessiontoken.GroupOf("sid", "i", "1"), sessiontoken.GroupOf("sub", "i", "2")}
+	actor := &sessiontoken.Actor{Subject: "admin", SessionID: admin.SessionID, Began: admin.Began}
+	for _, c := range []struct {
+		name            string
+		start           sessiontoken.Start
+		first, repeated float64
+	}{
+		{"nothing", sessiontoken.Start{}, 4, 1},
+		{"groups and acr", sessiontoken.Start{Groups: groups, ACR: "aal2"}, 5, 1},
+		{"amr", sessiontoken.Start{AMR: []string{"pwd", "otp"}}, 6, 2},
+		{"act", sessiontoken.Start{Actor: actor}, 6, 2},
+		{"all", sessiontoken.Start{Groups: groups, ACR: "aal2", AMR: []string{"pwd", "otp"}, Actor: actor}, 9, 3},
+	} {
+		c.start.Subject = "user-1"
+		token, _, err := issuer.Begin(t.Context(), c.start, plain)
+		require.NoError(t, err)
+		for bytes, most := range map[int]float64{-1: c.first, 0: c.repeated} {
+			v := newVerifier[plainState](t, source, onVerifier, func(c *sessiontoken.VerifierConfig) { c.CacheBytes = bytes })
+			allocs := testing.AllocsPerRun(100, func() {
+				if _, err := v.Verify(t.Context(), token); err != nil {
+					t.Error(err)
+				}
+			})
+			require.Equal(t, most, allocs, "%s, cache %d", c.name, bytes)
+		}
+	}
+}

@@ -377,13 +377,15 @@ func (a *attacker) claims() {
 		bad(name, "not one JSON object", raw)
 	}
 	for _, c := range goodClaims() {
-		bad("no "+c.name, "a claim that must be there", payload(claim{c.name, ""}))
+		if c.name != "auth_time" {
+			bad("no "+c.name, "a claim that must be there", payload(claim{c.name, ""}))
+			bad(c.name+" upper case", "a claim in another case is another claim", payload(claim{c.name, ""}, claim{strings.ToUpper(c.name), c.value}))
+		}
 		if c.name != "state" {
 			bad(c.name+" null", "null is not a value of the claim", payload(claim{c.name, "null"}))
 		}
 		bad(c.name+" twice", "a claim twice, the same", strings.TrimSuffix(payload(), "}")+fmt.Sprintf(",%q:%s}", c.name, c.value))
 		bad(c.name+" twice escaped", "a claim twice, once in escapes", strings.TrimSuffix(payload(), "}")+fmt.Sprintf(`,"\u%04x%s":%s}`, c.name[0], c.name[1:], c.value))
-		bad(c.name+" upper case", "a claim in another case is another claim", payload(claim{c.name, ""}, claim{strings.ToUpper(c.name), c.value}))
 	}
 	for _, name := range []string{"iss", "sub", "jti", "sid"} {
 		for what, value := range map[string]string{"number": "1", "list": `["x"]`, "object": "{}", "empty": `""`, "true": "true"} {
@@ -418,6 +420,7 @@ func (a *attacker) claims() {
 	}
 	bad("rnw twice", "a claim twice, the same", strings.TrimSuffix(payload(claim{"rnw", "true"}), "}")+`,"rnw":true}`)
 	bad("rnw twice escaped", "a claim twice, once in escapes", strings.TrimSuffix(payload(claim{"rnw", "true"}), "}")+`,"\u0072nw":true}`)
+	a.proof()
 	for what, value := range map[string]string{
 		"other": `"other"`, "prefix": `"ap"`, "longer": `"api2"`, "upper case": `"API"`, "empty list": `[]`, "list of others": `["a","b"]`, "list with number": `["api",1]`,
 		"list with null": `["api",null]`, "nested": `[["api"]]`, "number": "1", "object": `{"api":1}`, "empty": `""`, "list with empty": `["api",""]`, "joined": `"api other"`, "comma": `"a\",\"api"`,
@@ -453,6 +456,55 @@ func (a *attacker) claims() {
 	bad("unknown not utf8", "a claim that is not known, in another encoding", payload(claim{"x", "\"\xc3\x28\""}))
 	bad("unknown surrogate", "a lone surrogate in a claim that is not known", payload(claim{"x", `"\udfff"`}))
 	bad("sub fold", "a long s is no s", strings.Replace(payload(), `"sub"`, `"ſub"`, 1))
+}
+
+// proof: how the user proved who they are, and who acts for them.
+func (a *attacker) proof() {
+	bad := func(name, comment, body string) {
+		a.add("claims", "claims "+name, comment, a.sign(keys.ES256, a.header(keys.ES256), body))
+	}
+	for what, value := range map[string]string{
+		"empty": `""`, "null": "null", "number": "1", "list": `["x"]`, "object": "{}", "true": "true", "not utf8": "\"\xff\"", "surrogate": `"\ud800"`,
+		"65 bytes": `"` + strings.Repeat("x", 65) + `"`, "65 bytes escaped": `"\u0078` + strings.Repeat("x", 64) + `"`, "33 letters of 2 bytes": `"` + strings.Repeat("é", 33) + `"`,
+	} {
+		bad("acr "+what, "acr is a string of 1 to 64 bytes", payload(claim{"acr", value}))
+		if what != "list" {
+			bad("amr "+what, "amr is a list", payload(claim{"amr", value}))
+		}
+		bad("amr list with "+what, "a name in amr is a string of 1 to 64 bytes", payload(claim{"amr", `["pwd",` + value + `]`}))
+		bad("act "+what, "act is an object", payload(claim{"act", value}))
+	}
+	bad("amr empty list", "amr is absent or has a name", payload(claim{"amr", "[]"}))
+	bad("amr eleven", "amr has at most ten names", payload(claim{"amr", `["a"` + strings.Repeat(`,"a"`, 10) + `]`}))
+	bad("amr trailing comma", "not JSON", payload(claim{"amr", `["a",]`}))
+	bad("amr unclosed", "not JSON", payload(claim{"amr", `["a"`}))
+	act := func(sub, sid, begun, more string) string {
+		var members []string
+		for _, m := range []claim{{"sub", sub}, {"sid", sid}, {"begun", begun}} {
+			if m.value != "" {
+				members = append(members, strconv.Quote(m.name)+":"+m.value)
+			}
+		}
+		return "{" + strings.Join(members, ",") + more + "}"
+	}
+	begun := strconv.FormatInt(1000*now, 10)
+	for what, value := range map[string]string{
+		"no sub": act("", `"s"`, begun, ""), "no sid": act(`"a"`, "", begun, ""), "no begun": act(`"a"`, `"s"`, "", ""),
+		"sub empty": act(`""`, `"s"`, begun, ""), "sid empty": act(`"a"`, `""`, begun, ""), "sub null": act("null", `"s"`, begun, ""), "sid null": act(`"a"`, "null", begun, ""),
+		"begun null": act(`"a"`, `"s"`, "null", ""), "sub number": act("1", `"s"`, begun, ""), "sid list": act(`"a"`, `["s"]`, begun, ""), "begun string": act(`"a"`, `"s"`, `"`+begun+`"`, ""),
+		"begun zero": act(`"a"`, `"s"`, "0", ""), "begun negative": act(`"a"`, `"s"`, "-1", ""), "begun fraction": act(`"a"`, `"s"`, begun+".5", ""), "begun exponent": act(`"a"`, `"s"`, "9.466848e11", ""),
+		"begun leading zero": act(`"a"`, `"s"`, "0"+begun, ""), "begun beyond 9999": act(`"a"`, `"s"`, "253402300800000", ""), "begun after iat": act(`"a"`, `"s"`, strconv.FormatInt(1000*now+61_001, 10), ""),
+		"nested": act(`"a"`, `"s"`, begun, `,"act":{"sub":"b","sid":"t","begun":`+begun+"}"), "unknown": act(`"a"`, `"s"`, begun, `,"iss":"x"`),
+		"sub twice": act(`"a"`, `"s"`, begun, `,"sub":"a"`), "sub twice escaped": act(`"a"`, `"s"`, begun, `,"\u0073ub":"b"`), "upper case": `{"SUB":"a","sid":"s","begun":` + begun + "}",
+		"trailing comma": act(`"a"`, `"s"`, begun, ","), "not utf8": act("\"\xff\"", `"s"`, begun, ""), "surrogate": act(`"a"`, `"\udfff"`, begun, ""),
+		"of RFC 8693 alone": `{"sub":"a"}`, "in a list": "[" + act(`"a"`, `"s"`, begun, "") + "]",
+	} {
+		bad("act "+what, "act is exactly sub, sid and begun of a session that had begun", payload(claim{"act", value}))
+	}
+	for name, value := range map[string]string{"acr": `"aal2"`, "amr": `["pwd"]`, "act": act(`"a"`, `"s"`, begun, "")} {
+		bad(name+" twice", "a claim twice, the same", strings.TrimSuffix(payload(claim{name, value}), "}")+fmt.Sprintf(",%q:%s}", name, value))
+		bad(name+" twice escaped", "a claim twice, once in escapes", strings.TrimSuffix(payload(claim{name, value}), "}")+fmt.Sprintf(`,"\u%04x%s":%s}`, name[0], name[1:], value))
+	}
 }
 
 func digest(s string) []byte { d := sha256.Sum256([]byte(s)); return d[:] }

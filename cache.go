@@ -33,7 +33,8 @@ type cache[T any] struct {
 type cached[T any] struct {
 	payload    payload // State is the JSON to decode, unless T can be copied
 	claims     Claims[T]
-	question   *revoke.Question // made once: a hit hashes nothing; nil without a list
+	session    *revoke.Question // made once: a hit hashes nothing; nil without a list
+	actor      *revoke.Question // nil without an actor too
 	from       time.Time        // from here
 	until      time.Time        // to before here, the times are right
 	key        *keys.PublicKey
@@ -43,7 +44,7 @@ type cached[T any] struct {
 
 // cachedOverhead is what an entry costs beside the token and its state: the
 // entry, the cache's own node and its place in the table, rounded up.
-const cachedOverhead = 768
+const cachedOverhead = 960
 
 func newCache[T any](bytes int) *cache[T] {
 	return &cache[T]{
@@ -62,6 +63,7 @@ func newCache[T any](bytes int) *cache[T] {
 // e.claims holds.
 func (c *cache[T]) put(token string, e *cached[T], set *keys.Set) {
 	e.generation.Store(set)
+	e.claims.unshare()
 	// What a decoded state holds beside its slices is hardly larger than its
 	// JSON and the size of its type.
 	weight := len(token) + len(e.payload.State) + int(reflect.TypeFor[T]().Size()) + cachedOverhead

@@ -40,7 +40,7 @@ func TestCacheUnderLoad(t *testing.T) {
 	insert := func(c *cache[state], token string) {
 		ids := strings.Clone(token[:60]) // as the scanner makes them: one string
 		p := payload{Issuer: "https://issuer.example", Audience: ours, Subject: ids[:12], TokenID: ids[12:36], SessionID: ids[36:], State: []byte(json)}
-		c.put(token, &cached[state]{payload: p, claims: *claimsOf[state](&p, key.KeyID()), question: questionOf(&p, key.KeyID()), key: key}, set)
+		c.put(token, &cached[state]{payload: p, claims: *claimsOf[state](&p, key.KeyID()), session: questionOf(&p, key.KeyID()), key: key}, set)
 	}
 	one := newCache[state](1 << 20)
 	insert(one, fmt.Sprintf("r%011d%s", 0, text))

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strconv"
 	"time"
+	"unicode/utf8"
 
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
@@ -28,20 +29,39 @@ type Claims[T any] struct {
 	KeyID     string // kid: the key that signed this token
 
 	Began    time.Time // begun: when the session began, in milliseconds; no renewal changes it
-	AuthTime time.Time // auth_time: when the user last proved who they are; no renewal changes it
+	AuthTime time.Time // auth_time: when the user last proved who they are; zero if not known; no renewal changes it
 	IssuedAt time.Time // iat: when this token was made, and State was read
 	Expires  time.Time // exp: the first moment at which it is no longer valid
 
+	ACR   string   // acr: how strong the proof was, by the issuer's own names; empty if not known
+	AMR   []string // amr: how the user proved it, such as "pwd" and "otp" (RFC 8176); nil if not known
+	Actor *Actor   // act: who acts for the subject; nil if the subject does
+
 	Renewable bool // rnw: Renew takes this token
+
+	// Context is what the server has on record of the session beside the token.
+	// Begin and Resume set it, from Start and Resumption; it is never in a token.
+	Context []byte
 
 	State T // the application's own, the claim "state"
 }
 
+// Actor is who acts for the subject of a session (RFC 8693 section 4.1), such as
+// a member of the staff who sees the application as a user does: by the session
+// of their own from which they began it. That one has to be live too, and this
+// one ends with it.
+type Actor struct {
+	Subject   string    // sub of the actor's session
+	SessionID string    // sid of the actor's session
+	Began     time.Time // when the actor's session began; whole milliseconds
+}
+
 // The wire form of a payload: the registered claims of RFC 7519 section 4.1,
-// auth_time of OpenID Connect Core section 2, sid of its logout documents, begun
-// and rnw, and the application's state as one claim, so that no field of it can
-// pass for a registered one. All times are whole seconds, but begun: sign-outs
-// and sign-ins within one second must not be taken for each other.
+// auth_time, acr and amr of OpenID Connect Core section 2, act of RFC 8693, sid
+// of OpenID's logout documents, begun and rnw, and the application's state as
+// one claim, so that no field of it can pass for a registered one. All times are
+// whole seconds, but begun: sign-outs and sign-ins within one second must not be
+// taken for each other. auth_time, acr, amr, act and rnw may be absent.
 type payload struct {
 	Issuer    string         `json:"iss"`
 	Subject   string         `json:"sub"`
@@ -53,6 +73,9 @@ type payload struct {
 	SessionID string         `json:"sid"`
 	Began     milliDate      `json:"begun"`
 	AuthTime  numericDate    `json:"auth_time"`
+	ACR       shortText      `json:"acr"`
+	AMR       methods        `json:"amr"`
+	Actor     actorClaim     `json:"act"`
 	Renewable onlyTrue       `json:"rnw"`
 	State     jsontext.Value `json:"state"`
 }
@@ -73,6 +96,14 @@ func (d *numericDate) UnmarshalJSONFrom(dec *jsontext.Decoder) error {
 
 func (d numericDate) time() time.Time { return time.Unix(int64(d), 0).UTC() }
 
+// timeOrZero is time, and the zero time if the claim is absent.
+func (d numericDate) timeOrZero() time.Time {
+	if d == 0 {
+		return time.Time{}
+	}
+	return d.time()
+}
+
 // milliDate is a number of milliseconds since 1970, to the end of the year 9999.
 // Zero means that the claim is absent.
 type milliDate int64
@@ -86,9 +117,6 @@ func (d *milliDate) UnmarshalJSONFrom(dec *jsontext.Decoder) error {
 }
 
 func (d milliDate) time() time.Time { return time.UnixMilli(int64(d)).UTC() }
-
-// seconds returns the whole second in which d is.
-func (d milliDate) seconds() numericDate { return numericDate(d / 1000) }
 
 // decodePositive reads a whole number from 1 to most.
 func decodePositive(dec *jsontext.Decoder, most int64) (int64, error) {
@@ -114,6 +142,77 @@ func (b *onlyTrue) UnmarshalJSONFrom(dec *jsontext.Decoder) error {
 	}
 	*b = true
 	return nil
+}
+
+const (
+	maxShortText = 64 // bytes of acr, and of each name in amr
+	maxMethods   = 10 // names in amr
+)
+
+// isShortText reports whether s can be an acr, or a name in amr.
+func isShortText(s string) bool {
+	return s != "" && len(s) <= maxShortText && utf8.ValidString(s)
+}
+
+// shortText is a claim that is a string of at most maxShortText bytes. Empty
+// means that the claim is absent.
+type shortText string
+
+func (s *shortText) UnmarshalJSONFrom(dec *jsontext.Decoder) error {
+	var text string
+	if dec.PeekKind() != '"' || json.UnmarshalDecode(dec, &text) != nil || !isShortText(text) {
+		return errWire
+	}
+	*s = shortText(text)
+	return nil
+}
+
+// methods are the names of amr. None means that the claim is absent.
+type methods []string
+
+func (m *methods) UnmarshalJSONFrom(dec *jsontext.Decoder) error {
+	var list []string
+	if dec.PeekKind() != '[' || json.UnmarshalDecode(dec, &list) != nil || len(list) == 0 || !areMethods(list) {
+		return errWire
+	}
+	*m = list
+	return nil
+}
+
+// areMethods reports whether a list, which may be empty, can be an amr.
+func areMethods(list []string) bool {
+	return len(list) <= maxMethods && !slices.ContainsFunc(list, func(s string) bool { return !isShortText(s) })
+}
+
+// actorClaim is act: exactly sub, sid and begun of the actor's session. An empty
+// one means that the claim is absent.
+type actorClaim struct {
+	Subject   string    `json:"sub"`
+	SessionID string    `json:"sid"`
+	Began     milliDate `json:"begun"`
+}
+
+func (a *actorClaim) UnmarshalJSONFrom(dec *jsontext.Decoder) error {
+	type plain actorClaim // without this method
+	var p plain
+	// An unknown member may be another act, of which nothing would be asked.
+	if dec.PeekKind() != '{' || json.UnmarshalDecode(dec, &p, json.RejectUnknownMembers(true)) != nil {
+		return errWire
+	}
+	if p.Subject == "" || p.SessionID == "" || p.Began == 0 {
+		return errWire
+	}
+	*a = actorClaim(p)
+	return nil
+}
+
+func (a *actorClaim) isAbsent() bool { return a.Subject == "" }
+
+func (a *actorClaim) actor() *Actor {
+	if a.isAbsent() {
+		return nil
+	}
+	return &Actor{Subject: a.Subject, SessionID: a.SessionID, Began: a.Began.time()}
 }
 
 // audience is one string or an array of strings (RFC 7519 section 4.1.3).
@@ -143,7 +242,8 @@ func (a *audience) UnmarshalJSONFrom(dec *jsontext.Decoder) error {
 }
 
 // parsePayload reads the claims of a token whose signature is good, strictly.
-// A fault is a detail for because; without one, every claim is there.
+// A fault is a detail for because; without one, every claim is there that has to
+// be.
 func parsePayload(raw []byte) (p payload, fault string) {
 	if strictjson.TooDeep(raw) {
 		return p, "nested too deep"
@@ -168,8 +268,6 @@ func parsePayload(raw []byte) (p payload, fault string) {
 		return p, "sid is missing"
 	case p.Began == 0:
 		return p, "begun is missing"
-	case p.AuthTime == 0:
-		return p, "auth_time is missing"
 	case len(p.State) == 0:
 		return p, "state is missing"
 	}
@@ -191,30 +289,47 @@ func (p *payload) append(dst []byte) ([]byte, error) {
 	}
 	quoted(`{"iss":`, p.Issuer)
 	quoted(`,"sub":`, p.Subject)
-	if len(p.Audience) == 1 {
-		quoted(`,"aud":`, p.Audience[0])
-	} else {
-		separator := `,"aud":[`
-		for _, a := range p.Audience {
-			quoted(separator, a)
+	list := func(name string, values []string) {
+		separator := name
+		for _, v := range values {
+			quoted(separator, v)
 			separator = ","
 		}
 		dst = append(dst, ']')
+	}
+	if len(p.Audience) == 1 {
+		quoted(`,"aud":`, p.Audience[0])
+	} else {
+		list(`,"aud":[`, p.Audience)
 	}
 	number(`,"exp":`, int64(p.Expires))
 	number(`,"iat":`, int64(p.IssuedAt))
 	quoted(`,"jti":`, p.TokenID)
 	quoted(`,"sid":`, p.SessionID)
 	number(`,"begun":`, int64(p.Began))
-	number(`,"auth_time":`, int64(p.AuthTime))
+	if p.AuthTime != 0 {
+		number(`,"auth_time":`, int64(p.AuthTime))
+	}
+	if p.ACR != "" {
+		quoted(`,"acr":`, string(p.ACR))
+	}
+	if len(p.AMR) > 0 {
+		list(`,"amr":[`, p.AMR)
+	}
+	if !p.Actor.isAbsent() {
+		quoted(`,"act":{"sub":`, p.Actor.Subject)
+		quoted(`,"sid":`, p.Actor.SessionID)
+		number(`,"begun":`, int64(p.Actor.Began))
+		dst = append(dst, '}')
+	}
 	if p.Renewable {
 		dst = append(dst, `,"rnw":true`...)
 	}
 	return append(dst, `,"state":`...), err
 }
 
-// claimsOf returns what the payload says, without the state. kid is that of the
-// key that signed it.
+// claimsOf returns what the payload says, without the state, sharing nothing that
+// can be changed. kid is that of the key that signed it.
 func claimsOf[T any](p *payload, kid string) *Claims[T] {
 	return &Claims[T]{
 		Issuer:    p.Issuer,
@@ -223,10 +338,22 @@ func claimsOf[T any](p *payload, kid string) *Claims[T] {
 		SessionID: p.SessionID,
 		KeyID:     kid,
 		Began:     p.Began.time(),
-		AuthTime:  p.AuthTime.time(),
+		AuthTime:  p.AuthTime.timeOrZero(),
 		IssuedAt:  p.IssuedAt.time(),
 		Expires:   p.Expires.time(),
+		ACR:       string(p.ACR),
+		AMR:       slices.Clone([]string(p.AMR)),
+		Actor:     p.Actor.actor(),
 		Renewable: bool(p.Renewable),
+	}
+}
+
+// unshare makes AMR and Actor the claims' own.
+func (c *Claims[T]) unshare() {
+	c.AMR = slices.Clone(c.AMR)
+	if c.Actor != nil {
+		actor := *c.Actor
+		c.Actor = &actor
 	}
 }
 

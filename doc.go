@@ -33,11 +33,16 @@
 // token goes out of date, and IssuerConfig.TTL bounds how far.
 //
 // Beside the registered claims and your state, a token says which session it is
-// (sid), when that began, in milliseconds (begun), when the user last proved who
-// they are (auth_time), and whether it can be renewed by itself (rnw). A token
-// without rnw was handed out beside a refresh token: [Issuer.Renew] refuses it.
-// What is revoked is compared with begun, so that a session that began after
-// "sign out everywhere" lives, and those that began before it do not.
+// (sid), when that began, in milliseconds (begun), and whether it can be renewed
+// by itself (rnw). A token without rnw was handed out beside a refresh token:
+// [Issuer.Renew] refuses it. What is revoked is compared with begun, so that a
+// session that began after "sign out everywhere" lives, and those that began
+// before it do not. MaxSession counts from begun too.
+//
+// If it is known, a token also says when and how the user last proved who they
+// are (auth_time, acr, amr), and who acts for them (act). Renewal and refresh
+// change none of it. A session can belong to groups ([GroupOf]), which are a
+// part of its sid: all sessions of a group can be revoked at once.
 //
 // # What this package does not do
 //

@@ -102,19 +102,19 @@ func TestDefaultsOfTheReadme(t *testing.T) {
 	healthy, stale := parts.list.Staleness()
 	require.Equal(t, "1 s", words(healthy-5*time.Second), "one reading takes 5 s at most")
 	got := map[string]string{
-		"IssuerConfig.TTL":                     words(issuer.TTL),
-		"IssuerConfig.IdleTimeout":             words(issuer.IdleTimeout),
-		"IssuerConfig.MaxSession":              words(issuer.MaxSession),
-		"IssuerConfig.MaxBytes":                strconv.Itoa(issuer.MaxBytes) + " B",
-		"VerifierConfig.MaxBytes":              strconv.Itoa(verifier.MaxBytes) + " B",
-		"VerifierConfig.CacheBytes":            strconv.Itoa(verifier.CacheBytes>>20) + " MiB",
-		"VerifierConfig.MaxTTL":                words(verifier.MaxTTL),
-		"VerifierConfig.Leeway":                strconv.Itoa(int(verifier.Leeway)) + ", at most 60 s",
-		"revoke.Config.SyncEvery`, `MaxStale":  words(healthy-5*time.Second) + ", " + words(stale),
-		"refresh.Config.IdleTimeout`, `MaxAge": words(manager.IdleTimeout) + ", " + words(manager.MaxAge),
-		"refresh.Config.RetryWindow":           words(manager.RetryWindow),
-		"refresh.Config.MaxPerSubject":         strconv.Itoa(manager.MaxPerSubject),
-		"revoke.Config.MaxSession":             words(parts.list.RetainFor()),
+		"IssuerConfig.TTL":                         words(issuer.TTL),
+		"IssuerConfig.IdleTimeout":                 words(issuer.IdleTimeout),
+		"IssuerConfig.MaxSession":                  words(issuer.MaxSession),
+		"IssuerConfig.MaxBytes":                    strconv.Itoa(issuer.MaxBytes) + " B",
+		"VerifierConfig.MaxBytes":                  strconv.Itoa(verifier.MaxBytes) + " B",
+		"VerifierConfig.CacheBytes":                strconv.Itoa(verifier.CacheBytes>>20) + " MiB",
+		"VerifierConfig.MaxTTL":                    words(verifier.MaxTTL),
+		"VerifierConfig.Leeway":                    strconv.Itoa(int(verifier.Leeway)) + ", at most 60 s",
+		"revoke.Config.SyncEvery`, `MaxStale":      words(healthy-5*time.Second) + ", " + words(stale),
+		"refresh.Config.IdleTimeout`, `MaxSession": words(manager.IdleTimeout) + ", " + words(manager.MaxSession),
+		"refresh.Config.RetryWindow":               words(manager.RetryWindow),
+		"refresh.Config.MaxPerSubject":             strconv.Itoa(manager.MaxPerSubject),
+		"revoke.Config.MaxSession":                 words(parts.list.RetainFor()),
 	}
 	synctest.Test(t, func(t *testing.T) {
 		ring := newParts(t).ring

@@ -31,7 +31,8 @@ var (
 	// ErrExpired: past its end. From Renew: past the time in which it could be
 	// renewed, or past the end of the session.
 	ErrExpired error = &invalid{text: "expired"}
-	// ErrRevoked: the session was revoked. The token was genuine and unexpired.
+	// ErrRevoked: the session was revoked, or that of its actor. The token was
+	// genuine and unexpired.
 	ErrRevoked error = &invalid{text: "revoked"}
 	// ErrNotRenewable: from Renew alone. The token is genuine, and it was issued
 	// as one that is not renewed.

@@ -20,6 +20,7 @@ import (
 	"github.com/sessiontoken/sessiontoken/internal/arg"
 	"github.com/sessiontoken/sessiontoken/internal/clock"
 	"github.com/sessiontoken/sessiontoken/internal/jws"
+	"github.com/sessiontoken/sessiontoken/internal/sid"
 	"github.com/sessiontoken/sessiontoken/internal/strictjson"
 	"github.com/sessiontoken/sessiontoken/keys"
 	"github.com/sessiontoken/sessiontoken/revoke"
@@ -197,18 +198,38 @@ func (r Renewal) valid() bool { return r == NotRenewable || r == Renewable }
 type Start struct {
 	// Subject is the user, within this issuer. Required.
 	Subject string
+	// Groups are what else the session belongs to, at most 4. They are a part of
+	// its id. Optional.
+	Groups []Group
 	// Earliest is when the sign-in began, for one that takes a while: the
-	// session has begun then, and if the subject was revoked since, Begin
-	// returns [ErrRevoked]. It is a time that [Issuer.Now] returned. If zero or
-	// in the future, the session begins now.
+	// session has begun then, and if the subject or a group was revoked since,
+	// Begin returns [ErrRevoked]. It is a time that [Issuer.Now] returned. If
+	// zero or in the future, the session begins now.
 	Earliest time.Time
-	// AuthTime is when the user proved who they are, if that was not now. A
-	// time in the future counts as now.
+	// AuthTime is when the user proved who they are. A time in the future counts
+	// as now. If zero, it is not known, and the tokens do not tell.
 	AuthTime time.Time
+	// ACR names how strong that proof was, in at most 64 bytes. Optional.
+	ACR string
+	// AMR names how the user proved it: at most 10 names of at most 64 bytes
+	// each. Optional.
+	AMR []string
+	// Actor is who acts for the subject, by the claims of a session of their own
+	// that was verified. It has to be live, and no token of the new session is
+	// valid beyond MaxSession after that one began. Optional.
+	Actor *Actor
 	// Renewal says how the session's tokens may be renewed. Zero means not at
 	// all.
 	Renewal Renewal
+	// Context is for the server's own record of the session, such as the tenant
+	// that was chosen, in at most 512 bytes. It is not written into the token:
+	// Begin gives it back in Claims.Context, so that what keeps the session, such
+	// as a refresh family, can keep it too. Optional.
+	Context []byte
 }
+
+// maxContext is the most bytes of Context.
+const maxContext = 512
 
 // Begin begins a session and returns its first token, with what it says. Call
 // it after the user has proven who they are, and at each new proof: it makes a
@@ -226,10 +247,19 @@ func (i *Issuer[T]) Begin(ctx context.Context, s Start, state T) (string, *Claim
 	if err := checkSubject(s.Subject); err != nil {
 		return "", nil, err
 	}
-	if !s.Renewal.valid() {
-		return "", nil, errors.New("sessiontoken: Start.Renewal is not one of NotRenewable and Renewable")
+	groups, err := s.groups()
+	if err != nil {
+		return "", nil, err
 	}
-	began, err := i.begin(ctx, s)
+	switch {
+	case !s.Renewal.valid():
+		return "", nil, errors.New("sessiontoken: Start.Renewal is not one of NotRenewable and Renewable")
+	case !s.AuthTime.IsZero() && s.AuthTime.Unix() <= 0:
+		return "", nil, errors.New("sessiontoken: Start.AuthTime is before 1970")
+	case len(s.Context) > maxContext:
+		return "", nil, fmt.Errorf("sessiontoken: Start.Context is longer than %d bytes", maxContext)
+	}
+	began, err := i.begin(ctx, s, groups)
 	if err != nil {
 		return "", nil, err
 	}
@@ -238,20 +268,76 @@ func (i *Issuer[T]) Begin(ctx context.Context, s Start, state T) (string, *Claim
 		return "", nil, err
 	}
 	p := i.newPayload(s.Subject, now, began)
-	if p.Renewable = s.Renewal == Renewable; !s.AuthTime.IsZero() {
-		if s.AuthTime.Unix() <= 0 {
-			return "", nil, errors.New("sessiontoken: Start.AuthTime is before 1970")
-		}
+	if len(groups) > 0 {
+		p.SessionID = strings.Join(append(groups, p.SessionID), ".")
+	}
+	p.Renewable = s.Renewal == Renewable
+	if !s.AuthTime.IsZero() {
 		p.AuthTime = min(numericDate(s.AuthTime.Unix()), p.IssuedAt)
+	}
+	if err := p.setProof("Start", s.ACR, s.AMR, s.Actor, now); err != nil {
+		return "", nil, err
 	}
 	if err := i.endWithSession(&p, now); err != nil {
 		return "", nil, err
 	}
-	return i.sign(ctx, &p, state)
+	if actor := actorQuestionOf(&p); actor != nil {
+		if err := checkRevoked(ctx, i.cfg.Revocations, actor, nil); err != nil {
+			return "", nil, err
+		}
+	}
+	token, claims, err := i.sign(ctx, &p, state)
+	if err == nil {
+		claims.Context = slices.Clone(s.Context)
+	}
+	return token, claims, err
+}
+
+// groups returns the groups of s as the list knows them, with room for one more.
+func (s *Start) groups() ([]string, error) {
+	if len(s.Groups) == 0 {
+		return nil, nil
+	}
+	if len(s.Groups) > sid.MaxGroups {
+		return nil, fmt.Errorf("sessiontoken: Start.Groups has more than %d groups", sid.MaxGroups)
+	}
+	groups := make([]string, 0, len(s.Groups)+1)
+	for _, g := range s.Groups {
+		if !sid.IsGroup(string(g)) {
+			return nil, errors.New("sessiontoken: Start.Groups has one that GroupOf does not make")
+		}
+		groups = append(groups, string(g))
+	}
+	return groups, nil
+}
+
+// setProof sets the claims acr, amr and act. of names the type whose fields they
+// are.
+func (p *payload) setProof(of, acr string, amr []string, actor *Actor, now time.Time) error {
+	switch {
+	case acr != "" && !isShortText(acr):
+		return fmt.Errorf("sessiontoken: %s.ACR is longer than %d bytes, or not valid UTF-8", of, maxShortText)
+	case !areMethods(amr):
+		return fmt.Errorf("sessiontoken: %s.AMR has more than %d names, or one that is empty, longer than %d bytes or not valid UTF-8", of, maxMethods, maxShortText)
+	}
+	p.ACR = shortText(acr)
+	if len(amr) > 0 {
+		p.AMR = slices.Clone(amr)
+	}
+	switch {
+	case actor == nil:
+		return nil
+	case actor.Subject == "" || actor.SessionID == "" || !utf8.ValidString(actor.Subject) || !utf8.ValidString(actor.SessionID):
+		return fmt.Errorf("sessiontoken: %s.Actor wants a Subject and a SessionID, in valid UTF-8", of)
+	case actor.Began.UnixMilli() <= 0 || actor.Began.After(now.Add(clockAhead)):
+		return fmt.Errorf("sessiontoken: %s.Actor.Began is required, and not in the future", of)
+	}
+	p.Actor = actorClaim{actor.Subject, actor.SessionID, milliDate(actor.Began.UnixMilli())}
+	return nil
 }
 
 // begin returns when a session that begins now has begun.
-func (i *Issuer[T]) begin(ctx context.Context, s Start) (milliDate, error) {
+func (i *Issuer[T]) begin(ctx context.Context, s Start, groups []string) (milliDate, error) {
 	earliest := s.Earliest
 	if !earliest.IsZero() && earliest.UnixMilli() <= 0 {
 		return 0, errors.New("sessiontoken: Start.Earliest is before 1970")
@@ -266,9 +352,9 @@ func (i *Issuer[T]) begin(ctx context.Context, s Start) (milliDate, error) {
 	if !earliest.IsZero() {
 		earliest = milliDate(earliest.UnixMilli()).time() // as it will be written
 	}
-	began, err := i.cfg.Revocations.Begin(ctx, revoke.Beginning{Subject: s.Subject, Earliest: earliest})
+	began, err := i.cfg.Revocations.Begin(ctx, revoke.Beginning{Subject: s.Subject, Groups: groups, Earliest: earliest})
 	if errors.Is(err, revoke.ErrRevoked) {
-		return 0, because(ErrRevoked, "the subject was revoked while it signed in")
+		return 0, because(ErrRevoked, "the subject or a group was revoked during the sign-in")
 	}
 	if err != nil {
 		return 0, fmt.Errorf("sessiontoken: no session can begin: %w", err)
@@ -276,11 +362,15 @@ func (i *Issuer[T]) begin(ctx context.Context, s Start) (milliDate, error) {
 	return milliDate(began.UnixMilli()), nil
 }
 
-// Issue begins a session whose tokens can be renewed: it is Begin with a subject
-// and [Renewable]. To hand out a token beside a refresh token, use Begin.
+// Issue begins a session of a user who has proven who they are now, and whose
+// tokens can be renewed: it is Begin with a subject, an AuthTime of now and
+// [Renewable]. To hand out a token beside a refresh token, use Begin.
 func (i *Issuer[T]) Issue(ctx context.Context, subject string, state T) (string, *Claims[T], error) {
-	return i.Begin(ctx, Start{Subject: subject, Renewal: Renewable}, state)
+	return i.Begin(ctx, Start{Subject: subject, AuthTime: future, Renewal: Renewable}, state)
 }
+
+// future is a time that counts as now where the future does.
+var future = numericDate(maxNumericDate).time()
 
 // Renew exchanges a token of a session for a new one, with a state that load
 // reads afresh from the authority (a database, say): there is no call that
@@ -290,8 +380,8 @@ func (i *Issuer[T]) Issue(ctx context.Context, subject string, state T) (string,
 // that it is [ErrExpired]. A token that was issued as [NotRenewable] is
 // [ErrNotRenewable].
 //
-// The new token has the same subject, session id, begun and auth_time, so that
-// the end of the session never moves; its audience is the old one's, less what
+// The new token has the same subject, session id, begun, auth_time, acr, amr and
+// act, so that the end of the session never moves; its audience is the old one's, less what
 // IssuerConfig.Audience no longer names. load is given the claims of the
 // verified token, with the old state; if that does not fit the type, because
 // another release wrote it, State is zero. If load fails, because the user is
@@ -327,7 +417,7 @@ func (i *Issuer[T]) Renew(ctx context.Context, token string, load func(context.C
 	p := i.newPayload(old.Subject, now, old.Began)
 	p.Audience = old.Audience
 	p.SessionID = old.SessionID
-	p.AuthTime = old.AuthTime
+	p.AuthTime, p.ACR, p.AMR, p.Actor = old.AuthTime, old.ACR, old.AMR, old.Actor
 	p.Renewable = old.Renewable
 	if err := i.endWithSession(&p, now); err != nil {
 		return "", nil, err
@@ -336,19 +426,8 @@ func (i *Issuer[T]) Renew(ctx context.Context, token string, load func(context.C
 	if err != nil {
 		return "", nil, err
 	}
-	question := questionOf(&old, found.key.KeyID())
-	if err := checkRevoked(ctx, i.cfg.Revocations, question); err != nil {
-		return "", nil, err
-	}
-	state, err := load(ctx, claims)
+	state, err := i.load(ctx, "Renew", &p, found.key.KeyID(), claims, load)
 	if err != nil {
-		return "", nil, fmt.Errorf("sessiontoken: Renew: load: %w", err)
-	}
-	// A session that was revoked while load ran must not come back.
-	if err := checkRevoked(ctx, i.cfg.Revocations, question); err != nil {
-		return "", nil, err
-	}
-	if err := i.checkNotOver(ctx, &p); err != nil {
 		return "", nil, err
 	}
 	return i.sign(ctx, &p, state)
@@ -367,47 +446,76 @@ func (i *Issuer[T]) oldClaims(old *payload, kid string) (*Claims[T], error) {
 	return claimsOf[T](old, kid), nil
 }
 
+// load returns the state for a token p that is to be made in the session of
+// claims, for which the key kid vouches; call names the method.
+func (i *Issuer[T]) load(ctx context.Context, call string, p *payload, kid string, claims *Claims[T], load func(context.Context, *Claims[T]) (T, error)) (state T, err error) {
+	session, actor := questionOf(p, kid), actorQuestionOf(p)
+	if err := checkRevoked(ctx, i.cfg.Revocations, session, actor); err != nil {
+		return state, err
+	}
+	if state, err = load(ctx, claims); err != nil {
+		return state, fmt.Errorf("sessiontoken: %s: load: %w", call, err)
+	}
+	// A session that was revoked while load ran must not come back.
+	if err := checkRevoked(ctx, i.cfg.Revocations, session, actor); err != nil {
+		return state, err
+	}
+	return state, i.checkNotOver(ctx, p)
+}
+
 // Resumption is what the server itself has on record of a session that began
 // earlier: a refresh token's family, for instance. None of it may come from a
 // client.
 type Resumption struct {
-	Subject   string    // Required.
 	SessionID string    // Required.
+	Subject   string    // Required.
 	Began     time.Time // the session's Claims.Began. Required.
-	AuthTime  time.Time // the session's Claims.AuthTime. If zero, Began.
+	AuthTime  time.Time // the session's Claims.AuthTime. Zero if not known.
+	ACR       string    // the session's Claims.ACR
+	AMR       []string  // the session's Claims.AMR
+	Actor     *Actor    // the session's Claims.Actor
+	Context   []byte    // the session's Claims.Context: load sees it, and the token has it not
 	Renewal   Renewal   // as in [Start]
 }
 
-// Resume issues a token of a session that began earlier; state is what the
-// authority says now.
+// Resume issues a token of a session that began earlier, with a state that load
+// reads from the authority as for [Issuer.Renew]. load is given the claims of
+// the record, with its Context. Their State, TokenID, KeyID, IssuedAt and Expires
+// are zero, since there is no token.
 //
 // The end of the session is where it was: past MaxSession after Began it is
-// [ErrExpired], and a session that was revoked is [ErrRevoked].
-func (i *Issuer[T]) Resume(ctx context.Context, r Resumption, state T) (string, *Claims[T], error) {
+// [ErrExpired], and a session that was revoked is [ErrRevoked]; load is not
+// called then.
+func (i *Issuer[T]) Resume(ctx context.Context, r Resumption, load func(context.Context, *Claims[T]) (T, error)) (string, *Claims[T], error) {
+	if load == nil {
+		return "", nil, errors.New("sessiontoken: Resume: load is required")
+	}
 	if err := checkSubject(r.Subject); err != nil {
 		return "", nil, err
 	}
-	if r.SessionID == "" || !utf8.ValidString(r.SessionID) {
-		return "", nil, errors.New("sessiontoken: Resumption.SessionID is required, in valid UTF-8")
-	}
-	if !r.Renewal.valid() {
-		return "", nil, errors.New("sessiontoken: Resumption.Renewal is not one of NotRenewable and Renewable")
-	}
+	// The state is at least as fresh as this moment, which becomes the iat.
 	now, err := i.Now(ctx)
 	if err != nil {
 		return "", nil, err
 	}
-	if r.Began.UnixMilli() <= 0 || r.Began.After(now.Add(clockAhead)) {
+	switch {
+	case r.SessionID == "" || !utf8.ValidString(r.SessionID):
+		return "", nil, errors.New("sessiontoken: Resumption.SessionID is required, in valid UTF-8")
+	case !r.Renewal.valid():
+		return "", nil, errors.New("sessiontoken: Resumption.Renewal is not one of NotRenewable and Renewable")
+	case r.Began.UnixMilli() <= 0 || r.Began.After(now.Add(clockAhead)):
 		return "", nil, errors.New("sessiontoken: Resumption.Began is required, and not in the future")
+	case !r.AuthTime.IsZero() && (r.AuthTime.Unix() <= 0 || r.AuthTime.After(now.Add(clockAhead))):
+		return "", nil, errors.New("sessiontoken: Resumption.AuthTime must not be before 1970, nor in the future")
 	}
 	p := i.newPayload(r.Subject, now, milliDate(r.Began.UnixMilli()))
 	p.SessionID = r.SessionID
 	p.Renewable = r.Renewal == Renewable
-	if p.AuthTime = p.Began.seconds(); !r.AuthTime.IsZero() {
-		if r.AuthTime.Unix() <= 0 || r.AuthTime.After(now.Add(clockAhead)) {
-			return "", nil, errors.New("sessiontoken: Resumption.AuthTime must not be before 1970, nor in the future")
-		}
+	if !r.AuthTime.IsZero() {
 		p.AuthTime = numericDate(r.AuthTime.Unix())
+	}
+	if err := p.setProof("Resumption", r.ACR, r.AMR, r.Actor, now); err != nil {
+		return "", nil, err
 	}
 	if err := i.endWithSession(&p, now); err != nil {
 		return "", nil, err
@@ -416,10 +524,18 @@ func (i *Issuer[T]) Resume(ctx context.Context, r Resumption, state T) (string, 
 	if err != nil {
 		return "", nil, err
 	}
-	if err := checkRevoked(ctx, i.cfg.Revocations, questionOf(&p, key.Public().KeyID())); err != nil {
+	record := claimsOf[T](&p, "")
+	record.TokenID, record.IssuedAt, record.Expires = "", time.Time{}, time.Time{}
+	record.Context = slices.Clone(r.Context)
+	state, err := i.load(ctx, "Resume", &p, key.Public().KeyID(), record, load)
+	if err != nil {
 		return "", nil, err
 	}
-	return i.sign(ctx, &p, state)
+	token, claims, err := i.sign(ctx, &p, state)
+	if err == nil {
+		claims.Context = slices.Clone(r.Context)
+	}
+	return token, claims, err
 }
 
 // Identify returns whose genuine token this is, as the question about its
@@ -448,7 +564,7 @@ func (i *Issuer[T]) Size(ctx context.Context, subject string, state T) (SizeRepo
 	}
 	now := i.now.clock.Now()
 	p := i.newPayload(subject, now, milliDate(now.UnixMilli()))
-	p.Renewable = true
+	p.AuthTime, p.Renewable = p.IssuedAt, true
 	d, err := i.draft(ctx, &p, &state)
 	if err != nil {
 		return SizeReport{}, err
@@ -472,12 +588,18 @@ func (i *Issuer[T]) newPayload(subject string, now time.Time, began milliDate) p
 		TokenID:   tokenID,
 		SessionID: sessionID,
 		Began:     began,
-		AuthTime:  min(began.seconds(), iat),
 	}
 }
 
-// endOf returns the absolute end of the session of p.
-func (i *Issuer[T]) endOf(p *payload) time.Time { return p.Began.time().Add(i.cfg.MaxSession) }
+// endOf returns the absolute end of the session of p, which is not after that of
+// its actor's.
+func (i *Issuer[T]) endOf(p *payload) time.Time {
+	began := p.Began
+	if !p.Actor.isAbsent() {
+		began = min(began, p.Actor.Began)
+	}
+	return began.time().Add(i.cfg.MaxSession)
+}
 
 // endWithSession shortens a token so that it does not outlive its session. It
 // fails if there is no whole second left.
@@ -493,7 +615,7 @@ func (i *Issuer[T]) endWithSession(p *payload, now time.Time) error {
 // checkSignable refuses what no verifier would take: times that cannot be
 // written, or of clocks that are too far apart.
 func (p *payload) checkSignable() error {
-	if p.IssuedAt <= 0 || p.Began <= 0 || p.AuthTime <= 0 || p.Expires > maxNumericDate || p.checkTimes(p.IssuedAt.time()) != nil {
+	if p.IssuedAt <= 0 || p.Began <= 0 || p.AuthTime < 0 || p.Expires > maxNumericDate || p.checkTimes(p.IssuedAt.time()) != nil {
 		return errors.New("sessiontoken: the session's beginning and the present time do not fit: a clock is wrong")
 	}
 	return nil

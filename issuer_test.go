@@ -491,7 +491,7 @@ func TestResume(t *testing.T) {
 		require.NoError(t, err)
 		on := sessiontoken.Resumption{Subject: "user-1", SessionID: first.SessionID, Began: first.Began, AuthTime: first.AuthTime}
 		time.Sleep(10*time.Hour - 2*time.Minute)
-		token, c, err := issuer.Resume(t.Context(), on, attackState{Roles: []string{"new"}})
+		token, c, err := issuer.Resume(t.Context(), on, always(attackState{Roles: []string{"new"}}))
 		require.NoError(t, err)
 		read, err := v.Verify(t.Context(), token)
 		require.NoError(t, err)
@@ -507,7 +507,7 @@ func TestResume(t *testing.T) {
 
 		renewable := on
 		renewable.Renewal = sessiontoken.Renewable
-		_, c, err = issuer.Resume(t.Context(), renewable, attackState{})
+		_, c, err = issuer.Resume(t.Context(), renewable, always(attackState{}))
 		require.NoError(t, err)
 		require.True(t, c.Renewable)
 
@@ -521,20 +521,23 @@ func TestResume(t *testing.T) {
 			"AuthTime":            func(r *sessiontoken.Resumption) { r.AuthTime = time.Now().Add(time.Hour) },
 			"not be before 1970":  func(r *sessiontoken.Resumption) { r.AuthTime = time.Unix(-1, 0) },
 			"NotRenewable and Re": func(r *sessiontoken.Resumption) { r.Renewal = 2 },
+			"Resumption.ACR":      func(r *sessiontoken.Resumption) { r.ACR = strings.Repeat("x", 65) },
+			"Resumption.AMR":      func(r *sessiontoken.Resumption) { r.AMR = []string{""} },
+			"Resumption.Actor":    func(r *sessiontoken.Resumption) { r.Actor = new(sessiontoken.Actor) },
 		} {
 			r := on
 			change(&r)
-			err := errorOf(issuer.Resume(t.Context(), r, attackState{}))
+			err := errorOf(issuer.Resume(t.Context(), r, always(attackState{})))
 			require.ErrorContains(t, err, name)
 			require.NotErrorIs(t, err, sessiontoken.ErrInvalid)
 		}
 		list.sid = first.SessionID
-		require.ErrorIs(t, errorOf(issuer.Resume(t.Context(), on, attackState{})), sessiontoken.ErrRevoked)
+		require.ErrorIs(t, errorOf(issuer.Resume(t.Context(), on, always(attackState{}))), sessiontoken.ErrRevoked)
 		list.sid, list.err = "", errors.New("down")
-		require.ErrorIs(t, errorOf(issuer.Resume(t.Context(), on, attackState{})), list.err)
+		require.ErrorIs(t, errorOf(issuer.Resume(t.Context(), on, always(attackState{}))), list.err)
 		list.err = nil
 		time.Sleep(2 * time.Minute)
-		require.ErrorIs(t, errorOf(issuer.Resume(t.Context(), on, attackState{})), sessiontoken.ErrExpired)
+		require.ErrorIs(t, errorOf(issuer.Resume(t.Context(), on, always(attackState{}))), sessiontoken.ErrExpired)
 	})
 }
 

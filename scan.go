@@ -16,6 +16,11 @@ type scanned struct {
 	audienceIsArray                     bool
 	expires, issuedAt, authTime         numericDate
 	began                               milliDate
+	acr                                 []byte
+	amr                                 []byte // the whole array
+	methods                             int    // in amr
+	actorSubject, actorSessionID        []byte
+	actorBegan                          milliDate
 	renewable                           bool
 	state                               []byte
 }
@@ -37,9 +42,12 @@ func scanPayload(raw []byte, p *scanned) bool {
 		jti
 		sid
 		begun
-		authTime
 		state
 		required = 1<<iota - 1
+		authTime = 1 << (iota - 1)
+		acr      = 1 << (iota - 1)
+		amr      = 1 << (iota - 1)
+		act      = 1 << (iota - 1)
 		rnw      = 1 << (iota - 1)
 	)
 	seen, i := 0, 1
@@ -86,9 +94,19 @@ func scanPayload(raw []byte, p *scanned) bool {
 			var n int64
 			n, i, ok = scanNumber(raw, i, maxNumericDate)
 			p.authTime = numericDate(n)
+		case "acr":
+			claim = acr
+			p.acr, i, ok = scanString(raw, i)
+			ok = ok && len(p.acr) <= maxShortText
+		case "amr":
+			claim = amr
+			p.amr, p.methods, i, ok = scanMethods(raw, i)
+		case "act":
+			claim = act
+			i, ok = scanActor(raw, i, p)
 		case "rnw":
 			claim = rnw
-			i, ok = scanTrue(raw, i)
+			i, ok = scanText(raw, i, "true")
 			p.renewable = ok
 		case "state":
 			claim = state
@@ -146,6 +164,58 @@ func scanAudience(raw []byte, i int) (value []byte, array bool, next int, ok boo
 	}
 }
 
+// scanMethods reads an array of at most maxMethods strings, and returns all of it
+// and their number.
+func scanMethods(raw []byte, i int) (value []byte, n, next int, ok bool) {
+	value, array, next, ok := scanAudience(raw, i)
+	if !ok || !array {
+		return nil, 0, i, false
+	}
+	for rest := value; len(rest) > 1; n++ {
+		var name []byte
+		if name, rest = nextName(rest); len(name) > maxShortText || n == maxMethods {
+			return nil, 0, i, false
+		}
+	}
+	return value, n, next, true
+}
+
+// nextName returns the first name of what is left of an array that scanAudience
+// has read, and what is left after it, which is no longer than 1 byte in the end.
+// The names hold neither quotes nor escapes, so each ends at the next quote.
+func nextName(array []byte) (name, rest []byte) {
+	array = array[2:] // the bracket or comma, and a quote
+	end := bytes.IndexByte(array, '"')
+	return array[:end], array[end+1:]
+}
+
+// scanActor reads the claim act with its three members in the order in which they
+// are written.
+func scanActor(raw []byte, i int, p *scanned) (int, bool) {
+	var ok bool
+	if i, ok = scanText(raw, i, `{"sub":`); !ok {
+		return i, false
+	}
+	if p.actorSubject, i, ok = scanString(raw, i); !ok {
+		return i, false
+	}
+	if i, ok = scanText(raw, i, `,"sid":`); !ok {
+		return i, false
+	}
+	if p.actorSessionID, i, ok = scanString(raw, i); !ok {
+		return i, false
+	}
+	if i, ok = scanText(raw, i, `,"begun":`); !ok {
+		return i, false
+	}
+	n, i, ok := scanNumber(raw, i, maxMilliDate)
+	p.actorBegan = milliDate(n)
+	if !ok {
+		return i, false
+	}
+	return scanText(raw, i, "}")
+}
+
 // scanNumber reads a whole number from 1 to most as decodePositive does, without
 // the spellings that are not the shortest.
 func scanNumber(raw []byte, i int, most int64) (int64, int, bool) {
@@ -164,9 +234,8 @@ func scanNumber(raw []byte, i int, most int64) (int64, int, bool) {
 	return n, j, true
 }
 
-// scanTrue reads the value true.
-func scanTrue(raw []byte, i int) (int, bool) {
-	const text = "true"
+// scanText reads exactly a text.
+func scanText(raw []byte, i int, text string) (int, bool) {
 	if len(raw)-i < len(text) || string(raw[i:i+len(text)]) != text {
 		return i, false
 	}
@@ -207,41 +276,63 @@ func scanValue(raw []byte, i int) ([]byte, int, bool) {
 // structural are the bytes that scanValue stops at.
 var structural = [256]bool{'"': true, '{': true, '[': true, '}': true, ']': true, ',': true}
 
-// names reports whether the audience holds one name, byte for byte.
-func (s *scanned) names(audience string) bool {
+// isFor reports whether the audience holds one name, byte for byte.
+func (s *scanned) isFor(audience string) bool {
 	if !s.audienceIsArray {
 		return string(s.audience) == audience
 	}
-	// Its strings hold neither quotes nor escapes, so each ends at the next quote.
-	rest := s.audience[1:]
-	for len(rest) > 0 {
-		end := 1 + bytes.IndexByte(rest[1:], '"')
-		if string(rest[1:end]) == audience {
+	for rest := s.audience; len(rest) > 1; {
+		var name []byte
+		if name, rest = nextName(rest); string(name) == audience {
 			return true
 		}
-		rest = rest[min(len(rest), end+2):] // the quote, and a comma or the bracket
 	}
 	return false
 }
 
+// names returns the names in amr, which is a copy of s.amr, as parts of it.
+func (s *scanned) names(amr string) methods {
+	if s.methods == 0 {
+		return nil
+	}
+	list := make(methods, 0, s.methods)
+	for rest := s.amr; len(rest) > 1; {
+		from := len(amr) - len(rest) + 2
+		var name []byte
+		name, rest = nextName(rest)
+		list = append(list, amr[from:from+len(name)])
+	}
+	return list
+}
+
 // payload returns the claims, with the audience narrowed to those of ours. The
 // issuer and the audience are not copied if they are the expected ones, and the
-// ids share one string.
+// other texts share one string.
 func (s *scanned) payload(issuer string, ours []string) payload {
-	var buf [192]byte
-	ids := string(append(append(append(buf[:0], s.subject...), s.tokenID...), s.sessionID...))
-	sub, jti := len(s.subject), len(s.subject)+len(s.tokenID)
+	var room [384]byte
+	b := room[:0]
+	for _, part := range [...][]byte{s.subject, s.tokenID, s.sessionID, s.acr, s.amr, s.actorSubject, s.actorSessionID} {
+		b = append(b, part...)
+	}
+	texts := string(b)
+	next := func(part []byte) (text string) {
+		text, texts = texts[:len(part)], texts[len(part):]
+		return text
+	}
 	p := payload{
-		Subject:   ids[:sub],
-		TokenID:   ids[sub:jti],
-		SessionID: ids[jti:],
+		Subject:   next(s.subject),
+		TokenID:   next(s.tokenID),
+		SessionID: next(s.sessionID),
+		ACR:       shortText(next(s.acr)),
+		AMR:       s.names(next(s.amr)),
+		Actor:     actorClaim{next(s.actorSubject), next(s.actorSessionID), s.actorBegan},
 		Expires:   s.expires,
 		IssuedAt:  s.issuedAt,
 		Began:     s.began,
 		AuthTime:  s.authTime,
 		Renewable: onlyTrue(s.renewable),
 		State:     s.state,
-		Audience:  narrow(ours, s.names),
+		Audience:  narrow(ours, s.isFor),
 	}
 	if p.Issuer = issuer; string(s.issuer) != issuer {
 		p.Issuer = string(s.issuer)

@@ -27,6 +27,10 @@ func FuzzScan(f *testing.F) {
 		`{"iss":"i","sub":"s","aud":["a"],"exp":300,"iat":1,"jti":"j","sid":"d","begun":1000,"auth_time":1,"state":"\"}"}`,
 		`{"iss":"i","sub":"s","aud":[],"exp":0300,"iat":1,"jti":"j","sid":"d","begun":1000,"auth_time":1,"state":1}`,
 		`{"iss":"i","sub":"s","aud":"a","exp":300,"iat":1,"jti":"j","sid":"d","begun":1000,"auth_time":1,"state":[[[[[[[[[[[[[[[[1]]]]]]]]]]]]]]]]}`,
+		`{"iss":"i","sub":"s","aud":"a","exp":300,"iat":1,"jti":"j","sid":"d","begun":1000,"acr":"x","amr":["pwd","otp"],"act":{"sub":"a","sid":"b","begun":1000},"rnw":true,"state":{}}`,
+		`{"iss":"i","sub":"s","aud":"a","exp":300,"iat":1,"jti":"j","sid":"d","begun":1000,"amr":["a","a","a","a","a","a","a","a","a","a","a"],"state":{}}`,
+		`{"iss":"i","sub":"s","aud":"a","exp":300,"iat":1,"jti":"j","sid":"d","begun":1000,"act":{"sub":"a","sid":"b","begun":1000,"x":1},"state":{}}`,
+		`{"iss":"i","sub":"s","aud":"a","exp":300,"iat":1,"jti":"j","sid":"d","begun":1000,"act":{"sid":"b","sub":"a","begun":1000},"acr":"","amr":[],"state":{}}`,
 		`{"iss":"i","iss":"i","sub":"s","aud":"a","exp":300,"iat":1,"jti":"j","sid":"d","begun":1000,"auth_time":1,"state":[}]}`,
 	} {
 		f.Add([]byte(s))
@@ -60,23 +64,44 @@ func FuzzScan(f *testing.F) {
 	})
 }
 
+// TestScanTakesWhatIsWritten: what an issuer writes takes the fast way, with any
+// of the claims that may be absent, and both ways read it as it was.
 func TestScanTakesWhatIsWritten(t *testing.T) {
-	p := payload{Issuer: "i", Subject: "s", Audience: []string{"a", "b"}, Expires: 300, IssuedAt: 1, TokenID: "j", SessionID: "d", Began: 999, AuthTime: 1}
-	for _, aud := range [][]string{{"a"}, {"a", "b"}} {
-		for _, renewable := range []onlyTrue{false, true} {
-			p.Audience, p.Renewable, p.State = aud, renewable, nil
-			raw, err := p.append(nil)
-			require.NoError(t, err)
-			raw = append(raw, `{"x":1}}`...)
-			var s scanned
-			require.True(t, scanPayload(raw, &s))
-			p.State = []byte(`{"x":1}`)
-			require.Equal(t, p, s.payload("i", []string{"a", "b"}))
-			slow, fault := parsePayload(raw)
-			require.Empty(t, fault)
-			require.Equal(t, p, slow)
-		}
+	full := payload{
+		Issuer: "i", Subject: "s", Audience: []string{"a", "b"}, Expires: 300, IssuedAt: 1, TokenID: "j", SessionID: "d", Began: 999,
+		AuthTime: 1, ACR: "aal2", AMR: methods{"pwd", "otp"}, Actor: actorClaim{"admin", "e", 998}, Renewable: true,
 	}
+	drop := []func(*payload){
+		func(p *payload) { p.Audience = audience{"a"} },
+		func(p *payload) { p.AuthTime = 0 },
+		func(p *payload) { p.ACR = "" },
+		func(p *payload) { p.AMR = nil },
+		func(p *payload) { p.AMR = methods{"pwd"} },
+		func(p *payload) { p.Actor = actorClaim{} },
+		func(p *payload) { p.Renewable = false },
+	}
+	for set := range 1 << len(drop) {
+		p := full
+		for i, f := range drop {
+			if set&(1<<i) != 0 {
+				f(&p)
+			}
+		}
+		raw, err := p.append(nil)
+		require.NoError(t, err)
+		raw = append(raw, `{"x":1}}`...)
+		var s scanned
+		require.True(t, scanPayload(raw, &s))
+		p.State = []byte(`{"x":1}`)
+		require.Equal(t, p, s.payload("i", []string{"a", "b"}))
+		slow, fault := parsePayload(raw)
+		require.Empty(t, fault)
+		require.Equal(t, p, slow)
+	}
+	raw, err := full.append(nil)
+	require.NoError(t, err)
+	require.Equal(t, `{"iss":"i","sub":"s","aud":["a","b"],"exp":300,"iat":1,"jti":"j","sid":"d","begun":999,"auth_time":1,`+
+		`"acr":"aal2","amr":["pwd","otp"],"act":{"sub":"admin","sid":"e","begun":998},"rnw":true,"state":`, string(raw), "in one order")
 }
 
 // TestCacheIsBounded fills a cache with more than it may hold.

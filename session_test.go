@@ -41,10 +41,10 @@ func TestBegin(t *testing.T) {
 			began, authTime time.Time
 			renewable       bool
 		}{
-			{"plain", sessiontoken.Start{}, milli, second, false},
-			{"renewable", sessiontoken.Start{Renewal: sessiontoken.Renewable}, milli, second, true},
-			{"an earlier start", sessiontoken.Start{Earliest: now.Add(-5 * time.Minute)}, milli.Add(-5 * time.Minute), second.Add(-5 * time.Minute), false},
-			{"a start in the future", sessiontoken.Start{Earliest: now.Add(time.Hour)}, milli, second, false},
+			{"plain", sessiontoken.Start{}, milli, time.Time{}, false},
+			{"renewable", sessiontoken.Start{Renewal: sessiontoken.Renewable}, milli, time.Time{}, true},
+			{"an earlier start", sessiontoken.Start{Earliest: now.Add(-5 * time.Minute)}, milli.Add(-5 * time.Minute), time.Time{}, false},
+			{"a start in the future", sessiontoken.Start{Earliest: now.Add(time.Hour)}, milli, time.Time{}, false},
 			{"an earlier proof", sessiontoken.Start{AuthTime: now.Add(-time.Hour)}, milli, second.Add(-time.Hour), false},
 			{"a proof in the future", sessiontoken.Start{AuthTime: now.Add(time.Hour)}, milli, second, false},
 		} {
@@ -58,6 +58,7 @@ func TestBegin(t *testing.T) {
 			require.Equal(t, keyIDOf(t, source), claims.KeyID, c.name)
 			require.Equal(t, c.renewable, strings.Contains(payloadOf(t, token), `"rnw":true,"state":`), c.name)
 			require.Equal(t, c.renewable, strings.Contains(payloadOf(t, token), "rnw"), c.name)
+			require.Equal(t, !c.authTime.IsZero(), strings.Contains(payloadOf(t, token), "auth_time"), c.name)
 			read, err := newVerifier[attackState](t, source).Verify(t.Context(), token)
 			require.NoError(t, err, c.name)
 			claims.State.Roles = []string{} // as JSON has it
@@ -100,7 +101,7 @@ func TestBeginAsksTheList(t *testing.T) {
 		}
 		// A mark of this very millisecond, of a store that is a little ahead.
 		list.mark = time.Now().Add(20 * time.Millisecond)
-		token, c, err := begin(sessiontoken.Start{})
+		token, c, err := begin(sessiontoken.Start{AuthTime: list.mark.Add(time.Millisecond)})
 		require.NoError(t, err)
 		require.Equal(t, list.mark.Add(time.Millisecond).UTC(), c.Began)
 		require.Equal(t, time.Now().UTC(), c.IssuedAt, "iat is never in the future")
@@ -156,7 +157,7 @@ func TestRenewRefusesWhatIsNotRenewable(t *testing.T) {
 	_, err = newVerifier[attackState](t, source).Verify(t.Context(), native)
 	require.NoError(t, err, "it is good for what it is")
 
-	resumed, _, err := issuer.Resume(t.Context(), sessiontoken.Resumption{Subject: "user-1", SessionID: first.SessionID, Began: first.Began}, attackState{})
+	resumed, _, err := issuer.Resume(t.Context(), sessiontoken.Resumption{Subject: "user-1", SessionID: first.SessionID, Began: first.Began}, always(attackState{}))
 	require.NoError(t, err)
 	require.ErrorIs(t, errorOf(issuer.Renew(t.Context(), resumed, never)), sessiontoken.ErrNotRenewable)
 
@@ -241,10 +242,10 @@ func TestSlowClockRenews(t *testing.T) {
 		}
 		// Further behind than anything is accepted: nothing is signed.
 		slow.SetAhead(-2 * time.Minute)
-		err = errorOf(behind.Resume(t.Context(), sessiontoken.Resumption{Subject: "u", SessionID: "s", Began: time.Now().Add(-time.Minute)}, attackState{}))
+		err = errorOf(behind.Resume(t.Context(), sessiontoken.Resumption{Subject: "u", SessionID: "s", Began: time.Now().Add(-time.Minute)}, always(attackState{})))
 		require.NoError(t, err)
 		for _, ahead := range []time.Duration{90 * time.Second, 62 * time.Second} {
-			err = errorOf(behind.Resume(t.Context(), sessiontoken.Resumption{Subject: "u", SessionID: "s", Began: slow.Now().Add(ahead)}, attackState{}))
+			err = errorOf(behind.Resume(t.Context(), sessiontoken.Resumption{Subject: "u", SessionID: "s", Began: slow.Now().Add(ahead)}, always(attackState{})))
 			require.Error(t, err)
 			require.NotErrorIs(t, err, sessiontoken.ErrInvalid)
 		}
@@ -351,7 +352,7 @@ func TestTimeThatIsNotKnown(t *testing.T) {
 		resume := sessiontoken.Resumption{Subject: "user-1", SessionID: c.SessionID, Began: c.Began}
 		for name, err := range map[string]error{
 			"Verify": failure(v.Verify(t.Context(), token)), "Renew": errorOf(issuer.Renew(t.Context(), token, always(attackState{}))),
-			"Issue": errorOf(issuer.Issue(t.Context(), "u", attackState{})), "Resume": errorOf(issuer.Resume(t.Context(), resume, attackState{})),
+			"Issue": errorOf(issuer.Issue(t.Context(), "u", attackState{})), "Resume": errorOf(issuer.Resume(t.Context(), resume, always(attackState{}))),
 		} {
 			require.ErrorIs(t, err, errBoom, name)
 			require.NotErrorIs(t, err, sessiontoken.ErrInvalid, name)

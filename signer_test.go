@@ -56,7 +56,7 @@ func TestSlowSigner(t *testing.T) {
 					"Issue": func(ctx context.Context) error { return errorOf(issuer.Issue(ctx, "user-1", attackState{})) },
 					"Renew": func(ctx context.Context) error { return errorOf(issuer.Renew(ctx, token, always(attackState{}))) },
 					"Resume": func(ctx context.Context) error {
-						return errorOf(issuer.Resume(ctx, sessiontoken.Resumption{Subject: "user-1", SessionID: first.SessionID, Began: first.Began}, attackState{}))
+						return errorOf(issuer.Resume(ctx, sessiontoken.Resumption{Subject: "user-1", SessionID: first.SessionID, Began: first.Began}, always(attackState{})))
 					},
 				}
 				for name, call := range calls {

@@ -160,8 +160,9 @@ func (v *Verifier[T]) Now(ctx context.Context) (time.Time, error) { return v.now
 // Verify checks everything about a token and returns what it says. It checks,
 // in this order and stopping at the first fault: the size; the form; the
 // header; the signature over the received bytes; the claims, of which iss, sub,
-// aud, exp, iat, jti, sid, begun, auth_time and state are required; that they are
-// this verifier's; the times; and that the session was not revoked.
+// aud, exp, iat, jti, sid, begun and state are required; that they are this
+// verifier's; the times; and that the session was not revoked, nor that of its
+// actor.
 //
 // An error that matches [ErrInvalid] is the token's fault; any other means that
 // the server could not tell. With an error, no claims are returned.
@@ -213,16 +214,16 @@ func (v *Verifier[T]) verifyUncached(ctx context.Context, token string) (*Claims
 	if err != nil {
 		return nil, err
 	}
-	var q *revoke.Question
+	var session, actor *revoke.Question
 	if v.cfg.Revocations != nil {
-		q = questionOf(&p, found.key.KeyID())
-		if err := checkRevoked(ctx, v.cfg.Revocations, q); err != nil {
+		session, actor = questionOf(&p, found.key.KeyID()), actorQuestionOf(&p)
+		if err := checkRevoked(ctx, v.cfg.Revocations, session, actor); err != nil {
 			return nil, err
 		}
 	}
 	if v.cache != nil {
 		from, until := v.window(&p)
-		v.cache.put(token, &cached[T]{payload: p, claims: *c, question: q, key: found.key, from: from, until: until}, found.set)
+		v.cache.put(token, &cached[T]{payload: p, claims: *c, session: session, actor: actor, key: found.key, from: from, until: until}, found.set)
 	}
 	return c, nil
 }
@@ -231,7 +232,7 @@ func (v *Verifier[T]) verifyUncached(ctx context.Context, token string) (*Claims
 // one of the set: what time and others can have changed is checked again.
 func (v *Verifier[T]) verifyCached(ctx context.Context, token string, e *cached[T]) (*Claims[T], error) {
 	if v.list != nil {
-		if now, live := v.list.Live(e.question); live && e.timesHold(now) {
+		if now, live := v.list.Live(e.session); live && e.timesHold(now) && v.actorIsLive(e) {
 			return v.claimsOf(e)
 		}
 	}
@@ -245,16 +246,27 @@ func (v *Verifier[T]) verifyCached(ctx context.Context, token string, e *cached[
 			return nil, err
 		}
 	}
-	if err := checkRevoked(ctx, v.cfg.Revocations, e.question); err != nil {
+	if err := checkRevoked(ctx, v.cfg.Revocations, e.session, e.actor); err != nil {
 		return nil, err
 	}
 	return v.claimsOf(e)
+}
+
+// actorIsLive reports whether the list says at once that the session of the
+// actor is live, if there is an actor.
+func (v *Verifier[T]) actorIsLive(e *cached[T]) bool {
+	if e.actor == nil {
+		return true
+	}
+	_, live := v.list.Live(e.actor)
+	return live
 }
 
 // claimsOf returns claims that share nothing that can be changed.
 func (v *Verifier[T]) claimsOf(e *cached[T]) (*Claims[T], error) {
 	if v.cache.copies.able {
 		claims := e.claims
+		claims.unshare()
 		v.cache.copies.copy(&claims.State, &e.claims.State)
 		return &claims, nil
 	}
@@ -302,20 +314,40 @@ func (p *payload) checkTimes(now time.Time) error {
 		return because(ErrClaims, "auth_time is after iat")
 	case p.Began > milliDate(p.IssuedAt+1+ahead)*1000: // iat is rounded down
 		return because(ErrClaims, "begun is after iat")
+	case p.Actor.Began > milliDate(p.IssuedAt+1+ahead)*1000:
+		return because(ErrClaims, "begun of act is after iat")
 	}
 	return nil
 }
 
 func questionOf(p *payload, kid string) *revoke.Question {
-	q := revoke.NewQuestion(p.SessionID, p.Subject, kid, p.Began.time())
+	q := revoke.NewQuestion(revoke.Question{SessionID: p.SessionID, Subject: p.Subject, KeyID: kid, Began: p.Began.time()})
 	return &q
 }
 
-// checkRevoked asks list, if there is one.
-func checkRevoked(ctx context.Context, list revoke.Checker, q *revoke.Question) error {
+// actorQuestionOf returns the question about the actor's session, nil if there is
+// no actor. By which key that session's token was signed is not known.
+func actorQuestionOf(p *payload) *revoke.Question {
+	if p.Actor.isAbsent() {
+		return nil
+	}
+	q := revoke.NewQuestion(revoke.Question{SessionID: p.Actor.SessionID, Subject: p.Actor.Subject, Began: p.Actor.Began.time()})
+	return &q
+}
+
+// checkRevoked asks list, if there is one, about a session and, if it is not nil,
+// about that of its actor: both have to be live.
+func checkRevoked(ctx context.Context, list revoke.Checker, session, actor *revoke.Question) error {
 	if list == nil {
 		return nil
 	}
+	if err := checkLive(ctx, list, session); err != nil || actor == nil {
+		return err
+	}
+	return checkLive(ctx, list, actor)
+}
+
+func checkLive(ctx context.Context, list revoke.Checker, q *revoke.Question) error {
 	verdict, err := list.Check(ctx, q)
 	switch {
 	case err != nil:

@@ -29,6 +29,12 @@ type document struct {
 	Label    string         `json:"label,omitzero"`
 	Began    int64          `json:"began"`
 	AuthTime int64          `json:"auth,omitzero"`
+	ACR      string         `json:"acr,omitzero"`
+	AMR      []string       `json:"amr,omitempty"`
+	ActorSub string         `json:"actor_sub,omitzero"`
+	ActorSID string         `json:"actor_sid,omitzero"`
+	ActorAt  int64          `json:"actor_began,omitzero"`
+	Context  []byte         `json:"context,omitempty"`
 	LastUsed int64          `json:"used"`
 	Ends     int64          `json:"ends"`
 	Counter  uint64         `json:"counter"`
@@ -44,7 +50,7 @@ type document struct {
 // The form of Data: a version, the HMAC of everything else in the record, and
 // the document.
 const (
-	dataVersion = 1
+	dataVersion = 2
 	documentAt  = 1 + sha256.Size
 )
 
@@ -62,7 +68,8 @@ func encode(key []byte, namespace string, e entry, until time.Time) (Record, err
 		Version: e.version, Until: until,
 	}
 	text, err := json.Marshal(document{
-		ClientID: e.ClientID, Label: e.Label, Binder: e.binder,
+		ClientID: e.ClientID, Label: e.Label, Binder: e.binder, Context: e.Context,
+		ACR: e.ACR, AMR: e.AMR, ActorSub: e.ActorSubject, ActorSID: e.ActorSessionID, ActorAt: nanos(e.ActorBegan),
 		Began: nanos(e.Began), AuthTime: nanos(e.AuthTime), LastUsed: nanos(e.LastUsed), Ends: nanos(e.Ends),
 		Counter: e.Counter, Rotated: nanos(e.Rotated), Retried: e.Retried, Streak: nanos(e.Streak), Late: nanos(e.Late), Spent: e.Spent,
 		Unknown: e.unknown,
@@ -97,6 +104,7 @@ func decode(keys [][]byte, r Record) (entry, error) {
 	return entry{
 		Family: Family{
 			ID: r.ID, Subject: r.Subject, SessionID: r.SessionID, ClientID: d.ClientID, Label: d.Label,
+			ACR: d.ACR, AMR: d.AMR, ActorSubject: d.ActorSub, ActorSessionID: d.ActorSID, ActorBegan: instant(d.ActorAt), Context: d.Context,
 			Began: instant(d.Began), AuthTime: instant(d.AuthTime), LastUsed: instant(d.LastUsed), Ends: instant(d.Ends),
 		},
 		position: position{
@@ -113,6 +121,9 @@ func parseDocument(text []byte) (document, error) {
 		return document{}, errRecord
 	}
 	if d.Counter == 0 || d.Began == 0 || d.LastUsed == 0 || d.Ends == 0 || d.Rotated == 0 || (len(d.Binder) != 0 && len(d.Binder) != sha256.Size) {
+		return document{}, errRecord
+	}
+	if hasActor := d.ActorSub != ""; hasActor != (d.ActorSID != "") || hasActor != (d.ActorAt != 0) {
 		return document{}, errRecord
 	}
 	return d, nil

@@ -31,14 +31,14 @@ type Config struct {
 	//
 	//  1. Append the new secret. Every replica now accepts it.
 	//  2. Move it to the front. Every replica now makes tokens with it.
-	//  3. When MaxAge has passed, remove the old secret.
+	//  3. When MaxSession has passed, remove the old secret.
 	//
 	// To put a new secret in front at once signs users out: a replica that does
 	// not have it yet takes the tokens that the others make for made up ones.
 	Secrets [][]byte
 	// Revocations is the list that revokes the session of a family, and is asked
 	// before a token is exchanged. Its time is the manager's time. It has to
-	// remember for at least MaxAge. Required, unless InsecureSessionsLiveOn is
+	// remember for at least MaxSession. Required, unless InsecureSessionsLiveOn is
 	// set.
 	Revocations *revoke.List
 	// InsecureSessionsLiveOn allows a manager without Revocations. The session
@@ -48,12 +48,12 @@ type Config struct {
 	InsecureSessionsLiveOn bool
 
 	// IdleTimeout is how long a refresh token can be used after it was handed
-	// out. At least 1 s. 0 means 1 h, or MaxAge if that is shorter.
+	// out. At least 1 s. 0 means 1 h, or MaxSession if that is shorter.
 	IdleTimeout time.Duration
-	// MaxAge is the absolute end of a family, counted from when the session
+	// MaxSession is the absolute end of a family, counted from when the session
 	// began. At least IdleTimeout, and no longer than the issuer's MaxSession. 0
 	// means 24 h, or IdleTimeout if that is longer.
-	MaxAge time.Duration
+	MaxSession time.Duration
 	// RetryWindow is how long the token just replaced gets the same successor
 	// again. From 1 s to 1 min. 0 means 30 s.
 	RetryWindow time.Duration
@@ -99,7 +99,7 @@ func NewManager(cfg Config) (*Manager, error) {
 	for _, d := range []struct {
 		field string
 		value time.Duration
-	}{{"IdleTimeout", cfg.IdleTimeout}, {"MaxAge", cfg.MaxAge}, {"RetryWindow", cfg.RetryWindow}} {
+	}{{"IdleTimeout", cfg.IdleTimeout}, {"MaxSession", cfg.MaxSession}, {"RetryWindow", cfg.RetryWindow}} {
 		if d.value != 0 && d.value < time.Second {
 			return nil, fmt.Errorf("refresh: Config.%s is %v; it must be at least 1s (a bare number is one of nanoseconds)", d.field, d.value)
 		}
@@ -107,11 +107,11 @@ func NewManager(cfg Config) (*Manager, error) {
 	if cfg.RetryWindow > time.Minute {
 		return nil, fmt.Errorf("refresh: Config.RetryWindow is %v; it must not exceed 1m", cfg.RetryWindow)
 	}
-	if cfg.MaxAge == 0 {
-		cfg.MaxAge = max(24*time.Hour, cfg.IdleTimeout)
+	if cfg.MaxSession == 0 {
+		cfg.MaxSession = max(24*time.Hour, cfg.IdleTimeout)
 	}
 	if cfg.IdleTimeout == 0 {
-		cfg.IdleTimeout = min(time.Hour, cfg.MaxAge)
+		cfg.IdleTimeout = min(time.Hour, cfg.MaxSession)
 	}
 	if cfg.RetryWindow == 0 {
 		cfg.RetryWindow = 30 * time.Second
@@ -119,12 +119,12 @@ func NewManager(cfg Config) (*Manager, error) {
 	if cfg.MaxPerSubject == 0 {
 		cfg.MaxPerSubject = 100
 	}
-	if cfg.IdleTimeout > cfg.MaxAge {
-		return nil, fmt.Errorf("refresh: Config.IdleTimeout is %v; it must not exceed MaxAge, which is %v", cfg.IdleTimeout, cfg.MaxAge)
+	if cfg.IdleTimeout > cfg.MaxSession {
+		return nil, fmt.Errorf("refresh: Config.IdleTimeout is %v; it must not exceed MaxSession, which is %v", cfg.IdleTimeout, cfg.MaxSession)
 	}
 	if cfg.Revocations != nil {
-		if kept := cfg.Revocations.RetainFor(); kept < cfg.MaxAge {
-			return nil, fmt.Errorf("refresh: Config.MaxAge is %v, but Revocations forgets a revoked session after %v", cfg.MaxAge, kept)
+		if kept := cfg.Revocations.RetainFor(); kept < cfg.MaxSession {
+			return nil, fmt.Errorf("refresh: Config.MaxSession is %v, but Revocations forgets a revoked session after %v", cfg.MaxSession, kept)
 		}
 	}
 	m := &Manager{cfg: cfg, clock: clock.Here(), loud: loud.New(cfg.Logger)}

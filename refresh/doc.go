@@ -34,7 +34,7 @@
 //
 // A thief who presents each token within RetryWindow of its owner, in every
 // generation, looks like a second tab, and stays until the family reaches its
-// absolute end (MaxAge) or the user signs out. A thief who presents a token
+// absolute end (MaxSession) or the user signs out. A thief who presents a token
 // while the owner never comes back looks like the owner. For a browser the
 // binder (see [Manager.Start]) makes a stolen refresh token alone useless.
 //

@@ -67,7 +67,7 @@ func TestFaultsSignNoUserOut(t *testing.T) {
 			s, r := &unreliable{random: rand.New(rand.NewPCG(seed, 2))}, new(revocations)
 			var replicas []*refresh.Manager
 			for _, ahead := range []time.Duration{0, time.Minute, -time.Minute, 32 * 24 * time.Hour} {
-				m, _ := machine(t, ahead, s, on(t, r), func(c *refresh.Config) { c.MaxAge, c.IdleTimeout = 30*24*time.Hour, 24*time.Hour })
+				m, _ := machine(t, ahead, s, on(t, r), func(c *refresh.Config) { c.MaxSession, c.IdleTimeout = 30*24*time.Hour, 24*time.Hour })
 				replicas = append(replicas, m)
 			}
 			token := start(t, replicas[0])

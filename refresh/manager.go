@@ -31,6 +31,16 @@ type Family struct {
 	AuthTime time.Time // when the user last proved who they are; zero if not known
 	LastUsed time.Time // when it was exchanged last
 	Ends     time.Time // its absolute end, which no exchange moves
+
+	ACR string   // how strong that proof was, as Claims.ACR; at most 64 bytes
+	AMR []string // how the user proved it, as Claims.AMR; at most 10 names of at most 64 bytes
+
+	// ActorSubject, ActorSessionID and ActorBegan are the session of the actor, as
+	// Claims.Actor: all of them, or none.
+	ActorSubject, ActorSessionID string
+	ActorBegan                   time.Time // whole milliseconds
+
+	Context []byte // what else belongs to the session, as Claims.Context; at most 512 bytes
 }
 
 // Presented is what came with a request.
@@ -74,14 +84,20 @@ func (m *Manager) window() time.Duration {
 const (
 	maxLabel    = 256
 	maxClientID = 256
+	maxText     = 64 // of ACR, and of each name in AMR
+	maxMethods  = 10
+	maxContext  = 512
 	minBinder   = 32
 )
 
 // Start begins a family and returns its first refresh token. Of f, Subject,
 // SessionID and Began are required and come from the claims of the session that
-// was just issued. AuthTime, ClientID and Label are optional, and the rest is
-// filled in. A Label is cut to 256 bytes of valid UTF-8; a ClientID that is
-// longer is an error.
+// was just issued. ID, LastUsed and Ends are filled in, and the rest is optional.
+// A Label is cut to 256 bytes of valid UTF-8; anything else that is too long is
+// an error.
+//
+// The family ends MaxSession after the session began, and no later than MaxSession
+// after that of its actor began.
 //
 // A family with a binder is a browser's: its tokens count only together with the
 // binder. The binder is a secret of at least 256 random bits, encoded in at
@@ -99,7 +115,11 @@ func (m *Manager) Start(ctx context.Context, f Family, binder string) (token str
 	latest := now.Add(skew)
 	f.Began = f.Began.Round(0).UTC().Truncate(time.Millisecond)
 	f.AuthTime = f.AuthTime.Round(0).UTC()
-	f.LastUsed, f.Ends = now, f.Began.Add(m.cfg.MaxAge)
+	f.ActorBegan = f.ActorBegan.Round(0).UTC().Truncate(time.Millisecond)
+	f.LastUsed, f.Ends = now, f.Began.Add(m.cfg.MaxSession)
+	if f.ActorSessionID != "" && f.ActorBegan.Before(f.Began) {
+		f.Ends = f.ActorBegan.Add(m.cfg.MaxSession)
+	}
 	f.Label = cut(f.Label)
 	switch {
 	case f.Subject == "":
@@ -108,12 +128,20 @@ func (m *Manager) Start(ctx context.Context, f Family, binder string) (token str
 		return "", Family{}, errors.New("refresh: Start: SessionID is required")
 	case f.Began.Unix() <= 0 || f.Began.After(latest):
 		return "", Family{}, errors.New("refresh: Start: Began is required, and not in the future")
+	case (f.ActorSubject != "") != (f.ActorSessionID != "") || (f.ActorSubject != "") != (f.ActorBegan.Unix() > 0) || f.ActorBegan.After(latest):
+		return "", Family{}, errors.New("refresh: Start: ActorSubject, ActorSessionID and ActorBegan, which must not be in the future, go together")
 	case !now.Before(f.Ends):
-		return "", Family{}, errors.New("refresh: Start: Began is longer ago than MaxAge")
+		return "", Family{}, errors.New("refresh: Start: Began, or ActorBegan, is longer ago than MaxSession")
 	case !f.AuthTime.IsZero() && (f.AuthTime.Unix() <= 0 || f.AuthTime.After(latest)):
 		return "", Family{}, errors.New("refresh: Start: AuthTime is in the future, or before 1970")
 	case len(f.ClientID) > maxClientID || !utf8.ValidString(f.ClientID) || strings.ContainsFunc(f.ClientID, unicode.IsControl):
 		return "", Family{}, errors.New("refresh: Start: ClientID is longer than 256 bytes, or not plain text")
+	case len(f.ACR) > maxText || !utf8.ValidString(f.ACR):
+		return "", Family{}, errors.New("refresh: Start: ACR is longer than 64 bytes, or not valid UTF-8")
+	case len(f.AMR) > maxMethods || slices.ContainsFunc(f.AMR, func(s string) bool { return s == "" || len(s) > maxText || !utf8.ValidString(s) }):
+		return "", Family{}, errors.New("refresh: Start: AMR has more than 10 names, or one that is empty, longer than 64 bytes or not valid UTF-8")
+	case len(f.Context) > maxContext:
+		return "", Family{}, errors.New("refresh: Start: Context is longer than 512 bytes")
 	case binder != "" && len(binder) < minBinder:
 		return "", Family{}, errors.New("refresh: Start: the binder is shorter than 32 bytes")
 	}
@@ -396,13 +424,24 @@ func (x *exchange) try(ctx context.Context, id string, counter uint64) (next ent
 	return next, false, nil
 }
 
+// verdict asks the list, which there is, about the session of a family, and about
+// that of its actor: both have to be live.
+func (m *Manager) verdict(ctx context.Context, f Family) (revoke.Verdict, error) {
+	q := revoke.NewQuestion(revoke.Question{SessionID: f.SessionID, Subject: f.Subject, Began: f.Began})
+	verdict, err := m.cfg.Revocations.Check(ctx, &q)
+	if err != nil || verdict != revoke.Live || f.ActorSessionID == "" {
+		return verdict, err
+	}
+	q = revoke.NewQuestion(revoke.Question{SessionID: f.ActorSessionID, Subject: f.ActorSubject, Began: f.ActorBegan})
+	return m.cfg.Revocations.Check(ctx, &q)
+}
+
 // checkRevoked asks the list. The records of a session that was revoked go.
 func (m *Manager) checkRevoked(ctx context.Context, e entry) error {
 	if m.cfg.Revocations == nil {
 		return nil
 	}
-	q := revoke.NewQuestion(e.SessionID, e.Subject, "", e.Began)
-	switch verdict, err := m.cfg.Revocations.Check(ctx, &q); {
+	switch verdict, err := m.verdict(ctx, e.Family); {
 	case err != nil:
 		return fmt.Errorf("refresh: %w", err)
 	case verdict == revoke.Revoked:
@@ -613,12 +652,11 @@ func (m *Manager) kept(ctx context.Context, subject string, now time.Time) ([]en
 	return list, nil
 }
 
-// isRevoked reports whether the list has a session as revoked.
+// isRevoked reports whether the list has a family as revoked.
 func (m *Manager) isRevoked(ctx context.Context, e entry) bool {
 	if m.cfg.Revocations == nil {
 		return false
 	}
-	q := revoke.NewQuestion(e.SessionID, e.Subject, "", e.Began)
-	verdict, err := m.cfg.Revocations.Check(ctx, &q)
+	verdict, err := m.verdict(ctx, e.Family)
 	return err == nil && verdict == revoke.Revoked
 }

@@ -250,7 +250,7 @@ func TestLateRetryIsForgivenOnce(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				r := new(revocations)
-				m := newManager(t, new(refresh.MemStore), on(t, r), func(c *refresh.Config) { c.IdleTimeout, c.MaxAge = 48*time.Hour, 30*24*time.Hour })
+				m := newManager(t, new(refresh.MemStore), on(t, r), func(c *refresh.Config) { c.IdleTimeout, c.MaxSession = 48*time.Hour, 30*24*time.Hour })
 				first := start(t, m)
 				second := next(t, m, first)
 				time.Sleep(c.late)
@@ -401,7 +401,7 @@ func TestManyAtOnce(t *testing.T) {
 
 func TestEnds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		m := newManager(t, new(refresh.MemStore), func(c *refresh.Config) { c.IdleTimeout = time.Hour; c.MaxAge = 10 * time.Hour })
+		m := newManager(t, new(refresh.MemStore), func(c *refresh.Config) { c.IdleTimeout = time.Hour; c.MaxSession = 10 * time.Hour })
 		began := time.Now()
 		token := start(t, m)
 		for time.Since(began) < 10*time.Hour-59*time.Minute {
@@ -1093,13 +1093,13 @@ func TestNewManagerNamesTheField(t *testing.T) {
 		{"Secrets", func(c *refresh.Config) { c.Secrets = nil }},
 		{"Secrets", func(c *refresh.Config) { c.Secrets = [][]byte{secret, secret[:31]} }},
 		{"Revocations", func(c *refresh.Config) { c.Revocations = nil }},
-		{"MaxAge", func(c *refresh.Config) { c.Revocations = short }},
-		{"MaxAge", func(c *refresh.Config) { c.Revocations = new(revoke.List) }},
+		{"MaxSession", func(c *refresh.Config) { c.Revocations = short }},
+		{"MaxSession", func(c *refresh.Config) { c.Revocations = new(revoke.List) }},
 		{"IdleTimeout", func(c *refresh.Config) { c.IdleTimeout = -1 }},
 		{"IdleTimeout", func(c *refresh.Config) { c.IdleTimeout = 3600 }},
-		{"MaxAge", func(c *refresh.Config) { c.MaxAge = -1 }},
-		{"MaxAge", func(c *refresh.Config) { c.MaxAge = 86400 }},
-		{"IdleTimeout", func(c *refresh.Config) { c.IdleTimeout = 2 * time.Second; c.MaxAge = time.Second }},
+		{"MaxSession", func(c *refresh.Config) { c.MaxSession = -1 }},
+		{"MaxSession", func(c *refresh.Config) { c.MaxSession = 86400 }},
+		{"IdleTimeout", func(c *refresh.Config) { c.IdleTimeout = 2 * time.Second; c.MaxSession = time.Second }},
 		{"RetryWindow", func(c *refresh.Config) { c.RetryWindow = time.Minute + 1 }},
 		{"RetryWindow", func(c *refresh.Config) { c.RetryWindow = 30 }},
 		{"RetryWindow", func(c *refresh.Config) { c.RetryWindow = -time.Second }},
@@ -1119,7 +1119,7 @@ func TestNewManagerNamesTheField(t *testing.T) {
 	m, err := refresh.NewManager(cfg)
 	require.NoError(t, err)
 	require.Nil(t, m.Config().Secrets)
-	require.Equal(t, []any{time.Hour, 24 * time.Hour, 30 * time.Second}, []any{m.Config().IdleTimeout, m.Config().MaxAge, m.Config().RetryWindow})
+	require.Equal(t, []any{time.Hour, 24 * time.Hour, 30 * time.Second}, []any{m.Config().IdleTimeout, m.Config().MaxSession, m.Config().RetryWindow})
 	token := start(t, m)
 	secrets[0][0]++ // the caller's
 	next(t, m, token)

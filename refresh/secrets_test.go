@@ -23,7 +23,7 @@ func TestSecretsRotateWhileReplicasRoll(t *testing.T) {
 		const maxAge, idle = 10 * 24 * time.Hour, 5 * 24 * time.Hour
 		s, r := new(refresh.MemStore), new(revocations)
 		replica := func(secrets ...[]byte) *refresh.Manager {
-			return newManager(t, s, on(t, r), func(c *refresh.Config) { c.Secrets, c.MaxAge, c.IdleTimeout = secrets, maxAge, idle })
+			return newManager(t, s, on(t, r), func(c *refresh.Config) { c.Secrets, c.MaxSession, c.IdleTimeout = secrets, maxAge, idle })
 		}
 		steps := []func() *refresh.Manager{
 			func() *refresh.Manager { return replica(secret) },

@@ -14,7 +14,7 @@ func benchmarked(b *testing.B, n int) *revoke.List {
 	if err != nil {
 		b.Fatal(err)
 	}
-	q := revoke.NewQuestion("", "", "", time.Now())
+	q := revoke.NewQuestion(revoke.Question{Began: time.Now()})
 	for l.Status().Synced.IsZero() {
 		_, _ = l.Check(b.Context(), &q)
 	}
@@ -28,7 +28,7 @@ func BenchmarkCheck(b *testing.B) {
 		l := benchmarked(b, n)
 		questions := make([]revoke.Question, 1024)
 		for i := range questions {
-			questions[i] = revoke.NewQuestion(fmt.Sprintf("sid-%018d", 5_000_000+i), "user-42", "key-1", time.Now().Add(time.Minute))
+			questions[i] = revoke.NewQuestion(revoke.Question{SessionID: fmt.Sprintf("sid-%018d", 5_000_000+i), Subject: "user-42", KeyID: "key-1", Began: time.Now().Add(time.Minute)})
 		}
 		ctx := b.Context()
 		b.Run(fmt.Sprint(n, " entries"), func(b *testing.B) {
@@ -61,7 +61,7 @@ func BenchmarkNewQuestion(b *testing.B) {
 	b.ReportAllocs()
 	now := time.Now()
 	for b.Loop() {
-		_ = revoke.NewQuestion("sid-000000000000000042", "user-42", "key-1", now)
+		_ = revoke.NewQuestion(revoke.Question{SessionID: "sid-000000000000000042", Subject: "user-42", KeyID: "key-1", Began: now})
 	}
 }
 

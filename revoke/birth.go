@@ -89,14 +89,14 @@ type reset struct {
 	seen    tables
 	births  births
 	pending []Entry
-	newest  int64 // as newestOf
+	latest  latest
 }
 
-func newReset() *reset { return &reset{newest: none} }
+func newReset() *reset { return &reset{latest: latest{none, none, none}} }
 
 func (r *reset) add(entries []Entry, now time.Time, skew time.Duration) {
 	r.births.add(entries)
-	r.newest = max(r.newest, newestOf(entries, now.Add(skew)))
+	r.latest = r.latest.merge(latestOf(entries, now.Add(skew)))
 	for _, e := range entries {
 		if now.Before(e.Until) {
 			r.pending = append(r.pending, e)
@@ -159,13 +159,13 @@ type restore struct {
 	seen  *tables // what the store has
 	birth *birth  // what is written last
 	at    clock.Instant
-	table int // the table to go on with: 0 sessions, 1 keys, 2 subjects, 3 all
+	table int // the table to go on with: 0 sessions, 1 keys, 2 groups, 3 subjects, 4 all
 	shard int
 }
 
 const (
-	restoreBirth  = 4   // the value of table when the mark alone is left
-	restored      = 5   // and when all is done
+	restoreBirth  = 5   // the value of table when the mark alone is left
+	restored      = 6   // and when all is done
 	restoreShards = 256 // how many shards are compared at once
 )
 
@@ -187,8 +187,10 @@ func (l *List) nextRestore(r *restore) (entries []Entry, after restore, ok bool)
 		case 1:
 			entries = append(entries, l.lackingMarks(Key, &l.known.keys, &r.seen.keys, after.shard)...)
 		case 2:
-			entries = append(entries, l.lackingSubjects(&r.seen.subjects, after.shard)...)
+			entries = append(entries, l.lackingMarks(Group, &l.known.groups, &r.seen.groups, after.shard)...)
 		case 3:
+			entries = append(entries, l.lackingSubjects(&r.seen.subjects, after.shard)...)
+		case 4:
 			m, seen := l.known.all.Load(), r.seen.all.Load()
 			if m != nil && (seen == nil || seen.merge(*m) != *seen) {
 				entries = append(entries, l.entryOf(All, Digest{}, *m))

@@ -128,6 +128,7 @@ func newSite(t *testing.T) *site {
 	require.NoError(t, s.lists[2].RevokeOthers(t.Context(), "bob", "spared too"))
 	require.NoError(t, s.lists[2].RevokeOthers(t.Context(), "cat", "spared"))
 	require.NoError(t, s.lists[3].RevokeKey(t.Context(), "leaked", time.Time{}))
+	require.NoError(t, s.lists[3].RevokeGroup(t.Context(), groupA))
 	require.NoError(t, s.lists[4].RevokeAll(t.Context(), s.begun.Add(-time.Minute)))
 	time.Sleep(time.Minute)
 	return s
@@ -136,20 +137,22 @@ func newSite(t *testing.T) *site {
 // questions are about what was revoked, and about what was not.
 func (s *site) questions() (dead, live []revoke.Question) {
 	for i := range 30 {
-		dead = append(dead, revoke.NewQuestion(fmt.Sprint("out ", i), "ada", "kid", s.begun))
+		dead = append(dead, revoke.NewQuestion(revoke.Question{SessionID: fmt.Sprint("out ", i), Subject: "ada", KeyID: "kid", Began: s.begun}))
 	}
 	dead = append(dead,
-		revoke.NewQuestion("sid", "eve", "kid", s.begun),
-		revoke.NewQuestion("sid", "bob", "kid", s.begun),
-		revoke.NewQuestion("spared", "bob", "kid", s.begun),
-		revoke.NewQuestion("spared too", "bob", "kid", s.begun),
-		revoke.NewQuestion("sid", "cat", "kid", s.begun),
-		revoke.NewQuestion("sid", "ada", "leaked", s.begun),
-		revoke.NewQuestion("sid", "ada", "kid", s.begun.Add(-time.Hour)),
+		revoke.NewQuestion(revoke.Question{SessionID: "sid", Subject: "eve", KeyID: "kid", Began: s.begun}),
+		revoke.NewQuestion(revoke.Question{SessionID: "sid", Subject: "bob", KeyID: "kid", Began: s.begun}),
+		revoke.NewQuestion(revoke.Question{SessionID: "spared", Subject: "bob", KeyID: "kid", Began: s.begun}),
+		revoke.NewQuestion(revoke.Question{SessionID: "spared too", Subject: "bob", KeyID: "kid", Began: s.begun}),
+		revoke.NewQuestion(revoke.Question{SessionID: "sid", Subject: "cat", KeyID: "kid", Began: s.begun}),
+		revoke.NewQuestion(revoke.Question{SessionID: "sid", Subject: "ada", KeyID: "leaked", Began: s.begun}),
+		revoke.NewQuestion(revoke.Question{SessionID: "sid", Subject: "ada", KeyID: "kid", Began: s.begun.Add(-time.Hour)}),
+		revoke.NewQuestion(revoke.Question{SessionID: inGroups(groupB, groupA), Subject: "ada", KeyID: "kid", Began: s.begun}),
 	)
 	return dead, []revoke.Question{
-		revoke.NewQuestion("sid", "ada", "kid", s.begun),
-		revoke.NewQuestion("spared", "cat", "kid", s.begun),
+		revoke.NewQuestion(revoke.Question{SessionID: "sid", Subject: "ada", KeyID: "kid", Began: s.begun}),
+		revoke.NewQuestion(revoke.Question{SessionID: "spared", Subject: "cat", KeyID: "kid", Began: s.begun}),
+		revoke.NewQuestion(revoke.Question{SessionID: inGroups(groupB), Subject: "ada", KeyID: "kid", Began: s.begun}),
 	}
 }
 
@@ -234,7 +237,7 @@ func TestEmptiedStore(t *testing.T) {
 								distinct[fmt.Sprint(e)] = true
 							}
 						}
-						require.Len(t, distinct, 30+6+5, "the mark is last")
+						require.Len(t, distinct, 30+7+5, "the mark is last")
 						break
 					}
 				}
@@ -506,7 +509,7 @@ func TestFirstMomentsOfAStore(t *testing.T) {
 				for i, l := range lists {
 					begun, err := l.Begin(t.Context(), revoke.Beginning{Subject: "ada"})
 					require.NoError(t, err)
-					q := revoke.NewQuestion(fmt.Sprint("session-", i), "ada", "k", begun)
+					q := revoke.NewQuestion(revoke.Question{SessionID: fmt.Sprint("session-", i), Subject: "ada", KeyID: "k", Began: begun})
 					for j, other := range lists {
 						verdict, err := other.Check(t.Context(), &q)
 						require.NoError(t, err, "list %d about a session of list %d", j, i)

@@ -4,10 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/sessiontoken/sessiontoken/internal/clock"
 	"github.com/sessiontoken/sessiontoken/internal/flight"
+	"github.com/sessiontoken/sessiontoken/internal/sid"
 )
 
 var (
@@ -16,6 +18,7 @@ var (
 	errForeign = errors.New("revoke: the store is not the one that this list has read before")
 	errBirth   = errors.New("revoke: the session is older than what the store remembers")
 	errNone    = errors.New("revoke: there is no question")
+	errGroup   = errors.New("revoke: a group is 16 base64url characters")
 )
 
 // rememberAfter is how long a list waits for others to bring back what a store
@@ -42,7 +45,7 @@ func (l *List) Check(ctx context.Context, q *Question) (Verdict, error) {
 		return 0, errNone
 	}
 	if !q.made {
-		made := NewQuestion(q.SessionID, q.Subject, q.KeyID, q.Began)
+		made := NewQuestion(*q)
 		q = &made
 	}
 	verdict, err := l.verdict(st, q)
@@ -113,6 +116,11 @@ func (l *List) revoked(q *Question) bool {
 	if m, ok := k.subjects.get(q.subject); ok && m.revokes(q.session, q.began) {
 		return true
 	}
+	for _, group := range q.groups {
+		if m, ok := k.groups.get(group); ok && q.began <= m.before {
+			return true
+		}
+	}
 	m := k.all.Load()
 	return m != nil && q.began <= m.before
 }
@@ -138,7 +146,7 @@ func (l *List) Now(ctx context.Context) (time.Time, error) {
 
 // Begin returns when a session that begins now has begun: the time that a
 // reading told that started after the call, or 1 ms after the newest revocation
-// of the subject or of everything. It waits at most 1 s for the reading, which it
+// of the subject, of one of the groups or of everything. It waits at most 1 s for the reading, which it
 // shares with all calls of that moment. If there is none, the time that the list
 // knows counts until MaxStale. While the store is another one than before, the
 // time that the list knows counts too: [List.Check] answers about that session
@@ -147,6 +155,9 @@ func (l *List) Now(ctx context.Context) (time.Time, error) {
 // With Earliest, the session has begun at that time, and Begin returns
 // [ErrRevoked] if a revocation reaches it, or if the store remembers less.
 func (l *List) Begin(ctx context.Context, b Beginning) (time.Time, error) {
+	if slices.ContainsFunc(b.Groups, func(group string) bool { return !sid.IsGroup(group) }) {
+		return time.Time{}, errGroup
+	}
 	called := l.clock.Read()
 	err := l.syncing.After(ctx, beginLimit)
 	st := l.state.Load()
@@ -169,7 +180,7 @@ func (l *List) Begin(ctx context.Context, b Beginning) (time.Time, error) {
 	default:
 		return time.Time{}, fmt.Errorf("%w: %w", errStale, reasonOf(err))
 	}
-	newest := l.known.newest(DigestOf(Subject, b.Subject))
+	newest := l.known.newest(b)
 	if !b.Earliest.IsZero() {
 		begun = min(begun, b.Earliest.UnixMilli())
 		if begun <= newest || begun < st.birth { // a store that lost its data may have lost a revocation

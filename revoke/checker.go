@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"time"
+
+	"github.com/sessiontoken/sessiontoken/internal/sid"
 )
 
 var (
@@ -25,33 +27,41 @@ const (
 	Revoked Verdict = 2 // revoked, and the store has acknowledged it
 )
 
-// Question asks about one session and the token that names it. [NewQuestion]
-// makes one; it can be asked again and again, and then hashes nothing.
+// Question asks about one session and the token that names it. What NewQuestion
+// returns can be asked again and again, and then hashes nothing.
 type Question struct {
 	SessionID, Subject, KeyID string    // sid, sub and kid of the token; empty ones ask nothing
 	Began                     time.Time // when the session began
 
 	session, subject, key Digest
-	began                 int64 // Unix milliseconds
+	groups                []Digest // of the session; nil if it has none
+	began                 int64    // Unix milliseconds
 	made                  bool
 }
 
-// NewQuestion returns the question about a session.
-func NewQuestion(sessionID, subject, keyID string, began time.Time) Question {
-	return Question{
-		SessionID: sessionID, Subject: subject, KeyID: keyID, Began: began,
-		session: DigestOf(Session, sessionID),
-		subject: DigestOf(Subject, subject),
-		key:     DigestOf(Key, keyID),
-		began:   began.UnixMilli(),
-		made:    true,
+// NewQuestion returns q prepared, with the digests of what it names. The groups
+// are those of its SessionID.
+func NewQuestion(q Question) Question {
+	q.session = DigestOf(Session, q.SessionID)
+	q.subject = DigestOf(Subject, q.Subject)
+	q.key = DigestOf(Key, q.KeyID)
+	q.groups = nil
+	if groups, n := sid.Groups(q.SessionID); n > 0 {
+		q.groups = make([]Digest, n)
+		for i, group := range groups[:n] {
+			q.groups[i] = DigestOf(Group, group)
+		}
 	}
+	q.began, q.made = q.Began.UnixMilli(), true
+	return q
 }
 
 // Beginning asks when a session begins.
 type Beginning struct {
 	// Subject is whose session it is.
 	Subject string
+	// Groups are those that its id will have, each 16 base64url characters.
+	Groups []string
 	// Earliest is set if the session began at an earlier step, such as the start
 	// of a login at a provider: the session then has begun at that time. A time in
 	// the future counts as now.
@@ -68,8 +78,8 @@ type Checker interface {
 	Now(ctx context.Context) (time.Time, error)
 	// Begin returns when a session that begins now has begun, in whole
 	// milliseconds of the store's time: later than every revocation of its
-	// subject that was acknowledged before the call. It returns [ErrRevoked] if a
-	// revocation reaches b.Earliest.
+	// subject and of its groups that was acknowledged before the call. It returns
+	// [ErrRevoked] if a revocation reaches b.Earliest.
 	Begin(ctx context.Context, b Beginning) (time.Time, error)
 	// RetainFor returns how long revocations are remembered. No session may
 	// outlive that.

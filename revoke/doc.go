@@ -1,5 +1,6 @@
 // Package revoke stops sessions before their tokens expire: one session, all of
-// a subject, all of a subject but one, all tokens of a key, or everything.
+// a subject, all of a subject but one, all of a group, all tokens of a key, or
+// everything.
 //
 // A token cannot be called back, so every verifier asks a [List] whether its
 // session was revoked. The list is a copy in memory of what a [Store] holds: the
@@ -22,5 +23,6 @@
 //
 // The package does not know tokens. It hears of a session by its id, its
 // subject, the id of the key that signed the token, and the time at which the
-// session began.
+// session began. The groups of a session are a part of its id:
+// "group.group.random" has two. An id of any other form has no groups.
 package revoke

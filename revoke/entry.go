@@ -14,13 +14,14 @@ type Scope string
 const (
 	Session Scope = "session" // the session with this id (sid)
 	Subject Scope = "subject" // every session of this subject (sub) begun by then
+	Group   Scope = "group"   // every session of this group (a part of the sid) begun by then
 	Key     Scope = "key"     // every token signed with this key (kid)
 	All     Scope = "all"     // every session begun by then
 	Birth   Scope = "birth"   // revokes nothing: since when the store has lost no entry
 )
 
-// Digest names a session, a subject or a key in the store and in memory, where
-// the name itself is not kept.
+// Digest names a session, a subject, a group or a key in the store and in
+// memory, where the name itself is not kept.
 type Digest [16]byte
 
 // DigestOf returns the digest of a value: the first 128 bits of SHA-256 over

@@ -123,7 +123,7 @@ func running(t *testing.T, s revoke.Store, change ...func(*revoke.Config)) *revo
 
 func ask(t *testing.T, l *revoke.List, sid, sub, kid string, began time.Time) (revoke.Verdict, error) {
 	t.Helper()
-	q := revoke.NewQuestion(sid, sub, kid, began)
+	q := revoke.NewQuestion(revoke.Question{SessionID: sid, Subject: sub, KeyID: kid, Began: began})
 	_, live := l.Live(&q)
 	v, err := l.Check(t.Context(), &q)
 	if live {

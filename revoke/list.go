@@ -79,10 +79,11 @@ type List struct {
 	syncing *flight.Group // readings
 	writing *flight.Group // writes
 
-	known tables
-	state atomic.Pointer[state]   // nil before the first complete reading
-	told  atomic.Pointer[told]    // nil before the first page
-	last  atomic.Pointer[outcome] // of the last reading
+	known  tables
+	state  atomic.Pointer[state]   // nil before the first complete reading
+	told   atomic.Pointer[told]    // nil before the first page
+	latest atomic.Pointer[latest]  // of all entries that were read or made; nil before
+	last   atomic.Pointer[outcome] // of the last reading
 
 	mu      sync.Mutex // of what changes known, and of all that follows
 	cursor  string

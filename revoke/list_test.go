@@ -66,10 +66,14 @@ func TestWhatIsRevoked(t *testing.T) {
 func TestQuestionByHand(t *testing.T) {
 	l := newList(t, new(revoke.MemStore))
 	require.NoError(t, l.RevokeSession(t.Context(), "sid-1"))
-	v, err := l.Check(t.Context(), &revoke.Question{SessionID: "sid-1", Subject: "ada", KeyID: "kid", Began: time.Now()})
-	require.NoError(t, err)
-	require.Equal(t, revoke.Revoked, v)
-	_, err = l.Check(t.Context(), nil)
+	began := time.Now()
+	require.NoError(t, l.RevokeGroup(t.Context(), groupA))
+	for _, sid := range []string{"sid-1", inGroups(groupA)} {
+		v, err := l.Check(t.Context(), &revoke.Question{SessionID: sid, Subject: "ada", KeyID: "kid", Began: began})
+		require.NoError(t, err)
+		require.Equal(t, revoke.Revoked, v)
+	}
+	_, err := l.Check(t.Context(), nil)
 	require.Error(t, err)
 }
 
@@ -81,7 +85,7 @@ func TestLive(t *testing.T) {
 		c := new(clock.Clock)
 		l := listAt(t, c, time.Hour, s)
 		t.Cleanup(lastReading)
-		q := revoke.NewQuestion("sid", "ada", "kid", time.Now().Add(time.Second))
+		q := revoke.NewQuestion(revoke.Question{SessionID: "sid", Subject: "ada", KeyID: "kid", Began: time.Now().Add(time.Second)})
 		isLive := func(q *revoke.Question) bool {
 			t.Helper()
 			now, live := l.Live(q)
@@ -147,8 +151,11 @@ func TestEntriesForgetThemselves(t *testing.T) {
 		for i := range 10_000 {
 			require.NoError(t, l.RevokeSession(t.Context(), fmt.Sprint(i)))
 		}
+		require.NoError(t, l.RevokeGroup(t.Context(), groupA))
+		begun := time.Now()
 		time.Sleep(10 * time.Hour)
 		require.True(t, revoked(t, l, "77", "", "", time.Now()))
+		require.True(t, revoked(t, l, inGroups(groupA), "", "", begun))
 		time.Sleep(7 * time.Minute)
 		require.NoError(t, l.RevokeSession(t.Context(), "last"))
 		time.Sleep(70 * time.Minute) // in which all shards are swept
@@ -307,6 +314,7 @@ func TestHowLongEntriesLive(t *testing.T) {
 		l := newList(t, s, func(c *revoke.Config) { c.MaxSession = 10 * time.Hour })
 		require.NoError(t, l.RevokeSession(t.Context(), "sid"))
 		require.NoError(t, l.RevokeSubject(t.Context(), "ada"))
+		require.NoError(t, l.RevokeGroup(t.Context(), groupA))
 		require.NoError(t, l.RevokeAll(t.Context(), time.Now().Add(-time.Hour)))
 		require.NoError(t, l.RevokeKey(t.Context(), "kid", time.Time{}))
 		for _, e := range revocations(t, s) {
@@ -347,7 +355,7 @@ func TestMillion(t *testing.T) {
 	t.Logf("%d entries in %d MiB", l.Status().Entries, used)
 	require.Equal(t, million, l.Status().Entries)
 	require.Less(t, used, uint64(128))
-	q := revoke.NewQuestion("sid-1", "ada", "kid", now)
+	q := revoke.NewQuestion(revoke.Question{SessionID: "sid-1", Subject: "ada", KeyID: "kid", Began: now})
 	require.Zero(t, testing.AllocsPerRun(100, func() {
 		_, _ = l.Check(t.Context(), &q)
 		_, _ = l.Now(t.Context())
@@ -367,7 +375,7 @@ func TestConcurrentUse(t *testing.T) {
 	for i := range 4 {
 		readers.Go(func() {
 			for n := range 500 {
-				q := revoke.NewQuestion(fmt.Sprint(i, "-", n), "ada", "kid", time.Now())
+				q := revoke.NewQuestion(revoke.Question{SessionID: fmt.Sprint(i, "-", n), Subject: "ada", KeyID: "kid", Began: time.Now()})
 				if v, err := l.Check(ctx, &q); v != revoke.Live || err != nil {
 					t.Error(v, err)
 				}

@@ -125,20 +125,21 @@ func TestSignOutModel(t *testing.T) {
 						dice := rand.New(rand.NewPCG(uint64(seed), uint64(u)))
 						users.Go(func() {
 							for n := range 3 {
-								s := session{sid: fmt.Sprint(u, "-", n), subject: fmt.Sprint("user ", u, "-", n)}
+								group := fmt.Sprintf("%016d", 10*u+n)
+								s := session{sid: fmt.Sprint(group, ".", u, "-", n), subject: fmt.Sprint("user ", u, "-", n)}
 								for { // sign in
-									begun, err := at(dice.IntN(2)).Begin(t.Context(), revoke.Beginning{Subject: s.subject})
+									begun, err := at(dice.IntN(2)).Begin(t.Context(), revoke.Beginning{Subject: s.subject, Groups: []string{group}})
 									if s.begun = begun; err == nil {
 										break
 									}
 									time.Sleep(300 * time.Millisecond)
 								}
-								home, path := dice.IntN(2), dice.IntN(2)
+								home, path := dice.IntN(2), dice.IntN(3)
 								for range 100 {
 									x := at(home)
 									// As a handler does: it asks first, and a session that is revoked
 									// is told so.
-									q := revoke.NewQuestion(s.sid, s.subject, "kid", s.begun)
+									q := revoke.NewQuestion(revoke.Question{SessionID: s.sid, Subject: s.subject, KeyID: "kid", Began: s.begun})
 									v, err := x.Check(t.Context(), &q)
 									if err == nil && v == revoke.Revoked {
 										refused.Add(1)
@@ -148,10 +149,13 @@ func TestSignOutModel(t *testing.T) {
 									if err != nil {
 										owed.Add(1)
 									}
-									if path == 0 {
+									switch path {
+									case 0:
 										err = x.RevokeSession(t.Context(), s.sid)
-									} else {
+									case 1:
 										err = x.RevokeSubject(t.Context(), s.subject)
+									default:
+										err = x.RevokeGroup(t.Context(), group)
 									}
 									if err == nil {
 										acknowledged.Add(1)

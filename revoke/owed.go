@@ -206,12 +206,25 @@ func (o *owed) concerns(q *Question) bool {
 	}
 	for _, name := range [...]owedName{{Subject, q.subject}, {All, Digest{}}} {
 		for _, w := range o.entries[name] {
-			if q.session != w.entry.Except && (!w.stamped || q.began <= w.entry.Before.UnixMilli()) {
+			if q.session != w.entry.Except && w.reaches(q.began) {
+				return true
+			}
+		}
+	}
+	for _, group := range q.groups {
+		for _, w := range o.entries[owedName{Group, group}] {
+			if w.reaches(q.began) {
 				return true
 			}
 		}
 	}
 	return false
+}
+
+// reaches reports whether a mark revokes a session that began then, or may do so
+// once it has its time.
+func (w *owedEntry) reaches(began int64) bool {
+	return !w.stamped || began <= w.entry.Before.UnixMilli()
 }
 
 // holds reports whether the revocation of a session is owed.

@@ -25,22 +25,54 @@ func TestFailedRevocationIsOwed(t *testing.T) {
 		spared func() revoke.Question // that it does not
 	}{
 		{"session", func(l *revoke.List, ctx context.Context) error { return l.RevokeSession(ctx, "sid") },
-			func() revoke.Question { return revoke.NewQuestion("sid", "ada", "kid", time.Now().Add(time.Hour)) },
-			func() revoke.Question { return revoke.NewQuestion("other", "ada", "kid", began()) }},
+			func() revoke.Question {
+				return revoke.NewQuestion(revoke.Question{SessionID: "sid", Subject: "ada", KeyID: "kid", Began: time.Now().Add(time.Hour)})
+			},
+			func() revoke.Question {
+				return revoke.NewQuestion(revoke.Question{SessionID: "other", Subject: "ada", KeyID: "kid", Began: began()})
+			}},
 		{"subject", func(l *revoke.List, ctx context.Context) error { return l.RevokeSubject(ctx, "ada") },
-			func() revoke.Question { return revoke.NewQuestion("sid", "ada", "kid", began()) },
-			func() revoke.Question { return revoke.NewQuestion("sid", "ada", "kid", time.Now().Add(time.Hour)) }},
+			func() revoke.Question {
+				return revoke.NewQuestion(revoke.Question{SessionID: "sid", Subject: "ada", KeyID: "kid", Began: began()})
+			},
+			func() revoke.Question {
+				return revoke.NewQuestion(revoke.Question{SessionID: "sid", Subject: "ada", KeyID: "kid", Began: time.Now().Add(time.Hour)})
+			}},
 		{"others", func(l *revoke.List, ctx context.Context) error { return l.RevokeOthers(ctx, "ada", "mine") },
-			func() revoke.Question { return revoke.NewQuestion("sid", "ada", "kid", began()) },
-			func() revoke.Question { return revoke.NewQuestion("mine", "ada", "kid", began()) }},
+			func() revoke.Question {
+				return revoke.NewQuestion(revoke.Question{SessionID: "sid", Subject: "ada", KeyID: "kid", Began: began()})
+			},
+			func() revoke.Question {
+				return revoke.NewQuestion(revoke.Question{SessionID: "mine", Subject: "ada", KeyID: "kid", Began: began()})
+			}},
+		{"group", func(l *revoke.List, ctx context.Context) error { return l.RevokeGroup(ctx, groupA) },
+			func() revoke.Question {
+				return revoke.NewQuestion(revoke.Question{SessionID: inGroups(groupB, groupA), Subject: "ada", KeyID: "kid", Began: began()})
+			},
+			func() revoke.Question {
+				return revoke.NewQuestion(revoke.Question{SessionID: inGroups(groupA), Subject: "ada", KeyID: "kid", Began: time.Now().Add(time.Hour)})
+			}},
+		{"sibling of a group", func(l *revoke.List, ctx context.Context) error { return l.RevokeGroup(ctx, groupA) },
+			func() revoke.Question {
+				return revoke.NewQuestion(revoke.Question{SessionID: inGroups(groupA), Subject: "ada", KeyID: "kid", Began: began()})
+			},
+			func() revoke.Question {
+				return revoke.NewQuestion(revoke.Question{SessionID: inGroups(groupB), Subject: "ada", KeyID: "kid", Began: began()})
+			}},
 		{"key", func(l *revoke.List, ctx context.Context) error { return l.RevokeKey(ctx, "kid", time.Time{}) },
-			func() revoke.Question { return revoke.NewQuestion("sid", "ada", "kid", time.Now().Add(time.Hour)) },
-			func() revoke.Question { return revoke.NewQuestion("sid", "ada", "kid-2", began()) }},
+			func() revoke.Question {
+				return revoke.NewQuestion(revoke.Question{SessionID: "sid", Subject: "ada", KeyID: "kid", Began: time.Now().Add(time.Hour)})
+			},
+			func() revoke.Question {
+				return revoke.NewQuestion(revoke.Question{SessionID: "sid", Subject: "ada", KeyID: "kid-2", Began: began()})
+			}},
 		{"all", func(l *revoke.List, ctx context.Context) error { return l.RevokeAll(ctx, began()) },
 			func() revoke.Question {
-				return revoke.NewQuestion("sid", "ada", "kid", began().Add(-time.Hour))
+				return revoke.NewQuestion(revoke.Question{SessionID: "sid", Subject: "ada", KeyID: "kid", Began: began().Add(-time.Hour)})
 			},
-			func() revoke.Question { return revoke.NewQuestion("sid", "ada", "kid", time.Now()) }},
+			func() revoke.Question {
+				return revoke.NewQuestion(revoke.Question{SessionID: "sid", Subject: "ada", KeyID: "kid", Began: time.Now()})
+			}},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -302,8 +334,9 @@ func TestRevokingBeforeTheFirstReading(t *testing.T) {
 		require.Error(t, a.RevokeSession(t.Context(), "sid"))
 		require.Error(t, a.RevokeSubject(t.Context(), "ada"))
 		require.Error(t, a.RevokeOthers(t.Context(), "bob", "mine"))
+		require.Error(t, a.RevokeGroup(t.Context(), groupA))
 		require.Error(t, a.RevokeAll(t.Context(), time.Now().Add(-time.Hour)))
-		require.Equal(t, 3, a.Status().Owed, "without the time, RevokeAll does nothing")
+		require.Equal(t, 4, a.Status().Owed, "without the time, RevokeAll does nothing")
 		time.Sleep(time.Minute)
 		s.mode.Store(good)
 		time.Sleep(10 * time.Second)
@@ -314,6 +347,8 @@ func TestRevokingBeforeTheFirstReading(t *testing.T) {
 			require.False(t, revoked(t, l, "mine", "bob", "", begun))
 			require.True(t, revoked(t, l, "x", "bob", "", begun))
 			require.False(t, revoked(t, l, "x", "ada", "", begin(t, l, "ada")))
+			require.True(t, revoked(t, l, inGroups(groupA), "eve", "", begun))
+			require.False(t, revoked(t, l, inGroups(groupA), "eve", "", beginIn(t, l, "eve", groupA)))
 		}
 	})
 }

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"time"
+
+	"github.com/sessiontoken/sessiontoken/internal/sid"
 )
 
 // All Revoke methods run under a limit of their own, 5 s, whatever becomes of
@@ -30,6 +32,16 @@ func (l *List) RevokeSubject(ctx context.Context, subject string) error {
 		return errors.New("revoke: RevokeSubject names no subject")
 	}
 	return l.revoke(ctx, Entry{Scope: Subject, Digest: DigestOf(Subject, subject)})
+}
+
+// RevokeGroup revokes every session of a group that has begun by now: for a
+// sign-out at the provider of a login. A session that begins when it has returned
+// is not touched, also one of the same group.
+func (l *List) RevokeGroup(ctx context.Context, group string) error {
+	if !sid.IsGroup(group) {
+		return errGroup
+	}
+	return l.revoke(ctx, Entry{Scope: Group, Digest: DigestOf(Group, group)})
 }
 
 // RevokeOthers revokes every session that a subject has begun by now but one: for
@@ -138,7 +150,8 @@ func (l *List) knowsTime() bool {
 
 // stamp gives an entry its times. A mark is not before the store's time now, and
 // later than every mark that it could have to reach beyond: a session that began
-// after one of those has begun 1 ms after it.
+// after one of those has begun 1 ms after it. The sessions of a subject may be of
+// any group, and those of a group of any subject and other group.
 func (l *List) stamp(e *Entry) {
 	at, _ := l.view.Upper()
 	now := millisUp(at)
@@ -146,9 +159,15 @@ func (l *List) stamp(e *Entry) {
 	switch e.Scope {
 	case All:
 		e.Before = timeOf(e.Before.UnixMilli())
-	case Subject:
+	case Subject, Group:
+		newest := max(l.known.newestOf(e.Scope, e.Digest), l.known.newestOf(All, Digest{}))
+		if latest := l.latest.Load(); latest != nil && e.Scope == Group {
+			newest = max(newest, latest.mark)
+		} else if latest != nil {
+			newest = max(newest, latest.group)
+		}
 		before := now
-		if newest := l.known.newest(e.Digest); newest != none {
+		if newest != none {
 			before = max(before, newest+1)
 		}
 		e.Before = timeOf(before)
@@ -166,6 +185,9 @@ func (l *List) stamp(e *Entry) {
 
 // apply makes an entry count here.
 func (l *List) apply(e Entry) {
+	if at, ok := l.view.Upper(); ok {
+		l.seen(latestOf([]Entry{e}, at.Add(l.cfg.MaxSkew)))
+	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.known.apply([]Entry{e})

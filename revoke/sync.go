@@ -117,7 +117,7 @@ func (l *List) checkPage(cursor string, p *Page) error {
 			continue
 		}
 		switch e.Scope {
-		case Session, Subject, Key, All, Birth:
+		case Session, Subject, Group, Key, All, Birth:
 		default:
 			l.loud.Warn("unknown_scope", "revoke: the store holds an entry of a scope that this version does not know; the list stops answering. Run the newer version everywhere", "scope", e.Scope)
 			return errors.New("the store holds an entry of a scope that this version does not know")
@@ -156,7 +156,7 @@ func (l *List) take(cursor string, p Page, asked, got clock.Instant) {
 			l.state.Store(&state{synced: asked, since: st.since, time: st.time, birth: st.birth, foreign: true})
 			return
 		}
-		l.tell(p, r.newest, asked, got)
+		l.tell(p, r.latest, asked, got)
 	case st != nil && st.foreign:
 		l.follow(own)
 		if !p.More {
@@ -164,7 +164,7 @@ func (l *List) take(cursor string, p Page, asked, got clock.Instant) {
 		}
 		return
 	default:
-		l.tell(p, newestOf(own, p.Time.Add(l.cfg.MaxSkew)), asked, got)
+		l.tell(p, latestOf(own, p.Time.Add(l.cfg.MaxSkew)), asked, got)
 		l.pending = append(l.pending, own...)
 		if p.More {
 			if len(l.pending) >= batch {
@@ -197,28 +197,59 @@ func (l *List) own(entries []Entry) []Entry {
 	return slices.DeleteFunc(slices.Clone(entries), other)
 }
 
-// newestOf returns the newest time of entries that is not after most, or none.
-func newestOf(entries []Entry, most time.Time) int64 {
-	newest, limit := int64(none), most.UnixMilli()
+// latest are the latest times of entries that may count as the store's time: of
+// any entry, of one that spares sessions begun later, and of a group's; or none.
+type latest struct{ any, mark, group int64 }
+
+// latestOf returns the latest times of entries that are not after most.
+func latestOf(entries []Entry, most time.Time) latest {
+	l, limit := latest{none, none, none}, most.UnixMilli()
 	for i := range entries {
-		if before := entries[i].Before.UnixMilli(); before <= limit {
-			newest = max(newest, before)
+		before := entries[i].Before.UnixMilli()
+		if before > limit {
+			continue
+		}
+		l.any = max(l.any, before)
+		switch entries[i].Scope {
+		case Group:
+			l.mark, l.group = max(l.mark, before), max(l.group, before)
+		case Subject, All:
+			l.mark = max(l.mark, before)
 		}
 	}
-	return newest
+	return l
+}
+
+func (l latest) merge(m latest) latest {
+	return latest{max(l.any, m.any), max(l.mark, m.mark), max(l.group, m.group)}
 }
 
 // tell tells the view what time it is: not before the newest entry that may count
 // as the store's time. Then it gives the entries that were revoked while the time
 // was unknown theirs.
-func (l *List) tell(p Page, newest int64, asked, got clock.Instant) {
+func (l *List) tell(p Page, read latest, asked, got clock.Instant) {
 	l.view.Tell(p.Time, asked, got)
-	if newest != none {
-		l.view.AtLeast(timeOf(newest))
+	if read.any != none {
+		l.view.AtLeast(timeOf(read.any))
 	}
+	l.seen(read)
 	l.told.Store(&told{asked})
 	for _, e := range l.owed.stamp(l.stamp) {
+		l.seen(latestOf([]Entry{e}, p.Time.Add(l.cfg.MaxSkew)))
 		l.known.apply([]Entry{e})
+	}
+}
+
+// seen records the times of entries.
+func (l *List) seen(n latest) {
+	for {
+		old := l.latest.Load()
+		if old != nil {
+			n = n.merge(*old)
+		}
+		if l.latest.CompareAndSwap(old, &n) {
+			return
+		}
 	}
 }
 

@@ -134,15 +134,15 @@ func (t *table[F]) sweep(n int, now int64) {
 
 // tables are the facts of one namespace. Times are Unix milliseconds.
 type tables struct {
-	sessions, keys table[mark]
-	subjects       table[marks]
-	all            atomic.Pointer[mark]
+	sessions, keys, groups table[mark]
+	subjects               table[marks]
+	all                    atomic.Pointer[mark]
 }
 
 // none is a time before all others.
 const none = math.MinInt64
 
-// mark is what is known of a session, a key, or of everything.
+// mark is what is known of a session, a key, a group, or of everything.
 type mark struct{ before, until int64 }
 
 func (m mark) merge(n mark) mark   { return mark{max(m.before, n.before), max(m.until, n.until)} }
@@ -210,6 +210,7 @@ func (m *marks) revokes(session Digest, began int64) bool {
 func (k *tables) merge(other *tables) {
 	k.sessions.mergeAll(&other.sessions)
 	k.keys.mergeAll(&other.keys)
+	k.groups.mergeAll(&other.groups)
 	k.subjects.mergeAll(&other.subjects)
 	if m := other.all.Load(); m != nil {
 		k.mergeMark(*m)
@@ -225,7 +226,7 @@ func (k *tables) mergeMark(m mark) {
 
 // apply adds entries.
 func (k *tables) apply(entries []Entry) {
-	sessions, keys, subjects := change[mark]{}, change[mark]{}, change[marks]{}
+	sessions, keys, groups, subjects := change[mark]{}, change[mark]{}, change[mark]{}, change[marks]{}
 	for i := range entries {
 		e := &entries[i]
 		m := mark{e.Before.UnixMilli(), e.Until.UnixMilli()}
@@ -234,6 +235,8 @@ func (k *tables) apply(entries []Entry) {
 			k.sessions.add(sessions, e.Digest, m)
 		case Key:
 			k.keys.add(keys, e.Digest, m)
+		case Group:
+			k.groups.add(groups, e.Digest, m)
 		case Subject:
 			k.subjects.add(subjects, e.Digest, marksOf(m, e.Except))
 		case All:
@@ -242,6 +245,7 @@ func (k *tables) apply(entries []Entry) {
 	}
 	k.sessions.store(sessions)
 	k.keys.store(keys)
+	k.groups.store(groups)
 	k.subjects.store(subjects)
 }
 
@@ -249,6 +253,7 @@ func (k *tables) apply(entries []Entry) {
 func (k *tables) sweep(n int, now int64) {
 	k.sessions.sweep(n, now)
 	k.keys.sweep(n, now)
+	k.groups.sweep(n, now)
 	k.subjects.sweep(n, now)
 	if m := k.all.Load(); m != nil && m.over(now) {
 		k.all.Store(nil)
@@ -257,23 +262,39 @@ func (k *tables) sweep(n int, now int64) {
 
 // size is how many entries are remembered; a subject counts as one.
 func (k *tables) size() int {
-	n := int(k.sessions.size.Load() + k.subjects.size.Load() + k.keys.size.Load())
+	n := int(k.sessions.size.Load() + k.subjects.size.Load() + k.groups.size.Load() + k.keys.size.Load())
 	if k.all.Load() != nil {
 		n++
 	}
 	return n
 }
 
-// newest returns the latest mark that can reach sessions of a subject, or none.
-func (k *tables) newest(subject Digest) int64 {
-	newest := int64(none)
-	if m, ok := k.subjects.get(subject); ok {
-		newest = m.first.before
-	}
-	if m := k.all.Load(); m != nil {
-		newest = max(newest, m.before)
+// newest returns the latest mark that can reach a session that begins, or none.
+func (k *tables) newest(b Beginning) int64 {
+	newest := max(k.newestOf(Subject, DigestOf(Subject, b.Subject)), k.newestOf(All, Digest{}))
+	for _, group := range b.Groups {
+		newest = max(newest, k.newestOf(Group, DigestOf(Group, group)))
 	}
 	return newest
+}
+
+// newestOf returns the latest mark of a subject, a group or everything, or none.
+func (k *tables) newestOf(scope Scope, d Digest) int64 {
+	switch scope {
+	case Subject:
+		if m, ok := k.subjects.get(d); ok {
+			return m.first.before
+		}
+	case Group:
+		if m, ok := k.groups.get(d); ok {
+			return m.before
+		}
+	case All:
+		if m := k.all.Load(); m != nil {
+			return m.before
+		}
+	}
+	return none
 }
 
 // millisUp returns t in Unix milliseconds, rounded up.

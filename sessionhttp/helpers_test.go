@@ -109,12 +109,13 @@ func (f *flaky) Append(ctx context.Context, entries ...revoke.Entry) error {
 // replica is one server of the site.
 type replica struct {
 	*sessionhttp.Sessions[state]
-	list    *revoke.List
-	issuer  *sessiontoken.Issuer[state]
-	manager *refresh.Manager
-	mu      sync.Mutex
-	refused []error
-	mux     *http.ServeMux
+	list     *revoke.List
+	issuer   *sessiontoken.Issuer[state]
+	verifier *sessiontoken.Verifier[state]
+	manager  *refresh.Manager
+	mu       sync.Mutex
+	refused  []error
+	mux      *http.ServeMux
 }
 
 func (r *replica) lastRefusal() error {
@@ -165,6 +166,7 @@ func (s *site) with(change func(*parts)) *replica {
 	p.verifier.Revocations, p.issuer.Revocations, p.manager.Revocations = r.list, r.list, r.list
 	verifier, err := sessiontoken.NewVerifier[state](p.verifier)
 	require.NoError(s.t, err)
+	r.verifier = verifier
 	r.issuer, err = sessiontoken.NewIssuer[state](p.issuer)
 	require.NoError(s.t, err)
 	r.manager, err = refresh.NewManager(p.manager)
@@ -191,7 +193,7 @@ func (s *site) month(change ...func(*parts)) *replica {
 	const month = 30 * 24 * time.Hour
 	return s.with(func(p *parts) {
 		p.list.MaxSession, p.issuer.MaxSession = month, month
-		p.manager.MaxAge, p.manager.IdleTimeout = month, 14*24*time.Hour
+		p.manager.MaxSession, p.manager.IdleTimeout = month, 14*24*time.Hour
 		p.http = func(c *sessionhttp.Config[state]) { c.RefreshPath = "/session/" }
 		for _, f := range change {
 			f(p)

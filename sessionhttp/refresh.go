@@ -174,18 +174,24 @@ type exchanged[T any] struct {
 	family refresh.Family
 }
 
+// resumptionOf returns what a family has on record of its session.
+func resumptionOf(f refresh.Family, renewal sessiontoken.Renewal) sessiontoken.Resumption {
+	r := sessiontoken.Resumption{
+		SessionID: f.SessionID, Subject: f.Subject, Began: f.Began, AuthTime: f.AuthTime,
+		ACR: f.ACR, AMR: f.AMR, Context: f.Context, Renewal: renewal,
+	}
+	if f.ActorSessionID != "" {
+		r.Actor = &sessiontoken.Actor{Subject: f.ActorSubject, SessionID: f.ActorSessionID, Began: f.ActorBegan}
+	}
+	return r
+}
+
 // exchange uses a refresh token up for a session token with the state of now.
 // All that can fail is done before it is used up.
 func (s *Sessions[T]) exchange(ctx context.Context, atMost time.Duration, p refresh.Presented, renewal sessiontoken.Renewal) (exchanged[T], error) {
 	return within(ctx, &s.loading, atMost, func(ctx context.Context) (out exchanged[T], err error) {
 		out.next, out.family, err = s.cfg.Refresh.Exchange(ctx, p, func(ctx context.Context, f refresh.Family) error {
-			old := &sessiontoken.Claims[T]{Subject: f.Subject, SessionID: f.SessionID, Began: f.Began, AuthTime: f.AuthTime}
-			state, err := s.load(ctx, old)
-			if err != nil {
-				return err
-			}
-			resumed := sessiontoken.Resumption{Subject: f.Subject, SessionID: f.SessionID, Began: f.Began, AuthTime: f.AuthTime, Renewal: renewal}
-			if out.token, out.claims, err = s.cfg.Issuer.Resume(ctx, resumed, state); err != nil {
+			if out.token, out.claims, err = s.cfg.Issuer.Resume(ctx, resumptionOf(f, renewal), s.load); err != nil {
 				return err
 			}
 			if renewal == sessiontoken.Renewable {

@@ -29,7 +29,7 @@ func TestSignOutWithARetiredKey(t *testing.T) {
 			require.NoError(t, err)
 			issuer, err := sessiontoken.NewIssuer[state](sessiontoken.IssuerConfig{Issuer: "https://a.example", Audience: []string{"web"}, Keys: ring, Revocations: list, MaxSession: month})
 			require.NoError(t, err)
-			manager, err := refresh.NewManager(refresh.Config{Store: &s.families, Secrets: [][]byte{make([]byte, 32)}, Revocations: list, MaxAge: month, IdleTimeout: month / 2, Logger: quiet})
+			manager, err := refresh.NewManager(refresh.Config{Store: &s.families, Secrets: [][]byte{make([]byte, 32)}, Revocations: list, MaxSession: month, IdleTimeout: month / 2, Logger: quiet})
 			require.NoError(t, err)
 			sessions, err := sessionhttp.New(sessionhttp.Config[state]{Verifier: verifier, Issuer: issuer, Load: s.load, Revocations: list, Refresh: manager, Logger: quiet})
 			if identify < month {

@@ -67,8 +67,9 @@ type Config[T any] struct {
 	// not needed.
 	Issuer *sessiontoken.Issuer[T]
 	// Load returns the state of a session as the authority, a database say, has
-	// it now. old is the verified old token; for a refresh token, it has no
-	// State and no more than Subject, SessionID, Began and AuthTime.
+	// it now. old is the verified old token; for a refresh token, it is what is on
+	// record of the session, with Context and without State, TokenID, KeyID and
+	// the times of a token.
 	// [ErrSessionOver] revokes the session; any other error leaves it as it was.
 	// Required with Issuer.
 	Load func(ctx context.Context, old *sessiontoken.Claims[T]) (T, error)

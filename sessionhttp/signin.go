@@ -129,7 +129,14 @@ func (s *Sessions[T]) revokeOld(ctx context.Context, r *http.Request) error {
 }
 
 func familyOf[T any](c *sessiontoken.Claims[T]) refresh.Family {
-	return refresh.Family{Subject: c.Subject, SessionID: c.SessionID, Began: c.Began, AuthTime: c.AuthTime}
+	f := refresh.Family{
+		Subject: c.Subject, SessionID: c.SessionID, Began: c.Began, AuthTime: c.AuthTime,
+		ACR: c.ACR, AMR: c.AMR, Context: c.Context,
+	}
+	if c.Actor != nil {
+		f.ActorSubject, f.ActorSessionID, f.ActorBegan = c.Actor.Subject, c.Actor.SessionID, c.Actor.Began
+	}
+	return f
 }
 
 // newBinder returns 256 random bits.
@@ -162,7 +169,11 @@ func (s *Sessions[T]) SignInNative(r *http.Request, clientID, label, subject str
 		return Tokens{}, ErrInsecure
 	}
 	tokens, err := within(r.Context(), &s.entering, opLimit, func(ctx context.Context) (Tokens, error) {
-		token, c, err := s.cfg.Issuer.Begin(ctx, sessiontoken.Start{Subject: subject, Renewal: sessiontoken.NotRenewable}, state)
+		now, err := s.cfg.Issuer.Now(ctx)
+		if err != nil {
+			return Tokens{}, err
+		}
+		token, c, err := s.cfg.Issuer.Begin(ctx, sessiontoken.Start{Subject: subject, AuthTime: now, Renewal: sessiontoken.NotRenewable}, state)
 		if err != nil {
 			return Tokens{}, err
 		}

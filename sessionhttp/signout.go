@@ -297,6 +297,13 @@ func (s *Sessions[T]) currentFamily(ctx context.Context, r *http.Request) (*name
 	if !now.Before(f.Ends) || !now.Before(f.LastUsed.Add(s.cfg.Refresh.Config().IdleTimeout)) {
 		return nil, ErrNoSession
 	}
-	q := revoke.NewQuestion(f.SessionID, f.Subject, "", f.Began)
-	return &named{id: f.SessionID, subject: f.Subject, refresh: true}, s.notRevoked(ctx, &q)
+	q := revoke.NewQuestion(revoke.Question{SessionID: f.SessionID, Subject: f.Subject, Began: f.Began})
+	if err := s.notRevoked(ctx, &q); err != nil {
+		return nil, err
+	}
+	if f.ActorSessionID != "" {
+		q = revoke.NewQuestion(revoke.Question{SessionID: f.ActorSessionID, Subject: f.ActorSubject, Began: f.ActorBegan})
+		err = s.notRevoked(ctx, &q)
+	}
+	return &named{id: f.SessionID, subject: f.Subject, refresh: true}, err
 }

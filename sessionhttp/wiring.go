@@ -70,10 +70,10 @@ func (cfg *Config[T]) checkWiring() error {
 	switch {
 	case m.Revocations != cfg.Revocations:
 		return errors.New("sessionhttp: Config.Refresh does not ask Config.Revocations: refresh.Config.Revocations must be the same list")
-	case m.MaxAge > i.MaxSession:
-		return fmt.Errorf("sessionhttp: Config.Refresh: refresh.Config.MaxAge is %v; it must not exceed IssuerConfig.MaxSession, which is %v", m.MaxAge, i.MaxSession)
-	case m.MaxAge > kept:
-		return fmt.Errorf("sessionhttp: Config.Refresh: refresh.Config.MaxAge is %v, but Config.Revocations forgets after %v", m.MaxAge, kept)
+	case m.MaxSession > i.MaxSession:
+		return fmt.Errorf("sessionhttp: Config.Refresh: refresh.Config.MaxSession is %v; it must not exceed IssuerConfig.MaxSession, which is %v", m.MaxSession, i.MaxSession)
+	case m.MaxSession > kept:
+		return fmt.Errorf("sessionhttp: Config.Refresh: refresh.Config.MaxSession is %v, but Config.Revocations forgets after %v", m.MaxSession, kept)
 	}
 	return nil
 }

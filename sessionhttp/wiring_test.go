@@ -124,7 +124,7 @@ func TestNewRefusesPartsThatDoNotShare(t *testing.T) {
 		{"manager without a list", []string{"Config.Refresh", "refresh.Config.Revocations"}, func(c *built) {
 			manager(c, func(m *refresh.Config) { m.Revocations, m.InsecureSessionsLiveOn = nil, true })
 		}},
-		{"families that outlive the session", []string{"refresh.Config.MaxAge", "IssuerConfig.MaxSession"}, func(c *built) {
+		{"families that outlive the session", []string{"refresh.Config.MaxSession", "IssuerConfig.MaxSession"}, func(c *built) {
 			issuer(c, func(i *sessiontoken.IssuerConfig) { i.MaxSession = 12 * time.Hour })
 		}},
 	} {

@@ -84,7 +84,7 @@ func Revocations(t *testing.T, open func(t *testing.T) (a, b revoke.Store)) {
 		now := time.Now().UTC().Truncate(time.Millisecond)
 		var want []revoke.Entry
 		for i, value := range hostile {
-			for _, scope := range []revoke.Scope{revoke.Session, revoke.Subject, revoke.Key, revoke.Birth, "planet"} {
+			for _, scope := range []revoke.Scope{revoke.Session, revoke.Subject, revoke.Group, revoke.Key, revoke.Birth, "planet"} {
 				want = append(want, revoke.Entry{
 					Namespace: value, Scope: scope, Digest: revoke.DigestOf(scope, value),
 					Before: now.Add(time.Duration(i) * time.Millisecond), Until: now.Add(time.Hour + time.Duration(i)*time.Millisecond),

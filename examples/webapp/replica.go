@@ -336,15 +336,13 @@ func (r *replica) me(w http.ResponseWriter, _ *http.Request, c *sessiontoken.Cla
 // which no script can use the cookie. They are for an audience of their own, so
 // that a stolen one is not the session.
 func (r *replica) pageTokens(w http.ResponseWriter, req *http.Request, c *sessiontoken.Claims[State]) {
-	state, err := r.shared.load(req.Context(), c)
-	if err != nil {
-		r.sessions.Refuse(w, req, err)
-		return
+	session := sessiontoken.Resumption{
+		SessionID: c.SessionID, Subject: c.Subject, Began: c.Began, AuthTime: c.AuthTime,
+		ACR: c.ACR, AMR: c.AMR, Actor: c.Actor,
 	}
-	session := sessiontoken.Resumption{Subject: c.Subject, SessionID: c.SessionID, Began: c.Began, AuthTime: c.AuthTime}
 	tokens := []string{}
 	for _, i := range r.page {
-		token, _, err := i.Resume(req.Context(), session, state)
+		token, _, err := i.Resume(req.Context(), session, r.shared.load)
 		if err != nil {
 			r.sessions.Refuse(w, req, err)
 			return

@@ -74,7 +74,7 @@ func Starts(t *testing.T, s revoke.Store, n int) {
 		t.Fatal(err)
 	}
 	for {
-		q := revoke.NewQuestion("none", "ada", "kid", begin)
+		q := revoke.NewQuestion(revoke.Question{SessionID: "none", Subject: "ada", KeyID: "kid", Began: begin})
 		if _, err := l.Check(t.Context(), &q); err == nil {
 			break
 		} else if time.Since(begin) > 2*time.Minute {
@@ -86,7 +86,7 @@ func Starts(t *testing.T, s revoke.Store, n int) {
 		t.Fatalf("it knows %d entries of %d", got, n)
 	}
 	for _, i := range []int{1, n/2 + 1, n} {
-		q := revoke.NewQuestion(fmt.Sprint("sid-", i), "ada", "kid", begin)
+		q := revoke.NewQuestion(revoke.Question{SessionID: fmt.Sprint("sid-", i), Subject: "ada", KeyID: "kid", Began: begin})
 		if v, err := l.Check(t.Context(), &q); err != nil || v != revoke.Revoked {
 			t.Fatalf("sid-%d: %v %v", i, v, err)
 		}

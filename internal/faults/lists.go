@@ -78,7 +78,7 @@ func begin(t *testing.T, l *revoke.List, id, subject string) session {
 func ask(l *revoke.List, s session) string {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()
-	q := revoke.NewQuestion(s.id, s.subject, "kid", s.began)
+	q := revoke.NewQuestion(revoke.Question{SessionID: s.id, Subject: s.subject, KeyID: "kid", Began: s.began})
 	switch v, err := l.Check(ctx, &q); {
 	case err != nil:
 		return "undecided"
