@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/sessiontoken/sessiontoken"
 	"github.com/sessiontoken/sessiontoken/keys"
 	"github.com/sessiontoken/sessiontoken/sessionhttp"
 	"github.com/stretchr/testify/require"
@@ -263,7 +264,7 @@ func TestOneSetCookieAName(t *testing.T) {
 		r := newSite(t).replica()
 		r.mux.Handle("/both/in", r.Require(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
 			http.SetCookie(w, &http.Cookie{Name: "theme", Value: "dark"})
-			_, err := r.SignIn(w, req, "bob", state{})
+			_, err := r.SignIn(w, req, sessiontoken.Start{Subject: "bob"}, state{})
 			require.NoError(t, err)
 		})))
 		r.mux.Handle("/both/out", r.Require(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {

@@ -106,7 +106,7 @@ func TestSignInAndOutCheckTheOriginByEveryMethod(t *testing.T) {
 func TestCrossSiteCallback(t *testing.T) {
 	r := newSite(t).replica()
 	r.mux.HandleFunc("/callback", func(w http.ResponseWriter, req *http.Request) {
-		if _, err := r.SignIn(w, req, "ada", state{}, sessionhttp.InsecureCrossSiteCallback()); err != nil {
+		if _, err := r.SignIn(w, req, ada, state{}, sessionhttp.InsecureCrossSiteCallback()); err != nil {
 			r.Refuse(w, req, err)
 		}
 	})

@@ -20,7 +20,12 @@ var (
 )
 
 // SignInOption changes one [Sessions.SignIn].
-type SignInOption struct{ crossSiteCallback bool }
+type SignInOption struct{ set func(*signInOptions) }
+
+type signInOptions struct {
+	crossSiteCallback bool
+	authTimeUnknown   bool
+}
 
 // InsecureCrossSiteCallback lets SignIn answer a page that another site sends
 // the browser to: the address that a login provider redirects back to. It
@@ -31,7 +36,29 @@ type SignInOption struct{ crossSiteCallback bool }
 // It permits a GET that opens a page in a window, and nothing else: requests of
 // scripts, frames, images and forms are refused as ever. A browser that does not
 // send Sec-Fetch-Mode is refused.
-func InsecureCrossSiteCallback() SignInOption { return SignInOption{crossSiteCallback: true} }
+func InsecureCrossSiteCallback() SignInOption {
+	return SignInOption{func(o *signInOptions) { o.crossSiteCallback = true }}
+}
+
+// AuthTimeUnknown says that a zero Start.AuthTime means that it is not known when
+// the user proved who they are, and not that they have just done so: of a login
+// provider that does not tell, say.
+func AuthTimeUnknown() SignInOption {
+	return SignInOption{func(o *signInOptions) { o.authTimeUnknown = true }}
+}
+
+func gather(options []SignInOption) (o signInOptions) {
+	for _, option := range options {
+		if option.set != nil {
+			option.set(&o)
+		}
+	}
+	return o
+}
+
+// justNow is an AuthTime in the future, which [sessiontoken.Issuer.Begin] counts
+// as now.
+var justNow = time.Unix(1<<37, 0)
 
 // SignIn begins a session for a browser: it issues a token and sets the cookie.
 // Call it after the user has proven who they are, in a handler that a form of
@@ -44,16 +71,21 @@ func InsecureCrossSiteCallback() SignInOption { return SignInOption{crossSiteCal
 // before the sign-in, planted or stolen, becomes the new session. If that cannot
 // be written, SignIn fails.
 //
+// Of start, Subject is required. A zero AuthTime means that the user has just
+// proven who they are, unless [AuthTimeUnknown] is among the options. Renewal is
+// ignored: the session can be renewed.
+//
 // With an error no header was written; [Sessions.Refuse] answers it.
-func (s *Sessions[T]) SignIn(w http.ResponseWriter, r *http.Request, subject string, state T, options ...SignInOption) (*sessiontoken.Claims[T], error) {
+func (s *Sessions[T]) SignIn(w http.ResponseWriter, r *http.Request, start sessiontoken.Start, state T, options ...SignInOption) (*sessiontoken.Claims[T], error) {
 	if s.cfg.Issuer == nil {
 		return nil, errNoIssuer
 	}
-	callback := false
-	for _, o := range options {
-		callback = callback || o.crossSiteCallback
+	o := gather(options)
+	start.Renewal = sessiontoken.Renewable
+	if start.AuthTime.IsZero() && !o.authTimeUnknown {
+		start.AuthTime = justNow
 	}
-	if !(callback && isTopLevel(r)) {
+	if !(o.crossSiteCallback && isTopLevel(r)) {
 		if err := s.checkOriginAlways(r); err != nil {
 			return nil, err
 		}
@@ -66,7 +98,7 @@ func (s *Sessions[T]) SignIn(w http.ResponseWriter, r *http.Request, subject str
 		label = s.cfg.DeviceLabel(r)
 	}
 	in, err := within(r.Context(), &s.entering, opLimit, func(ctx context.Context) (*signedIn[T], error) {
-		return s.signIn(ctx, r, label, subject, state)
+		return s.signIn(ctx, r, label, start, state)
 	})
 	if err != nil {
 		return nil, err
@@ -89,10 +121,10 @@ type signedIn[T any] struct {
 
 // signIn makes what a browser gets. All that can fail comes before the old
 // session is revoked, but for the new family, which must not outlive a failure.
-func (s *Sessions[T]) signIn(ctx context.Context, r *http.Request, label, subject string, state T) (*signedIn[T], error) {
+func (s *Sessions[T]) signIn(ctx context.Context, r *http.Request, label string, start sessiontoken.Start, state T) (*signedIn[T], error) {
 	var in signedIn[T]
 	var err error
-	if in.token, in.claims, err = s.cfg.Issuer.Issue(ctx, subject, state); err != nil {
+	if in.token, in.claims, err = s.cfg.Issuer.Begin(ctx, start, state); err != nil {
 		return nil, err
 	}
 	if err := s.fits(in.token); err != nil {
@@ -147,27 +179,37 @@ type Tokens struct {
 	RefreshToken string `json:"refresh_token"`
 }
 
+// Device is what a native client is known by.
+type Device struct {
+	ClientID string // the client that the refresh token is bound to; empty if to none
+	Label    string // how the user's list of devices shows it
+}
+
 // SignInNative begins a session for a client without cookies: it issues a session
 // token and a refresh token. Call it after the user has proven who they are, in
-// answer to r, which must have come over https. clientID, if not empty, binds the
-// refresh token to a client; label is how the user's list of devices shows it.
+// answer to r, which must have come over https. start is as for SignIn; a zero
+// AuthTime means that the user has just proven who they are.
 //
 // The session token is not renewed: the refresh token is what keeps the session
 // going, so that its theft is noticed. As a cookie it is refused.
-func (s *Sessions[T]) SignInNative(r *http.Request, clientID, label, subject string, state T) (Tokens, error) {
+func (s *Sessions[T]) SignInNative(r *http.Request, device Device, start sessiontoken.Start, state T) (Tokens, error) {
 	switch {
 	case s.cfg.Refresh == nil:
 		return Tokens{}, errNoRefresh
 	case !s.isSecure(r):
 		return Tokens{}, ErrInsecure
 	}
+	start.Renewal = sessiontoken.NotRenewable
+	if start.AuthTime.IsZero() {
+		start.AuthTime = justNow
+	}
 	tokens, err := within(r.Context(), &s.entering, opLimit, func(ctx context.Context) (Tokens, error) {
-		token, c, err := s.cfg.Issuer.Begin(ctx, sessiontoken.Start{Subject: subject, Renewal: sessiontoken.NotRenewable}, state)
+		token, c, err := s.cfg.Issuer.Begin(ctx, start, state)
 		if err != nil {
 			return Tokens{}, err
 		}
 		f := familyOf(c)
-		f.ClientID, f.Label = clientID, label
+		f.ClientID, f.Label = device.ClientID, device.Label
 		next, _, err := s.cfg.Refresh.Start(ctx, f, "")
 		if err != nil {
 			return Tokens{}, err

@@ -60,7 +60,7 @@ func Example_chi() {
 	sessions := newSessions()
 	r := chi.NewRouter()
 	r.Post("/sign-in", func(w http.ResponseWriter, r *http.Request) {
-		if _, err := sessions.SignIn(w, r, "ada", State{"admin"}); err != nil {
+		if _, err := sessions.SignIn(w, r, sessiontoken.Start{Subject: "ada"}, State{"admin"}); err != nil {
 			sessions.Refuse(w, r, err)
 		}
 	})
@@ -82,7 +82,7 @@ func Example_echo() {
 	sessions := newSessions()
 	e := echo.New()
 	e.POST("/sign-in", func(c echo.Context) error {
-		_, err := sessions.SignIn(c.Response(), c.Request(), "ada", State{"admin"})
+		_, err := sessions.SignIn(c.Response(), c.Request(), sessiontoken.Start{Subject: "ada"}, State{"admin"})
 		if err != nil {
 			sessions.Refuse(c.Response(), c.Request(), err)
 		}
@@ -121,7 +121,7 @@ func Example_gin() {
 	gin.SetMode(gin.ReleaseMode)
 	e := gin.New()
 	e.POST("/sign-in", func(c *gin.Context) {
-		if _, err := sessions.SignIn(c.Writer, c.Request, "ada", State{"admin"}); err != nil {
+		if _, err := sessions.SignIn(c.Writer, c.Request, sessiontoken.Start{Subject: "ada"}, State{"admin"}); err != nil {
 			sessions.Refuse(c.Writer, c.Request, err)
 		}
 	})

@@ -233,7 +233,7 @@ func (r *replica) signIn(w http.ResponseWriter, req *http.Request) {
 		r.signInPage(w, http.StatusUnauthorized, "That user and password do not go together.")
 		return
 	}
-	if _, err := r.sessions.SignIn(w, req, name, state); err != nil {
+	if _, err := r.sessions.SignIn(w, req, sessiontoken.Start{Subject: name}, state); err != nil {
 		r.sessions.Refuse(w, req, err)
 		return
 	}
@@ -246,7 +246,7 @@ func (r *replica) nativeSignIn(w http.ResponseWriter, req *http.Request) {
 		http.Error(w, "not signed in", http.StatusUnauthorized)
 		return
 	}
-	tokens, err := r.sessions.SignInNative(req, "app", device(req), name, state)
+	tokens, err := r.sessions.SignInNative(req, sessionhttp.Device{ClientID: "app", Label: device(req)}, sessiontoken.Start{Subject: name}, state)
 	if err != nil {
 		r.sessions.Refuse(w, req, err)
 		return
