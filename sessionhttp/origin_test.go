@@ -175,7 +175,8 @@ func TestLocalIsPeerHostAndOrigin(t *testing.T) {
 	tokens := r.native(t)
 	req := refreshRequest(grant(tokens.RefreshToken))
 	req.TLS = nil
+	before := r.Metrics()["sessionhttp_refused_insecure_total"]
 	require.Equal(t, 403, r.status(req), "a refresh over plain http")
-	require.ErrorIs(t, r.lastRefusal(), sessionhttp.ErrInsecure)
+	require.Equal(t, before+1, r.Metrics()["sessionhttp_refused_insecure_total"])
 	require.Equal(t, 200, r.status(refreshRequest(grant(tokens.RefreshToken))), "nothing was used up")
 }

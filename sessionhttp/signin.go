@@ -6,6 +6,7 @@ import (
 	"encoding/base64"
 	"errors"
 	"net/http"
+	"strings"
 	"time"
 
 	"github.com/sessiontoken/sessiontoken"
@@ -17,6 +18,8 @@ import (
 var (
 	errNoIssuer  = errors.New("sessionhttp: Config.Issuer is not set")
 	errNoRefresh = errors.New("sessionhttp: Config.Refresh is not set")
+	// errSubject is about what the caller wrote, and not about the user.
+	errSubject = errors.New("sessionhttp: Start.Subject is required and must not begin with \"anonymous:\"; with Anonymous it is left empty")
 )
 
 // SignInOption changes one [Sessions.SignIn].
@@ -25,6 +28,8 @@ type SignInOption struct{ set func(*signInOptions) }
 type signInOptions struct {
 	crossSiteCallback bool
 	authTimeUnknown   bool
+	anonymous         bool
+	keeping           keeping
 }
 
 // InsecureCrossSiteCallback lets SignIn answer a page that another site sends
@@ -45,6 +50,42 @@ func InsecureCrossSiteCallback() SignInOption {
 // provider that does not tell, say.
 func AuthTimeUnknown() SignInOption {
 	return SignInOption{func(o *signInOptions) { o.authTimeUnknown = true }}
+}
+
+// Remember says how long the browser keeps what this sign-in sets, and what follows
+// from it: with true also after it was closed, for as long as the session can be
+// renewed or refreshed; with false until it is closed. Without Remember the session
+// cookie goes then, and the refresh cookie of Config.RefreshPath stays.
+//
+// The session ends when it does in any case: Remember lengthens no limit. The
+// value of such a cookie ends in "~r" or "~f" behind the token, by which it is known
+// when it is renewed.
+func Remember(remember bool) SignInOption {
+	k := keepNothing
+	if remember {
+		k = keepAll
+	}
+	return SignInOption{func(o *signInOptions) { o.keeping = k }}
+}
+
+// anonymous begins the subjects of sessions that are no user's.
+const anonymous = "anonymous:"
+
+func isAnonymous(subject string) bool { return strings.HasPrefix(subject, anonymous) }
+
+// Anonymous begins a session before a user has signed in: for a basket, say.
+// Start.Subject is empty: the session gets one of its own, "anonymous:" and 128 random bits, which
+// no user can have. SignOutEverywhere, SignOutOthers and RequireFresh refuse the
+// session; Require lets it pass, so that handlers for users have to look at Subject,
+// or at a State that tells. Load is asked about it as about others.
+//
+// It lives as long as its cookie is renewed: it has no refresh token, since what
+// its token owns would not be in the next one.
+//
+// A sign-in replaces it as it does any session, and revokes it. What is to be
+// carried over, [Sessions.Check] returns before: its claims are the replaced ones.
+func Anonymous() SignInOption {
+	return SignInOption{func(o *signInOptions) { o.anonymous = true }}
 }
 
 func gather(options []SignInOption) (o signInOptions) {
@@ -73,7 +114,7 @@ var justNow = time.Unix(1<<37, 0)
 //
 // Of start, Subject is required. A zero AuthTime means that the user has just
 // proven who they are, unless [AuthTimeUnknown] is among the options. Renewal is
-// ignored: the session can be renewed.
+// ignored: the session can be renewed. A Subject must not begin with "anonymous:".
 //
 // With an error no header was written; [Sessions.Refuse] answers it.
 func (s *Sessions[T]) SignIn(w http.ResponseWriter, r *http.Request, start sessiontoken.Start, state T, options ...SignInOption) (*sessiontoken.Claims[T], error) {
@@ -82,7 +123,12 @@ func (s *Sessions[T]) SignIn(w http.ResponseWriter, r *http.Request, start sessi
 	}
 	o := gather(options)
 	start.Renewal = sessiontoken.Renewable
-	if start.AuthTime.IsZero() && !o.authTimeUnknown {
+	switch {
+	case o.anonymous != (start.Subject == ""), isAnonymous(start.Subject):
+		return nil, errSubject
+	case o.anonymous:
+		start.Subject, start.AuthTime = anonymous+rand.Text(), time.Time{}
+	case start.AuthTime.IsZero() && !o.authTimeUnknown:
 		start.AuthTime = justNow
 	}
 	if !(o.crossSiteCallback && isTopLevel(r)) {
@@ -91,23 +137,27 @@ func (s *Sessions[T]) SignIn(w http.ResponseWriter, r *http.Request, start sessi
 		}
 	}
 	if !s.isSecure(r) {
-		return nil, ErrInsecure
+		return nil, errInsecure
 	}
-	label := ""
-	if s.cfg.DeviceLabel != nil && s.cfg.RefreshPath != "" {
+	label, refreshed := "", s.cfg.RefreshPath != "" && !o.anonymous
+	if s.cfg.DeviceLabel != nil && refreshed {
 		label = s.cfg.DeviceLabel(r)
 	}
 	in, err := within(r.Context(), &s.entering, opLimit, func(ctx context.Context) (*signedIn[T], error) {
-		return s.signIn(ctx, r, label, start, state)
+		in, err := s.beginSession(ctx, r, start, state, o.keeping)
+		if err == nil && refreshed {
+			err = s.beginFamily(ctx, in, label)
+		}
+		return in, err
 	})
 	if err != nil {
 		return nil, err
 	}
 	s.counted.signIns.Add(1)
 	s.clearVariants(w, r)
-	setCookie(w, s.sessionCookie(in.token))
-	if in.refresh != "" {
-		s.setRefresh(w, in.refresh, in.binder, in.left)
+	s.setSession(w, in.token, in.claims, o.keeping)
+	if refreshed {
+		s.setRefresh(w, in.refresh, in.binder, in.left, o.keeping)
 	}
 	return in.claims, nil
 }
@@ -119,31 +169,31 @@ type signedIn[T any] struct {
 	left                   time.Duration // of the family
 }
 
-// signIn makes what a browser gets. All that can fail comes before the old
-// session is revoked, but for the new family, which must not outlive a failure.
-func (s *Sessions[T]) signIn(ctx context.Context, r *http.Request, label string, start sessiontoken.Start, state T) (*signedIn[T], error) {
+// beginSession makes the token that a browser gets. All that can fail comes before
+// the old session is revoked, but for the new family, which must not outlive a
+// failure.
+func (s *Sessions[T]) beginSession(ctx context.Context, r *http.Request, start sessiontoken.Start, state T, k keeping) (*signedIn[T], error) {
 	var in signedIn[T]
 	var err error
 	if in.token, in.claims, err = s.cfg.Issuer.Begin(ctx, start, state); err != nil {
 		return nil, err
 	}
-	if err := s.fits(in.token); err != nil {
+	if err := s.fits(in.token, k); err != nil {
 		return nil, err
 	}
-	if err := s.revokeOld(ctx, r); err != nil {
-		return nil, err
-	}
-	if s.cfg.RefreshPath == "" {
-		return &in, nil
-	}
+	return &in, s.revokeOld(ctx, r)
+}
+
+// beginFamily makes the refresh token and the binder.
+func (s *Sessions[T]) beginFamily(ctx context.Context, in *signedIn[T], label string) (err error) {
 	f := familyOf(in.claims)
 	f.Label = label
 	in.binder = newBinder()
 	if in.refresh, f, err = s.cfg.Refresh.Start(ctx, f, in.binder); err != nil {
-		return nil, err
+		return err
 	}
 	in.left = clock.Between(in.claims.IssuedAt, f.Ends)
-	return &in, nil
+	return nil
 }
 
 // revokeOld revokes the sessions that the cookies of a request name, unless they
@@ -197,7 +247,10 @@ func (s *Sessions[T]) SignInNative(r *http.Request, device Device, start session
 	case s.cfg.Refresh == nil:
 		return Tokens{}, errNoRefresh
 	case !s.isSecure(r):
-		return Tokens{}, ErrInsecure
+		return Tokens{}, errInsecure
+	}
+	if start.Subject == "" || isAnonymous(start.Subject) {
+		return Tokens{}, errSubject
 	}
 	start.Renewal = sessiontoken.NotRenewable
 	if start.AuthTime.IsZero() {

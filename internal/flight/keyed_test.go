@@ -42,10 +42,15 @@ func TestKeyedRemembers(t *testing.T) {
 		require.Equal(t, "a", do(1, brings("b", time.Minute)), "remembered")
 		require.Equal(t, "c", do(2, brings("c", 0)), "another key")
 		require.Equal(t, "d", do(2, brings("d", 0)), "not remembered")
-		v, err := g.After(t.Context(), 1, time.Second, brings("e", time.Minute))
+		_, err := g.After(t.Context(), 1, time.Second, brings("e", time.Minute))
+		require.ErrorIs(t, err, flight.ErrRemembered)
+		_, err = g.Alone(t.Context(), 1, time.Second, brings("e", time.Minute))
+		require.ErrorIs(t, err, flight.ErrRemembered)
+		require.Equal(t, "a", do(1, brings("f", time.Minute)), "still")
+		v, err := g.After(t.Context(), 2, time.Second, brings("e", time.Minute))
 		require.NoError(t, err)
 		require.Equal(t, "e", v)
-		require.Equal(t, "e", do(1, brings("f", time.Minute)), "remembered instead")
+		require.Equal(t, "e", do(2, brings("f", time.Minute)))
 		time.Sleep(time.Minute)
 		require.Equal(t, "g", do(1, brings("g", time.Minute)), "for as long as it says")
 	})
@@ -59,14 +64,23 @@ func TestKeyedAfter(t *testing.T) {
 			time.Sleep(time.Second)
 			return "old", time.Hour, nil
 		}
+		unkept := func(context.Context) (string, time.Duration, error) {
+			time.Sleep(time.Second)
+			return "old", 0, nil
+		}
 		go func() { _, _ = g.Do(t.Context(), 1, time.Minute, slow) }()
 		synctest.Wait()
 		_, err := g.After(t.Context(), 1, 500*time.Millisecond, brings("new", 0))
 		require.ErrorIs(t, err, flight.ErrWaited)
-		v, err := g.After(t.Context(), 1, time.Minute, brings("new", time.Hour))
+		_, err = g.After(t.Context(), 1, time.Minute, brings("new", time.Hour))
+		require.ErrorIs(t, err, flight.ErrRemembered, "of the run under way at the call")
+
+		go func() { _, _ = g.Do(t.Context(), 2, time.Minute, unkept) }()
+		synctest.Wait()
+		v, err := g.After(t.Context(), 2, time.Minute, brings("new", time.Hour))
 		require.NoError(t, err)
 		require.Equal(t, "new", v)
-		v, err = g.Do(t.Context(), 1, time.Minute, slow)
+		v, err = g.Do(t.Context(), 2, time.Minute, slow)
 		require.NoError(t, err)
 		require.Equal(t, "new", v)
 	})
