@@ -99,20 +99,16 @@ func Example_echo() {
 	// 200 ada admin
 }
 
-// inGin makes gin middleware of net/http's. What the middleware puts around the
-// response writer (a renewed cookie's no-store) stays outside of gin's own; it
-// has written its headers by then.
-func inGin(middleware func(http.Handler) http.Handler) gin.HandlerFunc {
+// required is gin's Require: Check says who it is, Refuse answers the rest.
+func required(sessions *sessionhttp.Sessions[State]) gin.HandlerFunc {
 	return func(c *gin.Context) {
-		passed := false
-		middleware(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
-			passed = true
-			c.Request = r
-			c.Next()
-		})).ServeHTTP(c.Writer, c.Request)
-		if !passed {
+		claims, err := sessions.Check(c.Writer, c.Request)
+		if err != nil {
+			sessions.Refuse(c.Writer, c.Request, err)
 			c.Abort()
+			return
 		}
+		c.Set("session", claims)
 	}
 }
 
@@ -125,8 +121,8 @@ func Example_gin() {
 			sessions.Refuse(c.Writer, c.Request, err)
 		}
 	})
-	e.GET("/me", inGin(sessions.Require), func(c *gin.Context) {
-		claims, _ := sessions.FromContext(c.Request.Context())
+	e.GET("/me", required(sessions), func(c *gin.Context) {
+		claims := c.MustGet("session").(*sessiontoken.Claims[State])
 		c.String(http.StatusOK, claims.Subject+" "+claims.State.Role)
 	})
 	visit(e)

@@ -336,15 +336,9 @@ func (r *replica) me(w http.ResponseWriter, _ *http.Request, c *sessiontoken.Cla
 // which no script can use the cookie. They are for an audience of their own, so
 // that stealing one gives nobody the session.
 func (r *replica) pageTokens(w http.ResponseWriter, req *http.Request, c *sessiontoken.Claims[State]) {
-	state, err := r.shared.load(req.Context(), c)
-	if err != nil {
-		r.sessions.Refuse(w, req, err)
-		return
-	}
-	session := sessiontoken.Resumption{Subject: c.Subject, SessionID: c.SessionID, Began: c.Began, AuthTime: c.AuthTime}
 	tokens := []string{}
 	for _, i := range r.page {
-		token, _, err := i.Resume(req.Context(), session, state)
+		token, err := r.pageToken(req.Context(), i, c)
 		if err != nil {
 			r.sessions.Refuse(w, req, err)
 			return
@@ -352,6 +346,17 @@ func (r *replica) pageTokens(w http.ResponseWriter, req *http.Request, c *sessio
 		tokens = append(tokens, token)
 	}
 	answer(w, tokens)
+}
+
+// pageToken issues one of them, with what the authority says now.
+func (r *replica) pageToken(ctx context.Context, i *sessiontoken.Issuer[State], c *sessiontoken.Claims[State]) (string, error) {
+	session := sessiontoken.Resumption{Subject: c.Subject, SessionID: c.SessionID, Began: c.Began, AuthTime: c.AuthTime}
+	state, err := r.shared.load(ctx, c)
+	if err != nil {
+		return "", err
+	}
+	token, _, err := i.Resume(ctx, session, state)
+	return token, err
 }
 
 // pageKeys is the JWKS of those tokens.
