@@ -61,7 +61,7 @@ func TestDependencies(t *testing.T) {
 		"github.com/lestrrat-go/option", "github.com/segmentio/asm", "github.com/decred/dcrd/dcrec/secp256k1/v4", "golang.org/x/crypto", "golang.org/x/sys",
 		"github.com/goccy/go-json", // with the build tag jwx_goccy alone
 	}
-	for _, p := range goList(t, "-deps", module, module+"/keys", module+"/refresh", module+"/revoke", module+"/sessionhttp") {
+	for _, p := range goList(t, "-deps", module, module+"/keys", module+"/refresh", module+"/revoke", module+"/sessionhttp", module+"/sessiontest") {
 		if p.Standard {
 			continue
 		}
@@ -82,6 +82,7 @@ func TestArrows(t *testing.T) {
 		"/internal/flight":     {"internal/clock"},
 		"/internal/loud":       {"internal/clock"},
 		"/internal/arg":        {},
+		"/internal/testhook":   {},
 		"/internal/clock":      {},
 		"/internal/sid":        {},
 		"/internal/tally":      {},
@@ -89,7 +90,8 @@ func TestArrows(t *testing.T) {
 		"/internal/faults":     {"", "internal/clock", "internal/servers", "keys", "refresh", "revoke"},
 		"/refresh":             {"revoke", "internal/arg", "internal/clock", "internal/loud", "internal/strictjson"},
 		"/revoke":              {"internal/arg", "internal/clock", "internal/flight", "internal/loud", "internal/sid"},
-		"/sessionhttp":         {"", "internal/arg", "internal/clock", "internal/flight", "internal/loud", "refresh", "revoke"},
+		"/sessionhttp":         {"", "internal/arg", "internal/clock", "internal/flight", "internal/loud", "internal/testhook", "refresh", "revoke"},
+		"/sessiontest":         {"", "internal/testhook", "sessionhttp"},
 		"/storetest":           {"internal/clock", "keys", "refresh", "revoke"},
 		"/examples/quickstart": {"", "keys"},
 	}
@@ -117,8 +119,8 @@ func TestArrows(t *testing.T) {
 // change of the API, to be reviewed as one and written with -update.
 func TestAPI(t *testing.T) {
 	var out bytes.Buffer
-	dirs := []string{".", "keys", "refresh", "revoke", "sessionhttp", "storetest"}
-	most := map[string]int{".": 36, "keys": 37, "refresh": 16, "revoke": 27, "sessionhttp": 12, "storetest": 3}
+	dirs := []string{".", "keys", "refresh", "revoke", "sessionhttp", "sessiontest", "storetest"}
+	most := map[string]int{".": 36, "keys": 37, "refresh": 16, "revoke": 27, "sessionhttp": 14, "sessiontest": 1, "storetest": 3}
 	for _, dir := range dirs {
 		names := exported(t, dir)
 		topLevel := 0

@@ -136,8 +136,12 @@ func (cfg *IssuerConfig) setDefaults() error {
 		return errors.New("sessiontoken: IssuerConfig.Audience holds an empty name, or one that is not valid UTF-8")
 	case arg.IsNil(cfg.Keys):
 		return errors.New("sessiontoken: IssuerConfig.Keys is required")
+	case arg.IsUnmade(cfg.Keys):
+		return errors.New("sessiontoken: IssuerConfig.Keys is a zero value: its constructor makes it")
 	case cfg.Revocations != nil && arg.IsNil(cfg.Revocations):
 		return errors.New("sessiontoken: IssuerConfig.Revocations holds a nil pointer")
+	case arg.IsUnmade(cfg.Revocations):
+		return errors.New("sessiontoken: IssuerConfig.Revocations is a zero value: its constructor makes it")
 	case cfg.TTL < 0 || cfg.TTL%time.Second != 0:
 		return errors.New("sessiontoken: IssuerConfig.TTL must be a whole number of seconds")
 	case cfg.IdleTimeout < 0 || cfg.IdleTimeout%time.Second != 0:

@@ -86,6 +86,9 @@ func JWKSHandler(cfg JWKSConfig) (http.Handler, error) {
 	if arg.IsNil(cfg.Keys) {
 		return nil, errors.New("sessiontoken: JWKSConfig.Keys is required")
 	}
+	if arg.IsUnmade(cfg.Keys) {
+		return nil, errors.New("sessiontoken: JWKSConfig.Keys is a zero value: its constructor makes it")
+	}
 	if cfg.MaxAge < 0 || cfg.MaxAge%time.Second != 0 {
 		return nil, errors.New("sessiontoken: JWKSConfig.MaxAge must be a whole number of seconds")
 	}
@@ -144,6 +147,9 @@ type DiscoveryConfig struct {
 func DiscoveryHandler(cfg DiscoveryConfig) (http.Handler, error) {
 	if arg.IsNil(cfg.Keys) {
 		return nil, errors.New("sessiontoken: DiscoveryConfig.Keys is required")
+	}
+	if arg.IsUnmade(cfg.Keys) {
+		return nil, errors.New("sessiontoken: DiscoveryConfig.Keys is a zero value: its constructor makes it")
 	}
 	if !isPublicURL(cfg.Issuer, cfg.InsecurePlainHTTP) {
 		return nil, errors.New("sessiontoken: DiscoveryConfig.Issuer must be an https URL without query or fragment")

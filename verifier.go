@@ -109,8 +109,12 @@ func NewVerifier[T any](cfg VerifierConfig) (*Verifier[T], error) {
 		return nil, errors.New("sessiontoken: VerifierConfig.Audience is required")
 	case arg.IsNil(cfg.Keys):
 		return nil, errors.New("sessiontoken: VerifierConfig.Keys is required")
+	case arg.IsUnmade(cfg.Keys):
+		return nil, errors.New("sessiontoken: VerifierConfig.Keys is a zero value: its constructor makes it")
 	case cfg.Revocations != nil && arg.IsNil(cfg.Revocations):
 		return nil, errors.New("sessiontoken: VerifierConfig.Revocations holds a nil pointer")
+	case arg.IsUnmade(cfg.Revocations):
+		return nil, errors.New("sessiontoken: VerifierConfig.Revocations is a zero value: its constructor makes it")
 	case cfg.Leeway < 0 || cfg.Leeway > maxLeeway:
 		return nil, fmt.Errorf("sessiontoken: VerifierConfig.Leeway is %v; it must be from 0 to %v", cfg.Leeway, maxLeeway)
 	case cfg.MaxTTL < 0:

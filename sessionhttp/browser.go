@@ -18,7 +18,7 @@ func (s *Sessions[T]) refreshBrowser(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	if !s.isSecure(r) {
-		s.refuse(w, r, ErrInsecure)
+		s.refuse(w, r, errInsecure)
 		return
 	}
 	began := s.clock.Read()
@@ -29,11 +29,12 @@ func (s *Sessions[T]) refreshBrowser(w http.ResponseWriter, r *http.Request) {
 		s.refuse(w, r, err)
 		return
 	}
-	out, err := s.exchange(r.Context(), opLimit-s.clock.Steady(began), p, sessiontoken.Renewable)
+	_, k := s.binderOf(r)
+	out, err := s.exchange(r.Context(), opLimit-s.clock.Steady(began), p, sessiontoken.Renewable, k)
 	switch {
 	case err == nil:
-		setCookie(w, s.sessionCookie(out.token))
-		s.setRefresh(w, out.next, p.Binder, clock.Between(out.claims.IssuedAt, out.family.Ends))
+		s.setSession(w, out.token, out.claims, k)
+		s.setRefresh(w, out.next, p.Binder, clock.Between(out.claims.IssuedAt, out.family.Ends), k)
 		w.WriteHeader(http.StatusNoContent)
 	case errors.Is(err, refresh.ErrExpired):
 		s.refuse(w, r, fmt.Errorf("%w: %w", sessiontoken.ErrExpired, err))
@@ -49,7 +50,7 @@ func (s *Sessions[T]) refreshBrowser(w http.ResponseWriter, r *http.Request) {
 // planted the refresh cookie. That one changes nothing, and is no reuse.
 func (s *Sessions[T]) presentedCookie(ctx context.Context, r *http.Request) (refresh.Presented, error) {
 	tokens, _, _ := cookieTokens(r, s.refresh, maxFamilies, isOpaque)
-	binder := s.binderOf(r)
+	binder, _ := s.binderOf(r)
 	if len(tokens) == 0 || binder == "" {
 		return refresh.Presented{}, ErrNoSession
 	}
@@ -73,10 +74,10 @@ func (s *Sessions[T]) presentedCookie(ctx context.Context, r *http.Request) (ref
 
 // binderOf returns the binder of a request, "" if there is none. A browser keeps
 // no two of them.
-func (s *Sessions[T]) binderOf(r *http.Request) string {
+func (s *Sessions[T]) binderOf(r *http.Request) (binder string, k keeping) {
 	cookies := r.CookiesNamed(s.binder)
 	if len(cookies) != 1 || !isOpaque(cookies[0].Value) {
-		return ""
+		return "", keepUntold
 	}
-	return cookies[0].Value
+	return cutKeeping(cookies[0].Value)
 }

@@ -7,6 +7,9 @@ import (
 	"net/http"
 	"strings"
 	"time"
+
+	"github.com/sessiontoken/sessiontoken"
+	"github.com/sessiontoken/sessiontoken/internal/clock"
 )
 
 const (
@@ -27,12 +30,44 @@ const (
 // errCookieSize is permanent: the same state makes the same cookie.
 var errCookieSize = errors.New("sessionhttp: the cookie is longer than browsers keep")
 
+// keeping is what a sign-in was told about how long the browser keeps its cookies.
+// A browser does not send back a cookie's attributes, so it stands behind the value
+// of the session cookie and of the binder, for the cookies that follow. A user
+// who changes it changes what their own browser keeps.
+type keeping string
+
+const (
+	keepUntold  keeping = ""   // the session cookie until the window is closed, the refresh cookie until its family ends
+	keepAll     keeping = "~r" // after the window is closed, too
+	keepNothing keeping = "~f" // when the window is closed
+)
+
+// cutKeeping returns what stands before a keeping, and the keeping.
+func cutKeeping(value string) (string, keeping) {
+	for _, k := range []keeping{keepAll, keepNothing} {
+		if before, ok := strings.CutSuffix(value, string(k)); ok {
+			return before, k
+		}
+	}
+	return value, keepUntold
+}
+
+// keepingOf returns the keeping of the session cookie with a token.
+func (s *Sessions[T]) keepingOf(r *http.Request, token string) keeping {
+	for _, c := range r.CookiesNamed(s.cookie) {
+		if t, k := cutKeeping(c.Value); t == token {
+			return k
+		}
+	}
+	return keepUntold
+}
+
+// sessionCookie has no Max-Age: it goes when the browser is closed. What ends the
+// session is the token, not the cookie.
 func (s *Sessions[T]) sessionCookie(value string) *http.Cookie {
 	return &http.Cookie{
 		Name: s.cookie, Value: value, Path: "/", Domain: s.cfg.CookieDomain,
-		Secure: true, HttpOnly: true, SameSite: s.cfg.SameSite,
-		// No Max-Age: it goes when the browser is closed. What ends the session is
-		// the token, not the cookie.
+		Secure: true, HttpOnly: true, SameSite: s.cfg.SameSite, Partitioned: s.cfg.Partitioned,
 	}
 }
 
@@ -42,7 +77,7 @@ func (s *Sessions[T]) sessionCookie(value string) *http.Cookie {
 func (s *Sessions[T]) refreshCookie(token string) *http.Cookie {
 	return &http.Cookie{
 		Name: s.refresh, Value: token, Path: s.cfg.RefreshPath,
-		Secure: true, HttpOnly: true, SameSite: s.refreshSameSite(),
+		Secure: true, HttpOnly: true, SameSite: s.refreshSameSite(), Partitioned: s.cfg.Partitioned,
 	}
 }
 
@@ -51,7 +86,7 @@ func (s *Sessions[T]) refreshCookie(token string) *http.Cookie {
 func (s *Sessions[T]) binderCookie(value string) *http.Cookie {
 	return &http.Cookie{
 		Name: s.binder, Value: value, Path: "/",
-		Secure: true, HttpOnly: true, SameSite: s.refreshSameSite(),
+		Secure: true, HttpOnly: true, SameSite: s.refreshSameSite(), Partitioned: s.cfg.Partitioned,
 	}
 }
 
@@ -63,22 +98,36 @@ func (s *Sessions[T]) refreshSameSite() http.SameSite {
 }
 
 // fits is asked before anything is written or used up.
-func (s *Sessions[T]) fits(token string) error {
-	if n := len(s.cookie) + len(token); n > maxCookie {
+func (s *Sessions[T]) fits(token string, k keeping) error {
+	if n := len(s.cookie) + len(token) + len(k); n > maxCookie {
 		return fmt.Errorf("%w: %d B of %d B; lower IssuerConfig.MaxBytes", errCookieSize, n, maxCookie)
 	}
 	return nil
 }
 
+// setSession sets the session cookie. One that outlives the window does so for as
+// long as its token can be renewed.
+func (s *Sessions[T]) setSession(w http.ResponseWriter, token string, claims *sessiontoken.Claims[T], k keeping) {
+	c := s.sessionCookie(token + string(k))
+	if k == keepAll {
+		c.MaxAge = seconds(min(s.issuer.IdleTimeout, clock.Between(claims.IssuedAt, claims.Began.Add(s.issuer.MaxSession))))
+	}
+	setCookie(w, c)
+}
+
 // setRefresh sets the refresh cookie and its binder, both until the family ends.
-func (s *Sessions[T]) setRefresh(w http.ResponseWriter, token, binder string, left time.Duration) {
-	// Rounded down, and at least a second: 0 would mean that there is no Max-Age.
-	age := max(1, int(min(left, maxCookieAge)/time.Second))
-	for _, c := range []*http.Cookie{s.refreshCookie(token), s.binderCookie(binder)} {
-		c.MaxAge = age
+func (s *Sessions[T]) setRefresh(w http.ResponseWriter, token, binder string, left time.Duration, k keeping) {
+	for _, c := range []*http.Cookie{s.refreshCookie(token), s.binderCookie(binder + string(k))} {
+		if k != keepNothing {
+			c.MaxAge = seconds(left)
+		}
 		setCookie(w, c)
 	}
 }
+
+// seconds returns a Max-Age: rounded down, and at least a second, since 0 would
+// mean that there is none.
+func seconds(d time.Duration) int { return max(1, int(min(d, maxCookieAge)/time.Second)) }
 
 func clearCookie(w http.ResponseWriter, c *http.Cookie) {
 	c.MaxAge = -1
@@ -100,11 +149,22 @@ func (s *Sessions[T]) clearAll(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// clearVariants removes the cookies of our name that another CookieDomain once
-// set, which would be sent beside ours: the host's own and those of the domains
-// above it.
+// clearVariants removes the cookies of our names that another configuration once
+// set, which would be sent beside ours: those of the host and of the domains above
+// it with another CookieDomain, and those of the other kind with Partitioned.
 func (s *Sessions[T]) clearVariants(w http.ResponseWriter, r *http.Request) {
-	if s.cfg.CookieDomain == "" || len(r.CookiesNamed(s.cookie)) == 0 {
+	found := len(r.CookiesNamed(s.cookie)) > 0
+	if s.cfg.SameSite == http.SameSiteNoneMode && (found || len(r.CookiesNamed(s.binder)) > 0) {
+		others := []*http.Cookie{s.sessionCookie("")}
+		if s.cfg.RefreshPath != "" {
+			others = append(others, s.refreshCookie(""), s.binderCookie(""))
+		}
+		for _, c := range others {
+			c.Partitioned = !c.Partitioned
+			clearCookie(w, c)
+		}
+	}
+	if s.cfg.CookieDomain == "" || !found {
 		return
 	}
 	host := r.Host
@@ -129,21 +189,22 @@ func (s *Sessions[T]) clearVariants(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// cookieTokens returns the values of the cookies of a name that can be tokens, a
-// value once, no more than most of them. found reports whether there is any
+// cookieTokens returns the values of the cookies of a name that can be tokens,
+// each without its keeping and once, no more than most of them. found reports whether there is any
 // cookie of the name, all whether no value was left out.
 func cookieTokens(r *http.Request, name string, most int, canBe func(string) bool) (tokens []string, found, all bool) {
 	seen := map[string]bool{}
 	for _, c := range r.CookiesNamed(name) {
 		found = true
-		if seen[c.Value] || !canBe(c.Value) {
+		value, _ := cutKeeping(c.Value)
+		if seen[value] || !canBe(value) {
 			continue
 		}
 		if len(tokens) == most {
 			return tokens, true, false
 		}
-		seen[c.Value] = true
-		tokens = append(tokens, c.Value)
+		seen[value] = true
+		tokens = append(tokens, value)
 	}
 	return tokens, found, true
 }

@@ -36,7 +36,7 @@ func TestFailingIsLoud(t *testing.T) {
 		})
 		b := r.browse(t)
 		r.mux.HandleFunc("/latin1", func(w http.ResponseWriter, req *http.Request) {
-			if _, err := r.SignIn(w, req, "ada", state{Name: "Andr\xe9"}); err != nil {
+			if _, err := r.SignIn(w, req, ada, state{Name: "Andr\xe9"}); err != nil {
 				r.Refuse(w, req, err)
 			}
 		})

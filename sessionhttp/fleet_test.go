@@ -135,12 +135,12 @@ func (f *fleet) start(t *testing.T, ahead time.Duration) *machine {
 		_, _ = fmt.Fprint(w, c.Subject)
 	})))
 	m.mux.HandleFunc("POST /in/{user}", func(w http.ResponseWriter, r *http.Request) {
-		if _, err := m.sessions.SignIn(w, r, r.PathValue("user"), ""); err != nil {
+		if _, err := m.sessions.SignIn(w, r, sessiontoken.Start{Subject: r.PathValue("user")}, ""); err != nil {
 			m.sessions.Refuse(w, r, err)
 		}
 	})
 	m.mux.HandleFunc("POST /native/{user}", func(w http.ResponseWriter, r *http.Request) {
-		tokens, err := m.sessions.SignInNative(r, "app", "", r.PathValue("user"), "")
+		tokens, err := m.sessions.SignInNative(r, sessionhttp.Device{ClientID: "app"}, sessiontoken.Start{Subject: r.PathValue("user")}, "")
 		if err != nil {
 			m.sessions.Refuse(w, r, err)
 			return

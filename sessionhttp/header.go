@@ -43,7 +43,7 @@ func noStore(h http.Header) {
 }
 
 // setCookie adds a cookie to an answer, in place of an earlier one of the same
-// name, domain and path.
+// name, domain, path and kind.
 func setCookie(w http.ResponseWriter, c *http.Cookie) {
 	h := w.Header()
 	line := c.String()
@@ -62,5 +62,5 @@ func setCookie(w http.ResponseWriter, c *http.Cookie) {
 
 func sameCookie(line string, c *http.Cookie) bool {
 	other, err := http.ParseSetCookie(line)
-	return err == nil && other.Domain == c.Domain && other.Path == c.Path
+	return err == nil && other.Domain == c.Domain && other.Path == c.Path && other.Partitioned == c.Partitioned
 }

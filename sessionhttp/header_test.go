@@ -76,7 +76,7 @@ func TestCookieIsNeverCached(t *testing.T) {
 			mux.Handle("/public", wrap(r.Require, public))
 			mux.Handle("/optional", wrap(r.Optional, public))
 			mux.Handle("/in", wrap(bare, after(func(w http.ResponseWriter, req *http.Request) error {
-				_, err := r.SignIn(w, req, "ada", state{})
+				_, err := r.SignIn(w, req, ada, state{})
 				return err
 			})))
 			mux.Handle("/out", wrap(bare, after(r.SignOut)))

@@ -39,6 +39,9 @@ type state struct {
 	Rev  int64  `json:"rev"`
 }
 
+// ada is who signs in.
+var ada = sessiontoken.Start{Subject: "ada"}
+
 var errDown = errors.New("the database is down")
 
 // site is what replicas share, and what tests turn.
@@ -226,7 +229,7 @@ func (r *replica) routes(s *site) {
 		r.mux.HandleFunc("/session"+path, h)
 	}
 	post("/in", func(w http.ResponseWriter, req *http.Request) error {
-		_, err := r.SignIn(w, req, "ada", state{Name: "Ada" + strings.Repeat("x", int(s.big.Load()))})
+		_, err := r.SignIn(w, req, ada, state{Name: "Ada" + strings.Repeat("x", int(s.big.Load()))})
 		return err
 	})
 	post("/out", r.SignOut)
@@ -240,11 +243,11 @@ func (r *replica) routes(s *site) {
 		if err := r.list.RevokeSubject(req.Context(), "ada"); err != nil {
 			return err
 		}
-		_, err := r.SignIn(w, req, "ada", state{})
+		_, err := r.SignIn(w, req, ada, state{})
 		return err
 	})
 	r.mux.HandleFunc("/native", func(w http.ResponseWriter, req *http.Request) {
-		tokens, err := r.SignInNative(req, "app", "phone", "ada", state{Name: "Ada"})
+		tokens, err := r.SignInNative(req, sessionhttp.Device{ClientID: "app", Label: "phone"}, ada, state{Name: "Ada"})
 		if err != nil {
 			r.Refuse(w, req, err)
 			return

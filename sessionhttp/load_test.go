@@ -45,7 +45,7 @@ func TestMixedLoad(t *testing.T) {
 		c.Issuer, c.OnRefused = issuer, nil
 	})
 	r.mux.HandleFunc("POST /native", func(w http.ResponseWriter, req *http.Request) {
-		tokens, err := r.SignInNative(req, "app", "load", fmt.Sprint("user-", rand.IntN(1000)), state{})
+		tokens, err := r.SignInNative(req, sessionhttp.Device{ClientID: "app", Label: "load"}, sessiontoken.Start{Subject: fmt.Sprint("user-", rand.IntN(1000))}, state{})
 		if err != nil {
 			r.Refuse(w, req, err)
 			return

@@ -43,7 +43,7 @@ func (s *Sessions[T]) RefreshHandler() http.Handler {
 		case form.Get("grant_type") != "refresh_token":
 			s.failJSON(w, r, http.StatusBadRequest, "unsupported_grant_type", ErrBadRequest)
 		case !s.isSecure(r):
-			s.failJSON(w, r, http.StatusForbidden, "invalid_request", ErrInsecure)
+			s.failJSON(w, r, http.StatusForbidden, "invalid_request", errInsecure)
 		default:
 			s.refreshNative(w, r, form)
 		}
@@ -122,7 +122,7 @@ func (s *Sessions[T]) refreshNative(w http.ResponseWriter, r *http.Request, form
 		return
 	}
 	p := refresh.Presented{Token: form.Get("refresh_token"), ClientID: client}
-	out, err := s.exchange(r.Context(), opLimit, p, sessiontoken.NotRenewable)
+	out, err := s.exchange(r.Context(), opLimit, p, sessiontoken.NotRenewable, keepUntold)
 	switch {
 	case err == nil:
 		w.Header().Set("Content-Type", "application/json")
@@ -188,14 +188,14 @@ func resumptionOf(f refresh.Family, renewal sessiontoken.Renewal) sessiontoken.R
 
 // exchange uses a refresh token up for a session token with the state of now.
 // All that can fail is done before it is used up.
-func (s *Sessions[T]) exchange(ctx context.Context, atMost time.Duration, p refresh.Presented, renewal sessiontoken.Renewal) (exchanged[T], error) {
+func (s *Sessions[T]) exchange(ctx context.Context, atMost time.Duration, p refresh.Presented, renewal sessiontoken.Renewal, k keeping) (exchanged[T], error) {
 	return within(ctx, &s.loading, atMost, func(ctx context.Context) (out exchanged[T], err error) {
 		out.next, out.family, err = s.cfg.Refresh.Exchange(ctx, p, func(ctx context.Context, f refresh.Family) error {
 			if out.token, out.claims, err = s.cfg.Issuer.Resume(ctx, resumptionOf(f, renewal), s.load); err != nil {
 				return err
 			}
 			if renewal == sessiontoken.Renewable {
-				return s.fits(out.token)
+				return s.fits(out.token, k)
 			}
 			return nil
 		})

@@ -16,13 +16,11 @@ import (
 	"github.com/sessiontoken/sessiontoken/revoke"
 )
 
-// staleSignIn is ErrTooOld with the age that was asked for.
+// staleSignIn means that the sign-in is longer ago than the handler allows, or that
+// it is not known how long. 401.
 type staleSignIn struct{ maxAge time.Duration }
 
-func tooOld(maxAge time.Duration) error { return &staleSignIn{maxAge} }
-
-func (e *staleSignIn) Error() string { return ErrTooOld.Error() }
-func (e *staleSignIn) Unwrap() error { return ErrTooOld }
+func (e *staleSignIn) Error() string { return "sessionhttp: the sign-in is too long ago" }
 
 // Refuse answers a request that an error of this package or of package
 // sessiontoken refused, as [Sessions.Require] does: for the errors of SignIn and
@@ -90,7 +88,7 @@ func statusAndChallenge(err error) (status int, challenge string) {
 		return http.StatusUnauthorized, "Bearer"
 	case errors.Is(err, ErrBadRequest):
 		return http.StatusBadRequest, `Bearer error="invalid_request"`
-	case errors.Is(err, ErrCrossOrigin), errors.Is(err, ErrInsecure):
+	case errors.Is(err, ErrCrossOrigin), errors.Is(err, errInsecure):
 		return http.StatusForbidden, ""
 	case errors.As(err, &stale): // RFC 9470 section 3
 		return http.StatusUnauthorized, fmt.Sprintf(`Bearer error="insufficient_user_authentication", error_description="sign in again", max_age=%d`, int64(stale.maxAge/time.Second))
@@ -110,7 +108,7 @@ func statusAndChallenge(err error) (status int, challenge string) {
 func isPermanent(err error) bool {
 	var size *sessiontoken.SizeError
 	return errors.As(err, &size) || errors.Is(err, errCookieSize) || isUnwritable(err) ||
-		errors.Is(err, errNoIssuer) || errors.Is(err, errNoRefresh)
+		errors.Is(err, errNoIssuer) || errors.Is(err, errNoRefresh) || errors.Is(err, errSubject)
 }
 
 // isUnwritable reports whether a state cannot be written as JSON: text that is
@@ -136,7 +134,7 @@ var (
 	faultInsecure    = fault{"insecure", "no token is handed out over plain http; serve https, or set Config.TLSInFront if a proxy in front takes requests over https alone"}
 	faultSize        = fault{"too_large", "a session token is larger than IssuerConfig.MaxBytes or than the cookies that browsers keep; make the state smaller: Issuer.Size shows what weighs most"}
 	faultState       = fault{"state_unwritable", "a state cannot be written as JSON; text must be valid UTF-8"}
-	faultMisuse      = fault{"not_configured", "a call needs Config.Issuer or Config.Refresh, which is not set"}
+	faultMisuse      = fault{"not_configured", "a call cannot succeed as it is made: it needs Config.Issuer or Config.Refresh, which is not set, or it names a subject that SignIn does not take"}
 	faultOwed        = fault{"revocation_owed", "the store of revocations has not acknowledged one, which is written again until it does; look at that store"}
 	faultLate        = fault{"late", "Load, a store or the signer gives no answer in time; look at what it waits for, and let it heed its context"}
 	faultPanic       = fault{"panic", "Load or a store panicked; what it panicked with is not logged"}

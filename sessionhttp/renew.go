@@ -34,6 +34,17 @@ func newRenewals() renewals {
 	})
 }
 
+func renewalKey(token string) [sha256.Size]byte { return sha256.Sum256([]byte(token)) }
+
+// newest returns the last of the tokens that are remembered to have come of one, or
+// that one itself.
+func (s *Sessions[T]) newest(token string) string {
+	if last, ok := s.renewals.Last(renewalKey(token), renewalKey); ok {
+		return last
+	}
+	return token
+}
+
 // readCookie verifies a cookie's token. It renews one that is due, or that has
 // expired and can still be renewed.
 func (s *Sessions[T]) readCookie(w http.ResponseWriter, r *http.Request, token string) (*sessiontoken.Claims[T], error) {
@@ -49,8 +60,13 @@ func (s *Sessions[T]) readCookie(w http.ResponseWriter, r *http.Request, token s
 	if c != nil {
 		atMost = waitGood
 	}
-	fresh, renewErr := s.renewCookie(w, r, token, func() (string, error) {
-		return s.renewals.Do(ctx, sha256.Sum256([]byte(token)), atMost, s.renewing(token))
+	k := s.keepingOf(r, token)
+	fresh, renewErr := s.renewCookie(w, r, k, func() (string, error) {
+		renewed, err := s.renewals.Do(ctx, renewalKey(token), atMost, s.renewing(token, k, s.load))
+		if err != nil {
+			return "", err
+		}
+		return s.newest(renewed), nil
 	})
 	switch {
 	case renewErr == nil:
@@ -73,31 +89,51 @@ func (s *Sessions[T]) readCookie(w http.ResponseWriter, r *http.Request, token s
 //
 // The old token stays good until it expires, on other replicas too.
 func (s *Sessions[T]) Renew(w http.ResponseWriter, r *http.Request) (*sessiontoken.Claims[T], error) {
+	token, k, err := s.presented(r, s.checkOrigin)
+	if err != nil {
+		return nil, err
+	}
+	return s.renewCookie(w, r, k, func() (string, error) {
+		return s.renewNewest(token, func(last string, left time.Duration) (string, error) {
+			return s.renewals.After(r.Context(), renewalKey(last), left, s.renewing(last, k, s.load))
+		})
+	})
+}
+
+// renewNewest renews the newest token that has come of one, by renew. If another
+// one has come of that before its turn, it is renewed instead.
+func (s *Sessions[T]) renewNewest(token string, renew func(last string, left time.Duration) (string, error)) (string, error) {
+	began := s.clock.Read()
+	for {
+		renewed, err := renew(s.newest(token), opLimit-s.clock.Steady(began))
+		if !errors.Is(err, flight.ErrRemembered) {
+			return renewed, err
+		}
+	}
+}
+
+// presented returns the token of the cookie that a request asks to renew.
+func (s *Sessions[T]) presented(r *http.Request, checkOrigin func(*http.Request) error) (string, keeping, error) {
 	if s.cfg.Issuer == nil {
-		return nil, errNoIssuer
+		return "", keepUntold, errNoIssuer
 	}
 	if _, ok, err := bearer(r.Header); ok || err != nil {
-		return nil, ErrNoSession
+		return "", keepUntold, ErrNoSession
 	}
 	token, err := s.sessionToken(r)
 	if err == nil {
-		err = s.checkOrigin(r)
+		err = checkOrigin(r)
 	}
 	if err == nil {
 		_, err = s.goingOn(r.Context(), token)
 	}
-	if err != nil {
-		return nil, err
-	}
-	return s.renewCookie(w, r, token, func() (string, error) {
-		return s.renewals.After(r.Context(), sha256.Sum256([]byte(token)), opLimit, s.renewing(token))
-	})
+	return token, s.keepingOf(r, token), err
 }
 
 // renewCookie sets the cookie that renew returns.
-func (s *Sessions[T]) renewCookie(w http.ResponseWriter, r *http.Request, token string, renew func() (string, error)) (*sessiontoken.Claims[T], error) {
+func (s *Sessions[T]) renewCookie(w http.ResponseWriter, r *http.Request, k keeping, renew func() (string, error)) (*sessiontoken.Claims[T], error) {
 	if !s.isSecure(r) {
-		return nil, ErrInsecure
+		return nil, errInsecure
 	}
 	renewed, err := renew()
 	if err != nil {
@@ -109,23 +145,25 @@ func (s *Sessions[T]) renewCookie(w http.ResponseWriter, r *http.Request, token 
 	if err != nil {
 		return nil, err
 	}
-	setCookie(w, s.sessionCookie(renewed))
+	s.setSession(w, renewed, c, k)
 	return c, nil
 }
 
-// renewing exchanges a token for one with the state of now.
-func (s *Sessions[T]) renewing(token string) flight.Func[string] {
+// renewing exchanges a token for one with the state that load returns.
+func (s *Sessions[T]) renewing(token string, k keeping, load func(context.Context, *sessiontoken.Claims[T]) (T, error)) flight.Func[string] {
 	return func(ctx context.Context) (string, time.Duration, error) {
 		var old *sessiontoken.Claims[T]
 		renewed, c, err := s.cfg.Issuer.Renew(ctx, token, func(ctx context.Context, o *sessiontoken.Claims[T]) (T, error) {
 			old = o
-			return s.load(ctx, o)
+			return load(ctx, o)
 		})
 		if err == nil {
-			err = s.fits(renewed)
+			err = s.fits(renewed, k)
 		}
 		if err != nil {
-			s.counted.renewalsFailed.Add(1)
+			if !errors.Is(err, errNotUpdated) {
+				s.counted.renewalsFailed.Add(1)
+			}
 			return "", 0, err
 		}
 		s.counted.renewals.Add(1)
@@ -133,10 +171,11 @@ func (s *Sessions[T]) renewing(token string) flight.Func[string] {
 		if err != nil {
 			return renewed, 0, nil // it is good, and only not remembered
 		}
-		// Not so long that the new one is no longer good for a while itself.
+		// Until the old token expires, which the new one does not before it. Past that
+		// not so long that the new one is no longer good for a while itself.
 		life := clock.Between(c.IssuedAt, c.Expires)
-		keep := max(clock.Between(now, old.Expires), rememberFor)
-		return renewed, min(keep, clock.Between(now, c.Expires)-life/4), nil
+		late := min(rememberFor, clock.Between(now, c.Expires)-life/4)
+		return renewed, max(clock.Between(now, old.Expires), late), nil
 	}
 }
 

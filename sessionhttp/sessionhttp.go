@@ -2,10 +2,11 @@
 // an Authorization header for the rest.
 //
 // [Sessions.Require] stands before handlers that need a session, and
-// [Sessions.FromContext] gives it to them. [Sessions.SignIn] begins a session
-// after the user has proven who they are; [Sessions.SignOut] revokes it. A
-// cookie past half its token's life is renewed on the way, with the state that
-// Config.Load reads from the authority.
+// [Sessions.FromContext] gives it to them; [Sessions.Check] is for what is no
+// handler. [Sessions.SignIn] begins a session after the user has proven who they
+// are; [Sessions.SignOut] revokes it. A cookie past half its token's life is
+// renewed on the way, with the state that Config.Load reads from the authority.
+// [Sessions.Update] changes what the token itself is the authority on.
 //
 // A request is read by these rules:
 //
@@ -17,6 +18,10 @@
 //     same origin or a trusted one ([net/http.CrossOriginProtection]). A request
 //     to switch protocols, to a WebSocket say, is one that can.
 //   - A token is never taken from a URL, and only a refresh token from a body.
+//
+// CORS goes outside of Require: a preflight has no cookie, and a refusal that a
+// page of another origin is to read needs the headers too. The example of Require
+// shows it.
 //
 // What an answer says about caching holds through every framework that shares
 // the header map of the response: see [Sessions.Require].
@@ -47,14 +52,13 @@ var (
 	// ErrCrossOrigin means that a request with a cookie that can change something
 	// comes from another origin. 403.
 	ErrCrossOrigin = errors.New("sessionhttp: cross-origin request")
-	// ErrInsecure means that a token was to be handed out over plain http. 403.
-	ErrInsecure = errors.New("sessionhttp: not over https")
-	// ErrTooOld means that the sign-in is older than the handler allows. 401.
-	ErrTooOld = errors.New("sessionhttp: the sign-in is too long ago")
 	// ErrSessionOver is what Config.Load returns if a session may not go on: the
 	// user is blocked, say. The session is revoked then. 401.
 	ErrSessionOver = errors.New("sessionhttp: the session is over")
 )
+
+// errInsecure means that a token was to be handed out over plain http. 403.
+var errInsecure = errors.New("sessionhttp: not over https")
 
 // Config says how [Sessions] work.
 type Config[T any] struct {
@@ -69,7 +73,8 @@ type Config[T any] struct {
 	// Load returns the state of a session as the authority, a database say, has
 	// it now. old is the verified old token; for a refresh token, it is what is on
 	// record of the session, with Context and without State, TokenID, KeyID and
-	// the times of a token.
+	// the times of a token. What the token itself is the authority on, see
+	// [Sessions.Update], is returned as old has it.
 	// [ErrSessionOver] revokes the session; any other error leaves it as it was.
 	// Required with Issuer.
 	Load func(ctx context.Context, old *sessiontoken.Claims[T]) (T, error)
@@ -100,6 +105,12 @@ type Config[T any] struct {
 	SameSite http.SameSite
 	// InsecureSameSiteNone permits a cookie that other sites' requests carry.
 	InsecureSameSiteNone bool
+	// Partitioned keeps the cookies in a jar of their own for each site that
+	// embeds pages of this one (CHIPS), which browsers permit where they block the
+	// cookies of other sites: a user signs in once for each. It needs a SameSite of
+	// None. It is the same for all sign-ins, since a browser sends back no
+	// attributes: the cookies that follow could not tell.
+	Partitioned bool
 	// TLSInFront says that requests reach this server through a proxy which
 	// takes them over https alone. Without it, tokens are handed out over https
 	// only, or where peer, Host and Origin are this machine.

@@ -6,6 +6,7 @@ import (
 	"encoding/base64"
 	"errors"
 	"net/http"
+	"strings"
 	"time"
 
 	"github.com/sessiontoken/sessiontoken"
@@ -17,10 +18,19 @@ import (
 var (
 	errNoIssuer  = errors.New("sessionhttp: Config.Issuer is not set")
 	errNoRefresh = errors.New("sessionhttp: Config.Refresh is not set")
+	// errSubject is about what the caller wrote, and not about the user.
+	errSubject = errors.New("sessionhttp: Start.Subject is required and must not begin with \"anonymous:\"; with Anonymous it is left empty")
 )
 
 // SignInOption changes one [Sessions.SignIn].
-type SignInOption struct{ crossSiteCallback bool }
+type SignInOption struct{ set func(*signInOptions) }
+
+type signInOptions struct {
+	crossSiteCallback bool
+	authTimeUnknown   bool
+	anonymous         bool
+	keeping           keeping
+}
 
 // InsecureCrossSiteCallback lets SignIn answer a page that another site sends
 // the browser to: the address that a login provider redirects back to. It
@@ -31,7 +41,65 @@ type SignInOption struct{ crossSiteCallback bool }
 // It permits a GET that opens a page in a window, and nothing else: requests of
 // scripts, frames, images and forms are refused as ever. A browser that does not
 // send Sec-Fetch-Mode is refused.
-func InsecureCrossSiteCallback() SignInOption { return SignInOption{crossSiteCallback: true} }
+func InsecureCrossSiteCallback() SignInOption {
+	return SignInOption{func(o *signInOptions) { o.crossSiteCallback = true }}
+}
+
+// AuthTimeUnknown says that a zero Start.AuthTime means that it is not known when
+// the user proved who they are, and not that they have just done so: of a login
+// provider that does not tell, say.
+func AuthTimeUnknown() SignInOption {
+	return SignInOption{func(o *signInOptions) { o.authTimeUnknown = true }}
+}
+
+// Remember says how long the browser keeps what this sign-in sets, and what follows
+// from it: with true also after it was closed, for as long as the session can be
+// renewed or refreshed; with false until it is closed. Without Remember the session
+// cookie goes then, and the refresh cookie of Config.RefreshPath stays.
+//
+// The session ends when it does in any case: Remember lengthens no limit. The
+// value of such a cookie ends in "~r" or "~f" behind the token, by which it is known
+// when it is renewed.
+func Remember(remember bool) SignInOption {
+	k := keepNothing
+	if remember {
+		k = keepAll
+	}
+	return SignInOption{func(o *signInOptions) { o.keeping = k }}
+}
+
+// anonymous begins the subjects of sessions that are no user's.
+const anonymous = "anonymous:"
+
+func isAnonymous(subject string) bool { return strings.HasPrefix(subject, anonymous) }
+
+// Anonymous begins a session before a user has signed in: for a basket, say.
+// Start.Subject is empty: the session gets one of its own, "anonymous:" and 128 random bits, which
+// no user can have. SignOutEverywhere, SignOutOthers and RequireFresh refuse the
+// session; Require lets it pass, so that handlers for users have to look at Subject,
+// or at a State that tells. Load is asked about it as about others.
+//
+// It lives as long as its cookie is renewed: it has no refresh token, since what
+// its token owns would not be in the next one.
+//
+// A sign-in replaces it as it does any session, and revokes it. What is to be
+// carried over, [Sessions.Check] returns before: its claims are the replaced ones.
+func Anonymous() SignInOption {
+	return SignInOption{func(o *signInOptions) { o.anonymous = true }}
+}
+
+func gather(options []SignInOption) (o signInOptions) {
+	for _, option := range options {
+		if option.set != nil {
+			option.set(&o)
+		}
+	}
+	return o
+}
+
+// justNow is an AuthTime in the future, which [sessiontoken.Issuer.Begin] counts
+// as now.
+var justNow = time.Unix(1<<37, 0)
 
 // SignIn begins a session for a browser: it issues a token and sets the cookie.
 // Call it after the user has proven who they are, in a handler that a form of
@@ -44,38 +112,52 @@ func InsecureCrossSiteCallback() SignInOption { return SignInOption{crossSiteCal
 // before the sign-in, planted or stolen, becomes the new session. If that cannot
 // be written, SignIn fails.
 //
+// Of start, Subject is required. A zero AuthTime means that the user has just
+// proven who they are, unless [AuthTimeUnknown] is among the options. Renewal is
+// ignored: the session can be renewed. A Subject must not begin with "anonymous:".
+//
 // With an error no header was written; [Sessions.Refuse] answers it.
-func (s *Sessions[T]) SignIn(w http.ResponseWriter, r *http.Request, subject string, state T, options ...SignInOption) (*sessiontoken.Claims[T], error) {
+func (s *Sessions[T]) SignIn(w http.ResponseWriter, r *http.Request, start sessiontoken.Start, state T, options ...SignInOption) (*sessiontoken.Claims[T], error) {
 	if s.cfg.Issuer == nil {
 		return nil, errNoIssuer
 	}
-	callback := false
-	for _, o := range options {
-		callback = callback || o.crossSiteCallback
+	o := gather(options)
+	start.Renewal = sessiontoken.Renewable
+	switch {
+	case o.anonymous != (start.Subject == ""), isAnonymous(start.Subject):
+		return nil, errSubject
+	case o.anonymous:
+		start.Subject, start.AuthTime = anonymous+rand.Text(), time.Time{}
+	case start.AuthTime.IsZero() && !o.authTimeUnknown:
+		start.AuthTime = justNow
 	}
-	if !(callback && isTopLevel(r)) {
+	if !(o.crossSiteCallback && isTopLevel(r)) {
 		if err := s.checkOriginAlways(r); err != nil {
 			return nil, err
 		}
 	}
 	if !s.isSecure(r) {
-		return nil, ErrInsecure
+		return nil, errInsecure
 	}
-	label := ""
-	if s.cfg.DeviceLabel != nil && s.cfg.RefreshPath != "" {
+	label, refreshed := "", s.cfg.RefreshPath != "" && !o.anonymous
+	if s.cfg.DeviceLabel != nil && refreshed {
 		label = s.cfg.DeviceLabel(r)
 	}
 	in, err := within(r.Context(), &s.entering, opLimit, func(ctx context.Context) (*signedIn[T], error) {
-		return s.signIn(ctx, r, label, subject, state)
+		in, err := s.beginSession(ctx, r, start, state, o.keeping)
+		if err == nil && refreshed {
+			err = s.beginFamily(ctx, in, label)
+		}
+		return in, err
 	})
 	if err != nil {
 		return nil, err
 	}
 	s.counted.signIns.Add(1)
 	s.clearVariants(w, r)
-	setCookie(w, s.sessionCookie(in.token))
-	if in.refresh != "" {
-		s.setRefresh(w, in.refresh, in.binder, in.left)
+	s.setSession(w, in.token, in.claims, o.keeping)
+	if refreshed {
+		s.setRefresh(w, in.refresh, in.binder, in.left, o.keeping)
 	}
 	return in.claims, nil
 }
@@ -87,31 +169,31 @@ type signedIn[T any] struct {
 	left                   time.Duration // of the family
 }
 
-// signIn makes what a browser gets. All that can fail comes before the old
-// session is revoked, but for the new family, which must not outlive a failure.
-func (s *Sessions[T]) signIn(ctx context.Context, r *http.Request, label, subject string, state T) (*signedIn[T], error) {
+// beginSession makes the token that a browser gets. All that can fail comes before
+// the old session is revoked, but for the new family, which must not outlive a
+// failure.
+func (s *Sessions[T]) beginSession(ctx context.Context, r *http.Request, start sessiontoken.Start, state T, k keeping) (*signedIn[T], error) {
 	var in signedIn[T]
 	var err error
-	if in.token, in.claims, err = s.cfg.Issuer.Issue(ctx, subject, state); err != nil {
+	if in.token, in.claims, err = s.cfg.Issuer.Begin(ctx, start, state); err != nil {
 		return nil, err
 	}
-	if err := s.fits(in.token); err != nil {
+	if err := s.fits(in.token, k); err != nil {
 		return nil, err
 	}
-	if err := s.revokeOld(ctx, r); err != nil {
-		return nil, err
-	}
-	if s.cfg.RefreshPath == "" {
-		return &in, nil
-	}
+	return &in, s.revokeOld(ctx, r)
+}
+
+// beginFamily makes the refresh token and the binder.
+func (s *Sessions[T]) beginFamily(ctx context.Context, in *signedIn[T], label string) (err error) {
 	f := familyOf(in.claims)
 	f.Label = label
 	in.binder = newBinder()
 	if in.refresh, f, err = s.cfg.Refresh.Start(ctx, f, in.binder); err != nil {
-		return nil, err
+		return err
 	}
 	in.left = clock.Between(in.claims.IssuedAt, f.Ends)
-	return &in, nil
+	return nil
 }
 
 // revokeOld revokes the sessions that the cookies of a request name, unless they
@@ -154,31 +236,40 @@ type Tokens struct {
 	RefreshToken string `json:"refresh_token"`
 }
 
+// Device is what a native client is known by.
+type Device struct {
+	ClientID string // the client that the refresh token is bound to; empty if to none
+	Label    string // how the user's list of devices shows it
+}
+
 // SignInNative begins a session for a client without cookies: it issues a session
 // token and a refresh token. Call it after the user has proven who they are, in
-// answer to r, which must have come over https. clientID, if not empty, binds the
-// refresh token to a client; label is how the user's list of devices shows it.
+// answer to r, which must have come over https. start is as for SignIn; a zero
+// AuthTime means that the user has just proven who they are.
 //
 // The session token is not renewed: the refresh token is what keeps the session
 // going, so that its theft is noticed. As a cookie it is refused.
-func (s *Sessions[T]) SignInNative(r *http.Request, clientID, label, subject string, state T) (Tokens, error) {
+func (s *Sessions[T]) SignInNative(r *http.Request, device Device, start sessiontoken.Start, state T) (Tokens, error) {
 	switch {
 	case s.cfg.Refresh == nil:
 		return Tokens{}, errNoRefresh
 	case !s.isSecure(r):
-		return Tokens{}, ErrInsecure
+		return Tokens{}, errInsecure
+	}
+	if start.Subject == "" || isAnonymous(start.Subject) {
+		return Tokens{}, errSubject
+	}
+	start.Renewal = sessiontoken.NotRenewable
+	if start.AuthTime.IsZero() {
+		start.AuthTime = justNow
 	}
 	tokens, err := within(r.Context(), &s.entering, opLimit, func(ctx context.Context) (Tokens, error) {
-		now, err := s.cfg.Issuer.Now(ctx)
-		if err != nil {
-			return Tokens{}, err
-		}
-		token, c, err := s.cfg.Issuer.Begin(ctx, sessiontoken.Start{Subject: subject, AuthTime: now, Renewal: sessiontoken.NotRenewable}, state)
+		token, c, err := s.cfg.Issuer.Begin(ctx, start, state)
 		if err != nil {
 			return Tokens{}, err
 		}
 		f := familyOf(c)
-		f.ClientID, f.Label = clientID, label
+		f.ClientID, f.Label = device.ClientID, device.Label
 		next, _, err := s.cfg.Refresh.Start(ctx, f, "")
 		if err != nil {
 			return Tokens{}, err

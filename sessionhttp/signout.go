@@ -35,7 +35,7 @@ func (s *Sessions[T]) SignOut(w http.ResponseWriter, r *http.Request) error {
 
 // SignOutEverywhere is SignOut for all sessions of the user. It needs a session
 // that is valid, or can be renewed, or whose revocation is not acknowledged yet;
-// otherwise it is [ErrNoSession].
+// otherwise it is [ErrNoSession], and so it is for one that is [Anonymous].
 func (s *Sessions[T]) SignOutEverywhere(w http.ResponseWriter, r *http.Request) error {
 	err := s.signOut(r, func(ctx context.Context, r *http.Request) error {
 		mine, err := s.current(ctx, r)
@@ -166,7 +166,8 @@ func (s *Sessions[T]) eachCookieSession(ctx context.Context, r *http.Request, f 
 	for _, token := range tokens {
 		err = errors.Join(err, s.withSession(ctx, token, f))
 	}
-	p := refresh.Presented{Binder: s.binderOf(r)}
+	binder, _ := s.binderOf(r)
+	p := refresh.Presented{Binder: binder}
 	if s.cfg.RefreshPath == "" || p.Binder == "" {
 		return complete, err // no refresh cookie counts
 	}
@@ -212,9 +213,18 @@ func once(f func(*named) error) func(*named) error {
 	}
 }
 
-// current returns the session that a request acts for: one that is valid or can
-// be renewed, or whose revocation is owed.
+// current returns the session of a user that a request acts for: one that is valid
+// or can be renewed, or whose revocation is owed. A session that is not a user's
+// has no others.
 func (s *Sessions[T]) current(ctx context.Context, r *http.Request) (*named, error) {
+	n, err := s.currentSession(ctx, r)
+	if err == nil && isAnonymous(n.subject) {
+		return nil, ErrNoSession
+	}
+	return n, err
+}
+
+func (s *Sessions[T]) currentSession(ctx context.Context, r *http.Request) (*named, error) {
 	token, isBearer, err := bearer(r.Header)
 	if err == nil && !isBearer {
 		if _, _, all := cookieTokens(r, s.cookie, maxLooked, isJWS); !all {

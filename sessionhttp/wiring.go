@@ -7,6 +7,8 @@ import (
 	"reflect"
 	"slices"
 	"time"
+
+	"github.com/sessiontoken/sessiontoken/internal/arg"
 )
 
 // check holds the configuration to what can work.
@@ -14,6 +16,16 @@ func (cfg *Config[T]) check() error {
 	switch {
 	case cfg.Verifier == nil:
 		return errors.New("sessionhttp: Config.Verifier is required")
+	case cfg.Verifier.Config().Issuer == "":
+		return errors.New("sessionhttp: Config.Verifier was not made by sessiontoken.NewVerifier")
+	case cfg.Issuer != nil && cfg.Issuer.Config().Issuer == "":
+		return errors.New("sessionhttp: Config.Issuer was not made by sessiontoken.NewIssuer")
+	case cfg.Revocations != nil && cfg.Revocations.RetainFor() == 0:
+		return errors.New("sessionhttp: Config.Revocations was not made by revoke.NewList")
+	case cfg.Refresh != nil && cfg.Refresh.Config().IdleTimeout == 0:
+		return errors.New("sessionhttp: Config.Refresh was not made by refresh.NewManager")
+	case cfg.Unauthorized != nil && arg.IsNil(cfg.Unauthorized):
+		return errors.New("sessionhttp: Config.Unauthorized holds a nil handler")
 	case cfg.Issuer != nil && cfg.Load == nil:
 		return errors.New("sessionhttp: Config.Load is required with Issuer")
 	case cfg.Issuer != nil && cfg.Revocations == nil:
@@ -28,6 +40,8 @@ func (cfg *Config[T]) check() error {
 		return errors.New("sessionhttp: Config.SameSite is None; set InsecureSameSiteNone to let other sites' requests carry the cookie")
 	case cfg.SameSite != 0 && cfg.SameSite != http.SameSiteLaxMode && cfg.SameSite != http.SameSiteStrictMode && cfg.SameSite != http.SameSiteNoneMode:
 		return errors.New("sessionhttp: Config.SameSite is none of Lax, Strict and None")
+	case cfg.Partitioned && cfg.SameSite != http.SameSiteNoneMode:
+		return errors.New("sessionhttp: Config.Partitioned needs a SameSite of None: it is for pages that other sites embed")
 	}
 	return cfg.checkWiring()
 }

@@ -36,6 +36,16 @@ func TestNewNamesTheField(t *testing.T) {
 		{"CookieName", func(c *sessionhttp.Config[state]) { c.CookieName = "a b" }},
 		{"CookieDomain", func(c *sessionhttp.Config[state]) { c.CookieDomain = "a b" }},
 		{"TrustedOrigins", func(c *sessionhttp.Config[state]) { c.TrustedOrigins = []string{"app.example"} }},
+		{"Partitioned", func(c *sessionhttp.Config[state]) { c.Partitioned = true }},
+		{"Partitioned", func(c *sessionhttp.Config[state]) { c.Partitioned, c.InsecureSameSiteNone = true, true }},
+		{"SameSite", func(c *sessionhttp.Config[state]) { c.Partitioned, c.SameSite = true, http.SameSiteNoneMode }},
+		// What would panic at the first request.
+		{"Verifier", func(c *sessionhttp.Config[state]) { c.Verifier = new(sessiontoken.Verifier[state]) }},
+		{"Issuer", func(c *sessionhttp.Config[state]) { c.Issuer = new(sessiontoken.Issuer[state]) }},
+		{"Revocations", func(c *sessionhttp.Config[state]) { c.Revocations = new(revoke.List) }},
+		{"Refresh", func(c *sessionhttp.Config[state]) { c.Refresh = new(refresh.Manager) }},
+		{"Unauthorized", func(c *sessionhttp.Config[state]) { c.Unauthorized = http.HandlerFunc(nil) }},
+		{"Unauthorized", func(c *sessionhttp.Config[state]) { c.Unauthorized = (*http.ServeMux)(nil) }},
 	} {
 		func() {
 			var good sessionhttp.Config[state]

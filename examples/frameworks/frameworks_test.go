@@ -60,7 +60,7 @@ func Example_chi() {
 	sessions := newSessions()
 	r := chi.NewRouter()
 	r.Post("/sign-in", func(w http.ResponseWriter, r *http.Request) {
-		if _, err := sessions.SignIn(w, r, "ada", State{"admin"}); err != nil {
+		if _, err := sessions.SignIn(w, r, sessiontoken.Start{Subject: "ada"}, State{"admin"}); err != nil {
 			sessions.Refuse(w, r, err)
 		}
 	})
@@ -82,7 +82,7 @@ func Example_echo() {
 	sessions := newSessions()
 	e := echo.New()
 	e.POST("/sign-in", func(c echo.Context) error {
-		_, err := sessions.SignIn(c.Response(), c.Request(), "ada", State{"admin"})
+		_, err := sessions.SignIn(c.Response(), c.Request(), sessiontoken.Start{Subject: "ada"}, State{"admin"})
 		if err != nil {
 			sessions.Refuse(c.Response(), c.Request(), err)
 		}
@@ -99,20 +99,16 @@ func Example_echo() {
 	// 200 ada admin
 }
 
-// inGin makes gin middleware of net/http's. What the middleware puts around the
-// response writer (a renewed cookie's no-store) stays outside of gin's own; it
-// has written its headers by then.
-func inGin(middleware func(http.Handler) http.Handler) gin.HandlerFunc {
+// required is gin's Require: Check says who it is, Refuse answers the rest.
+func required(sessions *sessionhttp.Sessions[State]) gin.HandlerFunc {
 	return func(c *gin.Context) {
-		passed := false
-		middleware(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
-			passed = true
-			c.Request = r
-			c.Next()
-		})).ServeHTTP(c.Writer, c.Request)
-		if !passed {
+		claims, err := sessions.Check(c.Writer, c.Request)
+		if err != nil {
+			sessions.Refuse(c.Writer, c.Request, err)
 			c.Abort()
+			return
 		}
+		c.Set("session", claims)
 	}
 }
 
@@ -121,12 +117,12 @@ func Example_gin() {
 	gin.SetMode(gin.ReleaseMode)
 	e := gin.New()
 	e.POST("/sign-in", func(c *gin.Context) {
-		if _, err := sessions.SignIn(c.Writer, c.Request, "ada", State{"admin"}); err != nil {
+		if _, err := sessions.SignIn(c.Writer, c.Request, sessiontoken.Start{Subject: "ada"}, State{"admin"}); err != nil {
 			sessions.Refuse(c.Writer, c.Request, err)
 		}
 	})
-	e.GET("/me", inGin(sessions.Require), func(c *gin.Context) {
-		claims, _ := sessions.FromContext(c.Request.Context())
+	e.GET("/me", required(sessions), func(c *gin.Context) {
+		claims := c.MustGet("session").(*sessiontoken.Claims[State])
 		c.String(http.StatusOK, claims.Subject+" "+claims.State.Role)
 	})
 	visit(e)

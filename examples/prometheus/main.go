@@ -117,7 +117,7 @@ func (p *program) handler() (http.Handler, error) {
 	mux.Handle("GET /debug/vars", expvar.Handler())
 	mux.Handle("GET /.well-known/jwks.json", jwks)
 	mux.HandleFunc("POST /sign-in", func(w http.ResponseWriter, r *http.Request) {
-		tokens, err := p.sessions.SignInNative(r, "app", "a phone", "ada", State{Role: "clerk"})
+		tokens, err := p.sessions.SignInNative(r, sessionhttp.Device{ClientID: "app", Label: "a phone"}, sessiontoken.Start{Subject: "ada"}, State{Role: "clerk"})
 		if err != nil {
 			p.sessions.Refuse(w, r, err)
 			return

@@ -399,7 +399,7 @@ func TestLargestCookie(t *testing.T) {
 	mux := http.NewServeMux()
 	mux.HandleFunc("/in/{bytes}", func(w http.ResponseWriter, r *http.Request) {
 		n, _ := strconv.Atoi(r.PathValue("bytes"))
-		if _, err := sessions.SignIn(w, r, "ada", strings.Repeat("x", n)); err != nil {
+		if _, err := sessions.SignIn(w, r, sessiontoken.Start{Subject: "ada"}, strings.Repeat("x", n)); err != nil {
 			_, _ = io.WriteString(w, "refused")
 		}
 	})

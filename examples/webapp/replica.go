@@ -233,7 +233,7 @@ func (r *replica) signIn(w http.ResponseWriter, req *http.Request) {
 		r.signInPage(w, http.StatusUnauthorized, "That user and password do not go together.")
 		return
 	}
-	if _, err := r.sessions.SignIn(w, req, name, state); err != nil {
+	if _, err := r.sessions.SignIn(w, req, sessiontoken.Start{Subject: name}, state); err != nil {
 		r.sessions.Refuse(w, req, err)
 		return
 	}
@@ -246,7 +246,7 @@ func (r *replica) nativeSignIn(w http.ResponseWriter, req *http.Request) {
 		http.Error(w, "not signed in", http.StatusUnauthorized)
 		return
 	}
-	tokens, err := r.sessions.SignInNative(req, "app", device(req), name, state)
+	tokens, err := r.sessions.SignInNative(req, sessionhttp.Device{ClientID: "app", Label: device(req)}, sessiontoken.Start{Subject: name}, state)
 	if err != nil {
 		r.sessions.Refuse(w, req, err)
 		return
@@ -336,13 +336,9 @@ func (r *replica) me(w http.ResponseWriter, _ *http.Request, c *sessiontoken.Cla
 // which no script can use the cookie. They are for an audience of their own, so
 // that a stolen one is not the session.
 func (r *replica) pageTokens(w http.ResponseWriter, req *http.Request, c *sessiontoken.Claims[State]) {
-	session := sessiontoken.Resumption{
-		SessionID: c.SessionID, Subject: c.Subject, Began: c.Began, AuthTime: c.AuthTime,
-		ACR: c.ACR, AMR: c.AMR, Actor: c.Actor,
-	}
 	tokens := []string{}
 	for _, i := range r.page {
-		token, _, err := i.Resume(req.Context(), session, r.shared.load)
+		token, err := r.pageToken(req.Context(), i, c)
 		if err != nil {
 			r.sessions.Refuse(w, req, err)
 			return
@@ -350,6 +346,16 @@ func (r *replica) pageTokens(w http.ResponseWriter, req *http.Request, c *sessio
 		tokens = append(tokens, token)
 	}
 	answer(w, tokens)
+}
+
+// pageToken issues one of them, with what the authority says now.
+func (r *replica) pageToken(ctx context.Context, i *sessiontoken.Issuer[State], c *sessiontoken.Claims[State]) (string, error) {
+	session := sessiontoken.Resumption{
+		SessionID: c.SessionID, Subject: c.Subject, Began: c.Began, AuthTime: c.AuthTime,
+		ACR: c.ACR, AMR: c.AMR, Actor: c.Actor,
+	}
+	token, _, err := i.Resume(ctx, session, r.shared.load)
+	return token, err
 }
 
 // pageKeys is the JWKS of those tokens.

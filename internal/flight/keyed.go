@@ -9,8 +9,12 @@ import (
 	"github.com/sessiontoken/sessiontoken/internal/clock"
 )
 
-// ErrBusy says that as many runs are under way as may be.
-var ErrBusy = errors.New("flight: too many runs are under way")
+var (
+	// ErrBusy says that as many runs are under way as may be.
+	ErrBusy = errors.New("flight: too many runs are under way")
+	// ErrRemembered says that something is remembered of the key.
+	ErrRemembered = errors.New("flight: something is remembered of the key")
+)
 
 // KeyedConfig says how a [Keyed] runs its functions.
 type KeyedConfig struct {
@@ -57,7 +61,7 @@ type keyedEntry[V any] struct {
 	started   uint64
 	abandoned int
 
-	last   keyedOutcome[V] // of the last run
+	last   keyedOutcome[V] // of the last run that others share
 	ended  clock.Instant
 	fails  int           // in a row
 	paused time.Duration // after it, if it failed
@@ -65,6 +69,7 @@ type keyedEntry[V any] struct {
 
 type keyedRun[V any] struct {
 	number  uint64
+	alone   bool // no other caller has its failure
 	over    bool // it has an outcome; Keyed.mu
 	done    chan struct{}
 	outcome keyedOutcome[V] // set before done is closed
@@ -86,44 +91,109 @@ type Func[V any] func(ctx context.Context) (value V, keep time.Duration, err err
 //
 // fn has the values of ctx, and a limit of its own.
 func (g *Keyed[K, V]) Do(ctx context.Context, key K, atMost time.Duration, fn Func[V]) (V, error) {
-	var none V
-	g.mu.Lock()
-	e := g.entry(key)
-	if e.run == nil && g.clock.Age(e.ended) < e.last.keep {
-		defer g.mu.Unlock()
-		return e.last.value, nil
-	}
-	r, err := g.join(ctx, key, e, fn)
-	g.mu.Unlock()
-	if err != nil {
-		return none, err
-	}
-	return r.wait(ctx, atMost)
+	return g.share(ctx, key, atMost, fn, false)
 }
 
-// After is Do with a run that begins after the call, whatever is remembered.
-// What it brings is remembered instead.
+// After is Do with a run that begins after the call. If something is remembered of
+// the key when that would start, it is [ErrRemembered].
 func (g *Keyed[K, V]) After(ctx context.Context, key K, atMost time.Duration, fn Func[V]) (V, error) {
+	return g.share(ctx, key, atMost, fn, true)
+}
+
+func (g *Keyed[K, V]) share(ctx context.Context, key K, atMost time.Duration, fn Func[V], after bool) (V, error) {
 	var none V
 	began := g.clock.Read()
 	g.mu.Lock()
 	seen := g.entry(key).started
 	for {
-		r, err := g.join(ctx, key, g.entry(key), fn)
+		left := atMost - g.clock.Steady(began)
+		e := g.entry(key)
+		switch {
+		case left <= 0:
+			g.mu.Unlock()
+			return none, ErrWaited
+		case e.run != nil || !g.remembers(e):
+		case after:
+			g.mu.Unlock()
+			return none, ErrRemembered
+		default:
+			defer g.mu.Unlock()
+			return e.last.value, nil
+		}
+		r, err := g.join(ctx, e, fn)
 		g.mu.Unlock()
 		if err != nil {
 			return none, err
 		}
-		left := atMost - g.clock.Steady(began)
-		if left <= 0 {
-			return none, ErrWaited
-		}
 		v, err := r.wait(ctx, left)
-		if r.number > seen || errors.Is(err, ErrWaited) || ctx.Err() != nil {
+		switch {
+		case errors.Is(err, ErrWaited) || ctx.Err() != nil:
+			return v, err
+		case r.alone && err != nil: // which is its caller's
+		case !after || r.number > seen:
 			return v, err
 		}
 		g.mu.Lock()
 	}
+}
+
+// Alone waits until no run of a key is under way, and then runs fn for this
+// caller: others wait for its end. A good outcome answers them too. A failure is
+// this caller's alone, and makes no pause. Otherwise it is as After.
+func (g *Keyed[K, V]) Alone(ctx context.Context, key K, atMost time.Duration, fn Func[V]) (V, error) {
+	var none V
+	began := g.clock.Read()
+	for {
+		left := atMost - g.clock.Steady(began)
+		if left <= 0 {
+			return none, ErrWaited
+		}
+		g.mu.Lock()
+		e := g.entry(key)
+		before := e.run
+		if before == nil && g.remembers(e) {
+			g.mu.Unlock()
+			return none, ErrRemembered
+		}
+		r, err := g.join(ctx, e, fn)
+		if err == nil && before == nil {
+			r.alone = true
+		}
+		g.mu.Unlock()
+		if err != nil {
+			return none, err
+		}
+		v, err := r.wait(ctx, left)
+		switch {
+		case before == nil:
+			return v, err
+		case ctx.Err() != nil:
+			return none, ctx.Err()
+		}
+	}
+}
+
+// Last follows what is remembered from key to key, each made by next of the value
+// before it, and returns the last value. From then on that is remembered of all
+// keys on the way, for as long as what it replaces. ok is false if nothing is
+// remembered of the first key.
+func (g *Keyed[K, V]) Last(key K, next func(V) K) (last V, ok bool) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	var way []*keyedEntry[V]
+	for len(way) < len(g.entries) {
+		e := g.entries[key]
+		if e == nil || !g.remembers(e) {
+			break
+		}
+		way = append(way, e)
+		last = e.last.value
+		key = next(last)
+	}
+	for _, e := range way {
+		e.last.value = last
+	}
+	return last, len(way) > 0
 }
 
 // Runs returns how many runs are under way, and how many were abandoned and have
@@ -178,8 +248,11 @@ func (g *Keyed[K, V]) sweep() {
 
 func (e *keyedEntry[V]) idle() bool { return e.run == nil && e.abandoned == 0 }
 
+// remembers reports whether the last outcome of a key still answers.
+func (g *Keyed[K, V]) remembers(e *keyedEntry[V]) bool { return g.clock.Age(e.ended) < e.last.keep }
+
 // join returns the run of a key that is under way, or starts one.
-func (g *Keyed[K, V]) join(ctx context.Context, key K, e *keyedEntry[V], fn Func[V]) (*keyedRun[V], error) {
+func (g *Keyed[K, V]) join(ctx context.Context, e *keyedEntry[V], fn Func[V]) (*keyedRun[V], error) {
 	switch {
 	case e.run != nil:
 		return e.run, nil
@@ -233,8 +306,9 @@ func (g *Keyed[K, V]) end(e *keyedEntry[V], r *keyedRun[V], o keyedOutcome[V], r
 	if o.err != nil {
 		o = keyedOutcome[V]{err: o.err}
 	}
+	now := g.clock.Read()
 	r.over, r.outcome = true, o
-	e.run, e.ended, e.last = nil, g.clock.Read(), o
+	e.run = nil
 	g.running--
 	if returned {
 		g.late = 0
@@ -242,11 +316,14 @@ func (g *Keyed[K, V]) end(e *keyedEntry[V], r *keyedRun[V], o keyedOutcome[V], r
 		e.abandoned++
 		g.abandoned++
 		g.late++
-		g.lateAt = e.ended
+		g.lateAt = now
 	}
-	if o.err == nil {
+	switch {
+	case o.err == nil:
+		e.ended, e.last = now, o
 		e.fails, e.paused = 0, 0
-	} else {
+	case !r.alone:
+		e.ended, e.last = now, o
 		e.paused = pauseAfter(e.fails, g.cfg.Pause, g.cfg.MaxPause)
 		e.fails++
 	}

@@ -42,10 +42,15 @@ func TestKeyedRemembers(t *testing.T) {
 		require.Equal(t, "a", do(1, brings("b", time.Minute)), "remembered")
 		require.Equal(t, "c", do(2, brings("c", 0)), "another key")
 		require.Equal(t, "d", do(2, brings("d", 0)), "not remembered")
-		v, err := g.After(t.Context(), 1, time.Second, brings("e", time.Minute))
+		_, err := g.After(t.Context(), 1, time.Second, brings("e", time.Minute))
+		require.ErrorIs(t, err, flight.ErrRemembered)
+		_, err = g.Alone(t.Context(), 1, time.Second, brings("e", time.Minute))
+		require.ErrorIs(t, err, flight.ErrRemembered)
+		require.Equal(t, "a", do(1, brings("f", time.Minute)), "still")
+		v, err := g.After(t.Context(), 2, time.Second, brings("e", time.Minute))
 		require.NoError(t, err)
 		require.Equal(t, "e", v)
-		require.Equal(t, "e", do(1, brings("f", time.Minute)), "remembered instead")
+		require.Equal(t, "e", do(2, brings("f", time.Minute)))
 		time.Sleep(time.Minute)
 		require.Equal(t, "g", do(1, brings("g", time.Minute)), "for as long as it says")
 	})
@@ -59,14 +64,23 @@ func TestKeyedAfter(t *testing.T) {
 			time.Sleep(time.Second)
 			return "old", time.Hour, nil
 		}
+		unkept := func(context.Context) (string, time.Duration, error) {
+			time.Sleep(time.Second)
+			return "old", 0, nil
+		}
 		go func() { _, _ = g.Do(t.Context(), 1, time.Minute, slow) }()
 		synctest.Wait()
 		_, err := g.After(t.Context(), 1, 500*time.Millisecond, brings("new", 0))
 		require.ErrorIs(t, err, flight.ErrWaited)
-		v, err := g.After(t.Context(), 1, time.Minute, brings("new", time.Hour))
+		_, err = g.After(t.Context(), 1, time.Minute, brings("new", time.Hour))
+		require.ErrorIs(t, err, flight.ErrRemembered, "of the run under way at the call")
+
+		go func() { _, _ = g.Do(t.Context(), 2, time.Minute, unkept) }()
+		synctest.Wait()
+		v, err := g.After(t.Context(), 2, time.Minute, brings("new", time.Hour))
 		require.NoError(t, err)
 		require.Equal(t, "new", v)
-		v, err = g.Do(t.Context(), 1, time.Minute, slow)
+		v, err = g.Do(t.Context(), 2, time.Minute, slow)
 		require.NoError(t, err)
 		require.Equal(t, "new", v)
 	})
@@ -218,5 +232,128 @@ func TestKeyedForgets(t *testing.T) {
 		_, err = g.Do(t.Context(), 5000, time.Second, count)
 		require.NoError(t, err)
 		require.Equal(t, 1, g.Kept(), "what is over goes")
+	})
+}
+
+// The failure of a run that is one caller's alone is not others', makes no pause
+// and forgets nothing; its good outcome is shared.
+func TestKeyedAlone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := newKeyed()
+		after := func(v string, err error) flight.Func[string] {
+			return func(context.Context) (string, time.Duration, error) {
+				time.Sleep(time.Second)
+				return v, time.Minute, err
+			}
+		}
+		alone := make(chan error, 1)
+		go func() {
+			_, err := g.Alone(t.Context(), 1, time.Minute, after("a", errKeyed))
+			alone <- err
+		}()
+		synctest.Wait()
+		_, err := g.Do(t.Context(), 1, 500*time.Millisecond, brings("b", time.Minute))
+		require.ErrorIs(t, err, flight.ErrWaited)
+		v, err := g.Do(t.Context(), 1, time.Minute, brings("b", time.Minute))
+		require.NoError(t, err)
+		require.Equal(t, "b", v, "at once: there is no pause")
+		require.ErrorIs(t, <-alone, errKeyed)
+
+		var order []string
+		var wg sync.WaitGroup
+		for _, name := range []string{"first", "second"} {
+			wg.Go(func() {
+				v, err := g.Alone(t.Context(), 2, time.Minute, func(context.Context) (string, time.Duration, error) {
+					order = append(order, name) // the race detector would notice two at once
+					time.Sleep(time.Second)
+					return name, 0, nil
+				})
+				if v != name || err != nil {
+					t.Error(name, v, err)
+				}
+			})
+			synctest.Wait()
+		}
+		v, err = g.Do(t.Context(), 2, time.Minute, brings("c", 0))
+		require.NoError(t, err)
+		require.Equal(t, "first", v, "shared")
+		wg.Wait()
+		require.Equal(t, []string{"first", "second"}, order)
+
+		go func() { _, _ = g.Do(t.Context(), 3, time.Minute, after("d", nil)) }()
+		synctest.Wait()
+		_, err = g.Alone(t.Context(), 3, time.Minute, brings("e", 0))
+		require.ErrorIs(t, err, flight.ErrRemembered, "of the run that it waited for")
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		go func() { _, _ = g.Do(t.Context(), 4, time.Minute, after("d", nil)) }()
+		synctest.Wait()
+		_, err = g.Alone(ctx, 4, time.Minute, brings("e", 0))
+		require.ErrorIs(t, err, context.Canceled)
+		_, err = g.Alone(t.Context(), 4, 500*time.Millisecond, brings("e", 0))
+		require.ErrorIs(t, err, flight.ErrWaited)
+		n := 0
+		_, err = g.Do(t.Context(), 5, time.Minute, fails(&n))
+		require.ErrorIs(t, err, errKeyed)
+		_, err = g.Alone(t.Context(), 5, time.Minute, brings("f", 0))
+		require.ErrorIs(t, err, errKeyed, "in the pause of others")
+		time.Sleep(time.Minute)
+	})
+}
+
+// A hung run that is one caller's alone holds up others of its key for its limit.
+func TestKeyedAloneHangs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := newKeyed()
+		release := make(chan struct{})
+		go func() {
+			_, _ = g.Alone(t.Context(), 1, time.Minute, func(context.Context) (string, time.Duration, error) {
+				<-release
+				return "late", time.Minute, nil
+			})
+		}()
+		synctest.Wait()
+		began := time.Now()
+		v, err := g.Do(t.Context(), 1, time.Minute, brings("a", time.Minute))
+		require.NoError(t, err)
+		require.Equal(t, "a", v)
+		require.Equal(t, 5*time.Second, time.Since(began))
+		close(release)
+		synctest.Wait()
+		v, err = g.Do(t.Context(), 1, time.Minute, brings("b", 0))
+		require.NoError(t, err)
+		require.Equal(t, "a", v, "what comes late is dropped")
+	})
+}
+
+// Last leads to the newest value, and remembers it for all before it.
+func TestKeyedLast(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := flight.NewKeyed[string, string](flight.KeyedConfig{Limit: time.Second, Pause: time.Second, MaxPause: time.Second, MaxRuns: 20, MaxKept: 100})
+		same := func(v string) string { return v }
+		link := func(from, to string, keep time.Duration) {
+			_, err := g.Do(t.Context(), from, time.Second, brings(to, keep))
+			require.NoError(t, err)
+		}
+		_, ok := g.Last("a", same)
+		require.False(t, ok)
+		link("a", "b", time.Minute)
+		link("b", "c", time.Second)
+		link("c", "d", time.Hour)
+		v, ok := g.Last("a", same)
+		require.True(t, ok)
+		require.Equal(t, "d", v)
+		time.Sleep(time.Second) // b leads nowhere any more
+		v, err := g.Do(t.Context(), "a", time.Second, brings("x", 0))
+		require.NoError(t, err)
+		require.Equal(t, "d", v)
+		_, ok = g.Last("b", same)
+		require.False(t, ok)
+		time.Sleep(59 * time.Second)
+		_, ok = g.Last("a", same)
+		require.False(t, ok, "no longer than it was")
+		link("e", "e", time.Hour)
+		v, ok = g.Last("e", same)
+		require.True(t, ok && v == "e", "a circle ends")
 	})
 }

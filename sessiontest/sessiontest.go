@@ -1,0 +1,41 @@
+// Package sessiontest is for tests of handlers that stand behind package
+// sessionhttp: it gives a request a session, without keys and without stores.
+//
+// Only a test binary can use it. In any other program [With] panics, and package
+// sessionhttp never asks for what it does.
+package sessiontest
+
+import (
+	"context"
+	"net/http"
+	"testing"
+
+	"github.com/sessiontoken/sessiontoken"
+	"github.com/sessiontoken/sessiontoken/internal/testhook"
+	"github.com/sessiontoken/sessiontoken/sessionhttp"
+)
+
+// contextKey is one for each Sessions.
+type contextKey struct{ sessions any }
+
+func init() {
+	if testing.Testing() {
+		testhook.Claims = func(ctx context.Context, sessions any) any { return ctx.Value(contextKey{sessions}) }
+	}
+}
+
+// With returns r with a session of s: Check, Require and Optional of s, and of no
+// other Sessions, accept it as they do a valid cookie, and FromContext returns c as
+// it is given here. The credentials of r are not looked at. Its origin is checked as
+// ever, and RequireFresh compares c.AuthTime with this machine's clock.
+//
+// Each request gets a copy of c, which shares what State points to. The session is
+// in no token: SignOut, Renew and Update do not find it.
+//
+// With panics in a program that is not a test.
+func With[T any](s *sessionhttp.Sessions[T], r *http.Request, c sessiontoken.Claims[T]) *http.Request {
+	if !testing.Testing() {
+		panic("sessiontest: With is for tests")
+	}
+	return r.WithContext(context.WithValue(r.Context(), contextKey{s}, c))
+}
