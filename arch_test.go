@@ -75,7 +75,7 @@ func TestDependencies(t *testing.T) {
 func TestArrows(t *testing.T) {
 	arrows := map[string][]string{
 		"":                     {"keys", "revoke", "internal/arg", "internal/clock", "internal/flight", "internal/jws", "internal/loud", "internal/strictjson", "internal/tally"},
-		"/keys":                {"internal/arg", "internal/clock", "internal/flight", "internal/jwk", "internal/loud", "internal/strictjson", "internal/tally"},
+		"/keys":                {"internal/arg", "internal/clock", "internal/flight", "internal/jwk", "internal/jws", "internal/loud", "internal/strictjson", "internal/tally"},
 		"/internal/jws":        {"internal/strictjson"},
 		"/internal/jwk":        {"internal/strictjson"},
 		"/internal/strictjson": {},
