@@ -65,7 +65,7 @@ func TestStateTypesThatCannotWork(t *testing.T) {
 		"interface in a map":          {of[map[string][2]owner](), "State[][].S", "or any"},
 		"interface behind pointers":   {of[**struct{ P *owner }](), "State.P.S", "or any"},
 		"interface in a recursion":    {of[tree](), "State.Last", "or any"},
-		"interface in an embedded":    {of[struct{ tree }](), "State.tree.Last", "or any"},
+		"interface in an embedded":    {of[struct{ tree }](), "State.tree.Left.Last", "or any"},
 		"MarshalJSON alone":           {of[struct{ W writesJSON }](), "State.W", "no UnmarshalJSON: add that"},
 		"MarshalJSONTo alone":         {of[struct{ W []*writesJSONTo }](), "State.W[]", "no UnmarshalJSON: add that"},
 		"MarshalText alone":           {of[struct{ W writesText }](), "State.W", "no UnmarshalText: add that"},

@@ -283,13 +283,3 @@ func TestTypesThatKeepTheirInput(t *testing.T) {
 		}
 	})
 }
-
-func BenchmarkIssueOwnTypes(b *testing.B) {
-	issuer := newIssuer[struct{ A, B textual }](b, staticSource(b, keys.EdDSA))
-	b.ReportAllocs()
-	for b.Loop() {
-		if _, _, err := issuer.Issue(b.Context(), "user-1", struct{ A, B textual }{textual{"a"}, textual{"b"}}); err != nil {
-			b.Fatal(err)
-		}
-	}
-}

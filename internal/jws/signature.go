@@ -215,25 +215,30 @@ func SignatureSize(pub crypto.PublicKey) int {
 // of the standard library's signs as SignWith describes. Of an ES256 signature the
 // smaller s is returned: see [IsCanonical]. Sign does not keep message.
 func Sign(alg string, key crypto.Signer, message []byte) (sig []byte, err error) {
-	if !IsSoftware(key) {
+	switch k := key.(type) {
+	case *ecdsa.PrivateKey:
+		if alg != "ES256" || k.Curve != elliptic.P256() {
+			return nil, ErrKey
+		}
+		sig, err = signES256(message, k)
+	case ed25519.PrivateKey:
+		if alg != "EdDSA" || len(k) != ed25519.PrivateKeySize {
+			return nil, ErrKey
+		}
+		sig = ed25519.Sign(k, message)
+	case *rsa.PrivateKey:
+		switch alg {
+		case "PS256":
+			sig, err = ps256.Sign(string(message), k)
+		case "RS256":
+			sig, err = jwt.SigningMethodRS256.Sign(string(message), k)
+		default:
+			return nil, ErrKey
+		}
+	default:
 		return SignWith(alg, key.Public(), message, func(digest []byte, opts crypto.SignerOpts) ([]byte, error) {
 			return key.Sign(rand.Reader, digest, opts)
 		})
-	}
-	if _, err := method(alg, key.Public()); err != nil {
-		return nil, err
-	}
-	switch k := key.(type) {
-	case *ecdsa.PrivateKey:
-		sig, err = signES256(message, k)
-	case ed25519.PrivateKey:
-		sig = ed25519.Sign(k, message)
-	case *rsa.PrivateKey:
-		if alg == "PS256" {
-			sig, err = ps256.Sign(string(message), k)
-		} else {
-			sig, err = jwt.SigningMethodRS256.Sign(string(message), k)
-		}
 	}
 	if err != nil {
 		return nil, fmt.Errorf("sign with %s: %w", alg, err)
