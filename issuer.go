@@ -80,10 +80,17 @@ type IssuerConfig struct {
 	Revocations revoke.Checker
 }
 
-// Issuer writes tokens that carry a state of type T. T is anything that JSON
-// can hold; it is written by the rules of encoding/json/v2, so that names match
-// exactly and a nil slice or map is written as empty. It is immutable and safe
-// for concurrent use.
+// Issuer writes tokens that carry a state of type T. T is any type that JSON can
+// hold and give back; it is written by the rules of encoding/json/v2, so that
+// names match exactly and a nil slice or map is written as empty. It is immutable
+// and safe for concurrent use.
+//
+// [NewIssuer] and [NewVerifier] refuse a T that cannot be written or not be read
+// back, such as one with an interface other than any, a channel, a time.Duration
+// or a type that has MarshalJSON and no UnmarshalJSON. A value that is not read
+// back is an error when it is issued, and so is a number in an any, which reads
+// numbers as float64, that would become another number. A type that decodes
+// itself may keep and change the bytes that it is given.
 type Issuer[T any] struct {
 	cfg    IssuerConfig // with defaults
 	reader tokenReader
@@ -92,8 +99,8 @@ type Issuer[T any] struct {
 	header atomic.Pointer[keyHeader] // of the key that signed last
 }
 
-// NewIssuer checks the configuration and returns the issuer for it. An error
-// names the field at fault. It does no I/O.
+// NewIssuer checks the configuration and T and returns the issuer for them. An
+// error names the field at fault. It does no I/O.
 func NewIssuer[T any](cfg IssuerConfig) (*Issuer[T], error) {
 	cfg.Audience = slices.Clone(cfg.Audience)
 	if err := cfg.setDefaults(); err != nil {

@@ -2,6 +2,8 @@ package sessiontoken_test
 
 import (
 	"context"
+	"net/http"
+	"net/http/httptest"
 	"testing"
 	"time"
 
@@ -115,6 +117,20 @@ func TestSourceThatReturnsNothing(t *testing.T) {
 			require.NotErrorIs(t, err, sessiontoken.ErrInvalid, "%s %s", name, what)
 		}
 	}
+}
+
+// TestZeroSourceIsNotServed: the JWKS endpoint answers 503 for a source that no
+// constructor made, and does not panic.
+func TestZeroSourceIsNotServed(t *testing.T) {
+	for name, source := range map[string]sessiontoken.KeySource{"Set": new(keys.Set), "Static": new(keys.Static), "wrapped Ring": traced{new(keys.Ring)}} {
+		h, err := sessiontoken.JWKSHandler(sessiontoken.JWKSConfig{Keys: source})
+		require.NoError(t, err, name)
+		answer := httptest.NewRecorder()
+		h.ServeHTTP(answer, httptest.NewRequestWithContext(t.Context(), "GET", "https://auth.example/jwks.json", nil))
+		require.Equal(t, http.StatusServiceUnavailable, answer.Code, name)
+	}
+	_, err := sessiontoken.JWKSHandler(sessiontoken.JWKSConfig{Keys: new(keys.Ring)})
+	require.Error(t, err)
 }
 
 // traced is a ring within a struct of one's own, as one has it for tracing.

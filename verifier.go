@@ -99,8 +99,8 @@ func (s *timeSource) now(ctx context.Context) (time.Time, error) {
 	return now, nil
 }
 
-// NewVerifier checks the configuration and returns the verifier for it. An
-// error names the field at fault. It does no I/O.
+// NewVerifier checks the configuration and T, as [NewIssuer] does, and returns
+// the verifier for them. An error names the field at fault. It does no I/O.
 func NewVerifier[T any](cfg VerifierConfig) (*Verifier[T], error) {
 	switch {
 	case cfg.Issuer == "":
