@@ -86,7 +86,7 @@ func (k *SigningKey) signElsewhere(ctx context.Context, message []byte) ([]byte,
 		}
 		return o.sig, nil
 	case <-ctx.Done():
-		return nil, fmt.Errorf("keys: not signed: %w", context.Cause(ctx))
+		return nil, fmt.Errorf("keys: %w", context.Cause(ctx))
 	}
 }
 
