@@ -87,7 +87,7 @@ func JWKSHandler(cfg JWKSConfig) (http.Handler, error) {
 		return nil, errors.New("sessiontoken: JWKSConfig.Keys is required")
 	}
 	if arg.IsUnmade(cfg.Keys) {
-		return nil, errors.New("sessiontoken: JWKSConfig.Keys is a zero value: its constructor makes it")
+		return nil, fmt.Errorf("sessiontoken: JWKSConfig.Keys is a zero %T: make it with its constructor", cfg.Keys)
 	}
 	if cfg.MaxAge < 0 || cfg.MaxAge%time.Second != 0 {
 		return nil, errors.New("sessiontoken: JWKSConfig.MaxAge must be a whole number of seconds")
@@ -149,7 +149,7 @@ func DiscoveryHandler(cfg DiscoveryConfig) (http.Handler, error) {
 		return nil, errors.New("sessiontoken: DiscoveryConfig.Keys is required")
 	}
 	if arg.IsUnmade(cfg.Keys) {
-		return nil, errors.New("sessiontoken: DiscoveryConfig.Keys is a zero value: its constructor makes it")
+		return nil, fmt.Errorf("sessiontoken: DiscoveryConfig.Keys is a zero %T: make it with its constructor", cfg.Keys)
 	}
 	if !isPublicURL(cfg.Issuer, cfg.InsecurePlainHTTP) {
 		return nil, errors.New("sessiontoken: DiscoveryConfig.Issuer must be an https URL without query or fragment")

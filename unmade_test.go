@@ -20,6 +20,8 @@ func (f sourceFunc) KeySet(context.Context, string) (*keys.Set, error) {
 	return set, err
 }
 
+func (sourceFunc) RetainFor() time.Duration { return 0 }
+
 func (f sourceFunc) SigningKey(context.Context) (*keys.SigningKey, error) {
 	_, key, err := f()
 	return key, err
