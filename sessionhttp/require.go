@@ -46,8 +46,8 @@ func (s *Sessions[T]) Optional(next http.Handler) http.Handler {
 }
 
 // RequireFresh is Require for handlers that want a sign-in not longer ago than
-// maxAge: a change of password, a payment. Others are told to sign in again
-// (RFC 9470 section 3).
+// maxAge, by Claims.AuthTime: a change of password, a payment. Others are told to
+// sign in again (RFC 9470 section 3), also if it is not known when they did.
 func (s *Sessions[T]) RequireFresh(maxAge time.Duration, next http.Handler) http.Handler {
 	return s.Require(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		now, err := s.cfg.Verifier.Now(r.Context())
