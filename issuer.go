@@ -398,12 +398,12 @@ var future = numericDate(maxNumericDate).time()
 // [ErrNotRenewable].
 //
 // The new token has the same subject, session id, begun, auth_time, acr, amr and
-// act, so that the end of the session never moves; its audience is the old one's, less what
-// IssuerConfig.Audience no longer names. load is given the claims of the
-// verified token, with the old state; if that does not fit the type, because
-// another release wrote it, State is zero. If load fails, because the user is
-// blocked for instance, Renew returns its error, wrapped, and no token; load is
-// not called for a token that is invalid or revoked.
+// act, so that the end of the session never moves; its audience is the old
+// one's, less what IssuerConfig.Audience no longer names. load is given the
+// claims of the verified token, with the old state; if that does not fit the
+// type, because another release wrote it, State is zero. If load fails, because
+// the user is blocked for instance, Renew returns its error, wrapped, and no
+// token; load is not called for a token that is invalid or revoked.
 //
 // The old token stays valid until its own exp, and can be renewed again.
 func (i *Issuer[T]) Renew(ctx context.Context, token string, load func(context.Context, *Claims[T]) (T, error)) (string, *Claims[T], error) {

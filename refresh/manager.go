@@ -99,8 +99,8 @@ const (
 // A Label is cut to 256 bytes of valid UTF-8; anything else that is too long is
 // an error.
 //
-// The family ends MaxSession after the session began, and no later than MaxSession
-// after that of its actor began.
+// The family ends MaxSession after the session began, or after that of its actor
+// began if that was earlier. It can be exchanged while both sessions are live.
 //
 // A family with a binder is a browser's: its tokens count only together with the
 // binder. The binder is a secret of at least 256 random bits, encoded in at

@@ -151,11 +151,11 @@ func (l *List) Now(ctx context.Context) (time.Time, error) {
 
 // Begin returns when a session that begins now has begun: the time that a
 // reading told that started after the call, or 1 ms after the newest revocation
-// of the subject, of one of the groups or of everything. It waits at most 1 s for the reading, which it
-// shares with all calls of that moment. If there is none, the time that the list
-// knows counts until MaxStale. While the store is another one than before, the
-// time that the list knows counts too: [List.Check] answers about that session
-// when the list's own store is back.
+// of the subject, of one of the groups or of everything. It waits at most 1 s for
+// the reading, which it shares with all calls of that moment. If there is none,
+// the time that the list knows counts until MaxStale. While the store is another
+// one than before, the time that the list knows counts too: [List.Check] answers
+// about that session when the list's own store is back.
 //
 // With Earliest, the session has begun at that time, and Begin returns
 // [ErrRevoked] if a revocation reaches it, or if the store remembers less.

@@ -67,9 +67,9 @@ func (s *Sessions[T]) Optional(next http.Handler) http.Handler {
 }
 
 // RequireFresh is Require for handlers that want a sign-in not longer ago than
-// maxAge: a change of password, a payment. Others are told to sign in again
-// (RFC 9470 section 3), and so are sessions of which it is not known when that was
-// or that are [Anonymous].
+// maxAge, by Claims.AuthTime: a change of password, a payment. Others are told to
+// sign in again (RFC 9470 section 3), and so are sessions of which it is not known
+// when that was or that are [Anonymous].
 func (s *Sessions[T]) RequireFresh(maxAge time.Duration, next http.Handler) http.Handler {
 	needed(next)
 	return s.Require(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
