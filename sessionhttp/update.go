@@ -16,7 +16,8 @@ var errNotUpdated = errors.New("sessionhttp: the state was not updated")
 // basket. It renews the cookie of a request with what f makes of the state that Load
 // has just returned. Load is given the state of the newest token that this process
 // knows to have come of the cookie, and returns from it what the token owns, in
-// every renewal.
+// every renewal. A refresh token carries no state: a session that goes on by one
+// does so without.
 //
 // In one process, updates that come with one cookie, or with those that it gave out
 // for it, follow each other: none is lost, and a renewal hands out the last one.
