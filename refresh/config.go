@@ -100,8 +100,8 @@ func NewManager(cfg Config) (*Manager, error) {
 		field string
 		value time.Duration
 	}{{"IdleTimeout", cfg.IdleTimeout}, {"MaxAge", cfg.MaxAge}, {"RetryWindow", cfg.RetryWindow}} {
-		if d.value != 0 && d.value < time.Second {
-			return nil, fmt.Errorf("refresh: Config.%s is %v; it must be at least 1s (a bare number is one of nanoseconds)", d.field, d.value)
+		if err := arg.Duration("refresh: Config."+d.field, d.value, time.Second); err != nil {
+			return nil, err
 		}
 	}
 	if cfg.RetryWindow > time.Minute {

@@ -32,3 +32,5 @@ var (
 	// ErrConflict: the record is not of the expected version, or gone.
 	ErrConflict = errors.New("refresh: the record was changed by another")
 )
+
+var errZero = errors.New("refresh: the Manager is a zero value: make it with NewManager")

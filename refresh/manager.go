@@ -41,7 +41,7 @@ type Presented struct {
 }
 
 // Manager hands out refresh tokens and exchanges them. It is safe for
-// concurrent use; make it with [NewManager].
+// concurrent use; make it with [NewManager]. Of the zero value every call fails.
 type Manager struct {
 	cfg     Config // without Secrets
 	keys    []keys // of the secrets, in their order
@@ -52,6 +52,9 @@ type Manager struct {
 
 // now returns the time that counts: the list's, or this machine's without one.
 func (m *Manager) now(ctx context.Context) (time.Time, error) {
+	if m.cfg.Store == nil {
+		return time.Time{}, errZero
+	}
 	if m.cfg.Revocations == nil {
 		return m.clock.Now(), nil
 	}
@@ -260,6 +263,9 @@ func (m *Manager) decode(r Record) (entry, error) {
 
 // find returns the family with an id, ErrInvalid if there is none.
 func (m *Manager) find(ctx context.Context, id string) (entry, error) {
+	if m.cfg.Store == nil {
+		return entry{}, errZero
+	}
 	r, err := m.cfg.Store.Find(ctx, m.cfg.Namespace, id)
 	switch {
 	case errors.Is(err, ErrNotFound):
@@ -548,6 +554,9 @@ func (m *Manager) DeleteSubject(ctx context.Context, subject, exceptSessionID st
 
 // tidy deletes records under a limit of its own.
 func (m *Manager) tidy(ctx context.Context, remove func(context.Context) error) error {
+	if m.cfg.Store == nil {
+		return errZero
+	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), limit)
 	defer cancel()
 	if err := remove(ctx); err != nil {

@@ -52,6 +52,9 @@ func (m *Manager) token(id [idSize]byte, counter uint64) string {
 
 // parse returns what a token names, or ErrInvalid if it is not one of ours.
 func (m *Manager) parse(token string) (id [idSize]byte, counter uint64, err error) {
+	if len(m.keys) == 0 {
+		return id, 0, errZero
+	}
 	if len(token) != encoding.EncodedLen(tokenSize) {
 		return id, 0, ErrInvalid
 	}

@@ -11,7 +11,10 @@ import (
 )
 
 var (
-	errUnread  = errors.New("revoke: the store has not been read yet")
+	// ErrNotRead is [Status].Err before the first reading of the store.
+	ErrNotRead = errors.New("revoke: the store has not been read yet")
+
+	errZero    = errors.New("revoke: the List is a zero value: make it with NewList")
 	errStale   = errors.New("revoke: the store has not been read for too long")
 	errForeign = errors.New("revoke: the store is not the one that this list has read before")
 	errBirth   = errors.New("revoke: the session is older than what the store remembers")
@@ -62,10 +65,12 @@ func (l *List) Check(ctx context.Context, q *Question) (Verdict, error) {
 // requests. False decides nothing: ask Now and Check, which also wait for the
 // store, have it read again, and give the reasons.
 func (l *List) Live(q *Question) (now time.Time, live bool) {
-	st, at := l.state.Load(), l.clock.Read()
-	switch {
-	case q == nil || !q.made || st == nil || st.foreign || q.began < st.birth:
+	st := l.state.Load()
+	if q == nil || !q.made || st == nil || st.foreign || q.began < st.birth {
 		return time.Time{}, false
+	}
+	at := l.clock.Read()
+	switch {
 	case clock.AgeBetween(st.synced, at) > 2*l.cfg.SyncEvery: // which is not more than MaxStale
 		return time.Time{}, false
 	case l.revoked(q) || l.owed.count.Load() > 0: // in the order of verdict
@@ -147,6 +152,9 @@ func (l *List) Now(ctx context.Context) (time.Time, error) {
 // With Earliest, the session has begun at that time, and Begin returns
 // [ErrRevoked] if a revocation reaches it, or if the store remembers less.
 func (l *List) Begin(ctx context.Context, b Beginning) (time.Time, error) {
+	if l.syncing == nil {
+		return time.Time{}, errZero
+	}
 	called := l.clock.Read()
 	err := l.syncing.After(ctx, beginLimit)
 	st := l.state.Load()
@@ -187,6 +195,9 @@ func (l *List) Begin(ctx context.Context, b Beginning) (time.Time, error) {
 // current returns the state of a list that may answer at the instant that it
 // returns too.
 func (l *List) current(ctx context.Context) (*state, clock.Instant, error) {
+	if l.syncing == nil {
+		return nil, clock.Instant{}, errZero
+	}
 	st, now := l.state.Load(), l.clock.Read()
 	if st == nil || !l.answers(st, now) {
 		var err error
@@ -222,7 +233,7 @@ func (l *List) refresh(ctx context.Context) (*state, clock.Instant, error) {
 	st, now := l.state.Load(), l.clock.Read()
 	switch {
 	case st == nil:
-		return nil, now, fmt.Errorf("%w: %w", errUnread, reasonOf(err))
+		return nil, now, fmt.Errorf("%w: %w", ErrNotRead, reasonOf(err))
 	case !l.answers(st, now):
 		return nil, now, fmt.Errorf("%w: %w", errStale, reasonOf(err))
 	}

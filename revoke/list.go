@@ -67,7 +67,7 @@ const (
 )
 
 // List knows what was revoked. It is a [Checker]. It is safe for concurrent use;
-// make it with [NewList].
+// make it with [NewList]. Of the zero value every call fails.
 type List struct {
 	cfg     Config
 	logger  *slog.Logger
@@ -135,14 +135,14 @@ func NewList(cfg Config) (*List, error) {
 	}{
 		{"MaxSession", &cfg.MaxSession, 24 * time.Hour, time.Second},
 		{"SyncEvery", &cfg.SyncEvery, time.Second, 10 * time.Millisecond},
-		{"MaxStale", &cfg.MaxStale, 30 * time.Second, 0},
+		{"MaxStale", &cfg.MaxStale, 30 * time.Second, 20 * time.Millisecond},
 		{"MaxSkew", &cfg.MaxSkew, time.Minute, time.Second},
 	} {
+		if err := arg.Duration("revoke: Config."+d.name, *d.field, d.least); err != nil {
+			return nil, err
+		}
 		if *d.field == 0 {
 			*d.field = d.zero
-		}
-		if *d.field < d.least {
-			return nil, fmt.Errorf("revoke: Config.%s is %v; it must be at least %v", d.name, *d.field, d.least)
 		}
 	}
 	if cfg.MaxStale < 2*cfg.SyncEvery {

@@ -2,20 +2,28 @@ package revoke
 
 import "time"
 
-// Status is how a list stands, for health checks.
+// Status is how a list stands, for health checks. Synced, Err and ClockOffset
+// mean the same as in keys.Status.
 type Status struct {
-	Entries   int       // that are remembered
-	Synced    time.Time // start of the last good reading of the store, by this machine's clock; zero if never
-	Err       error     // of the last reading; nil if it succeeded
-	Owed      int       // entries that the store has not acknowledged
-	Foreign   bool      // the store is another one than the list has read before: it does not answer
-	Restoring bool      // the store has lost data, which the list is writing back
-	Birth     time.Time // since when the store has lost no entry, by its own clock; zero if not known
+	Entries     int           // that are remembered
+	Synced      time.Time     // start of the last good reading of the store, by this machine's clock; zero if never
+	Err         error         // of the last reading; nil if it succeeded, ErrNotRead before the first
+	ClockOffset time.Duration // how far this machine's clock was ahead of the store's at the last reading
+	Owed        int           // entries that the store has not acknowledged
+	Foreign     bool          // the store is another one than the list has read before: it does not answer
+	Restoring   bool          // the store has lost data, which the list is writing back
+	Birth       time.Time     // since when the store has lost no entry, by its own clock; zero if not known
 }
 
 // Status reports from memory, without I/O.
 func (l *List) Status() Status {
-	status := Status{Entries: l.known.size(), Err: l.lastErr(), Owed: int(l.owed.count.Load())}
+	status := Status{Entries: l.known.size(), Err: ErrNotRead, Owed: int(l.owed.count.Load())}
+	if o := l.last.Load(); o != nil {
+		status.Err = o.err
+	}
+	if l.view != nil {
+		status.ClockOffset, _, _ = l.view.Offset()
+	}
 	if st := l.state.Load(); st != nil {
 		status.Synced, status.Foreign = st.synced.Wall(), st.foreign
 		if st.birth != none {
@@ -50,6 +58,9 @@ func (l *List) Status() Status {
 // It answers from memory. Every value is finite, and none tells whose session it
 // was. The map is the caller's: [expvar.Func] can publish it as it is.
 func (l *List) Metrics() map[string]float64 {
+	if l.syncing == nil {
+		return nil
+	}
 	since, foreign := l.made, 0.0
 	if st := l.state.Load(); st != nil {
 		since = st.synced

@@ -64,6 +64,9 @@ func (l *List) RevokeAll(ctx context.Context, begunBy time.Time) error {
 }
 
 func (l *List) revoke(ctx context.Context, e Entry) error {
+	if l.syncing == nil {
+		return errZero
+	}
 	began := l.clock.Read()
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), revokeLimit)
 	defer cancel()

@@ -20,6 +20,9 @@ import (
 // if that is older than MaxStale. What others revoke is then known within
 // MaxStale only.
 func (l *List) Run(ctx context.Context) error {
+	if l.syncing == nil {
+		return errZero
+	}
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
