@@ -31,6 +31,7 @@ import (
 type attacker struct {
 	t    testing.TB
 	keys map[keys.Algorithm]*keys.SigningKey
+	raw  map[keys.Algorithm]crypto.Signer
 	list []attack
 	seen map[string]int
 }
@@ -47,7 +48,7 @@ func (a *attacker) add(expect, name, comment, token string) {
 
 func (a *attacker) sign(alg keys.Algorithm, header, payload string) string {
 	signed := jws.Encode([]byte(header)) + "." + jws.Encode([]byte(payload))
-	sig, err := jws.Sign(string(alg), a.keys[alg].Signer(), signed)
+	sig, err := a.keys[alg].Sign(a.t.Context(), []byte(signed))
 	require.NoError(a.t, err)
 	return signed + "." + jws.Encode(sig)
 }
@@ -97,10 +98,11 @@ func payload(changes ...claim) string {
 }
 
 func writeAttacks(t *testing.T) {
-	a := &attacker{t: t, keys: map[keys.Algorithm]*keys.SigningKey{}, seen: map[string]int{}}
+	a := &attacker{t: t, keys: map[keys.Algorithm]*keys.SigningKey{}, raw: map[keys.Algorithm]crypto.Signer{}, seen: map[string]int{}}
 	var public []*keys.PublicKey
 	for _, alg := range []keys.Algorithm{keys.ES256, keys.EdDSA, keys.PS256, keys.RS256} {
-		k, err := keys.GenerateKey(alg)
+		a.raw[alg] = newSigner(t, alg)
+		k, err := keys.NewSigningKey(alg, a.raw[alg])
 		require.NoError(t, err)
 		a.keys[alg] = k
 		public = append(public, k.Public())
@@ -188,7 +190,7 @@ func (a *attacker) spareBits() {
 		for bit := range spare {
 			last := strings.IndexByte(alphabet, seg[len(seg)-1])
 			signed := head + "." + seg[:len(seg)-1] + string(alphabet[last|1<<bit])
-			sig, err := jws.Sign(string(keys.ES256), a.keys[keys.ES256].Signer(), signed)
+			sig, err := a.keys[keys.ES256].Sign(a.t.Context(), []byte(signed))
 			require.NoError(a.t, err)
 			a.add("malformed", fmt.Sprintf("form signed spare bit %d of %d", bit, spare),
 				"a genuine signature over a payload whose last character has a spare bit set", signed+"."+jws.Encode(sig))
@@ -261,7 +263,7 @@ func (a *attacker) headers() {
 func (a *attacker) signatures() {
 	head := jws.Encode([]byte(a.header(keys.ES256)))
 	signed := head + "." + jws.Encode([]byte(payload()))
-	sig, err := jws.Sign("ES256", a.keys[keys.ES256].Signer(), signed)
+	sig, err := a.keys[keys.ES256].Sign(a.t.Context(), []byte(signed))
 	require.NoError(a.t, err)
 	bad := func(name, comment string, sig []byte) {
 		a.add("signature", "sig "+name, comment, signed+"."+jws.Encode(sig))
@@ -283,7 +285,7 @@ func (a *attacker) signatures() {
 	bad("half", "r alone", r)
 	bad("longer", "a byte more", cat(sig, []byte{0}))
 	bad("padded halves", "r and s with a leading zero each", cat([]byte{0}, r, []byte{0}, s))
-	der, err := a.keys[keys.ES256].Signer().Sign(rand.Reader, digest(signed), crypto.SHA256)
+	der, err := a.raw[keys.ES256].Sign(rand.Reader, digest(signed), crypto.SHA256)
 	require.NoError(a.t, err)
 	bad("der", "the signature in ASN.1", der)
 	bad("doubled", "the signature twice", cat(sig, sig))
@@ -292,7 +294,7 @@ func (a *attacker) signatures() {
 	bad("flipped", "one bit changed", flipped)
 	other, err := keys.GenerateKey(keys.ES256)
 	require.NoError(a.t, err)
-	foreign, err := jws.Sign("ES256", other.Signer(), signed)
+	foreign, err := other.Sign(a.t.Context(), []byte(signed))
 	require.NoError(a.t, err)
 	bad("foreign", "another key's signature", foreign)
 	bad("one byte", "one byte of signature", []byte{0})
@@ -332,14 +334,13 @@ func (a *attacker) signatures() {
 	a.add("signature", "sig eddsa malleable", "S plus the order of the group", ed[:at+1]+jws.Encode(cat(raw[:32], reversed(sum.FillBytes(make([]byte, 32))))))
 	// RSA: other paddings of the same key's type.
 	for alg, salt := range map[keys.Algorithm]int{keys.PS256: 0, keys.RS256: 32} {
-		key := a.keys[alg]
 		in := jws.Encode([]byte(a.header(alg))) + "." + jws.Encode([]byte(payload()))
-		sig, err := key.Signer().Sign(rand.Reader, digest(in), &rsa.PSSOptions{SaltLength: salt, Hash: crypto.SHA256})
+		sig, err := a.raw[alg].Sign(rand.Reader, digest(in), &rsa.PSSOptions{SaltLength: salt, Hash: crypto.SHA256})
 		require.NoError(a.t, err)
 		a.add("signature", fmt.Sprintf("sig %s pss salt %d", alg, salt), "PSS with a salt that the algorithm does not have", in+"."+jws.Encode(sig))
 	}
 	in := jws.Encode([]byte(a.header(keys.PS256))) + "." + jws.Encode([]byte(payload()))
-	pkcs, err := a.keys[keys.PS256].Signer().Sign(rand.Reader, digest(in), crypto.SHA256)
+	pkcs, err := a.raw[keys.PS256].Sign(rand.Reader, digest(in), crypto.SHA256)
 	require.NoError(a.t, err)
 	a.add("signature", "sig ps256 pkcs1", "PKCS #1 v1.5 under a PSS key", in+"."+jws.Encode(pkcs))
 	// HMAC with the public key as the secret.

@@ -152,6 +152,8 @@ type signingBy struct {
 	signer *keys.Static
 }
 
+func (signingBy) RetainFor() time.Duration { return 0 }
+
 func (s signingBy) SigningKey(ctx context.Context) (*keys.SigningKey, error) {
 	return s.signer.SigningKey(ctx)
 }

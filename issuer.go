@@ -3,13 +3,9 @@ package sessiontoken
 import (
 	"bytes"
 	"context"
-	"crypto/ecdsa"
-	"crypto/ed25519"
-	"crypto/rsa"
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -38,12 +34,13 @@ const (
 // SigningKey returns the key that signs now, whose public half is in the set
 // that KeySet returns. It is called concurrently, and once for each token.
 //
-// A source that drops keys should have a method RetainFor() time.Duration, as
-// a ring does: how long after its last signature a key still verifies.
-// [NewIssuer] then checks that no token can outlive its key.
+// RetainFor returns how long a key still verifies after its last signature, 0 if
+// for ever. It does no I/O. [NewIssuer] checks that no token can outlive its
+// key.
 type SigningKeySource interface {
 	KeySource
 	SigningKey(ctx context.Context) (*keys.SigningKey, error)
+	RetainFor() time.Duration
 }
 
 // IssuerConfig says what an [Issuer] writes. The defaults of its times keep to
@@ -83,33 +80,42 @@ type IssuerConfig struct {
 	Revocations revoke.Checker
 }
 
-// Issuer writes tokens that carry a state of type T. T is anything that JSON
-// can hold; it is written by the rules of encoding/json/v2, so that names match
-// exactly and a nil slice or map is written as empty. It is immutable and safe
-// for concurrent use.
+// Issuer writes tokens that carry a state of type T. T is any type that JSON can
+// hold and give back; it is written by the rules of encoding/json/v2, so that
+// names match exactly and a nil slice or map is written as empty. It is immutable
+// and safe for concurrent use.
+//
+// [NewIssuer] and [NewVerifier] refuse a T that cannot be written or not be read
+// back, such as one with an interface other than any, a channel, a time.Duration
+// or a type that has MarshalJSON and no UnmarshalJSON. A value that is not read
+// back is an error when it is issued, and so is a number in an any, which reads
+// numbers as float64, that would become another number. A type that decodes
+// itself may keep and change the bytes that it is given.
 type Issuer[T any] struct {
-	cfg     IssuerConfig // with defaults
-	reader  tokenReader
-	states  *stateDecoder[T] // of tokens to renew
-	now     timeSource
-	header  atomic.Pointer[keyHeader] // of the key that signed last
-	signing chan struct{}             // one element for each external signature under way
+	cfg    IssuerConfig // with defaults
+	reader tokenReader
+	states *stateDecoder[T] // of tokens to renew
+	now    timeSource
+	header atomic.Pointer[keyHeader] // of the key that signed last
 }
 
-// NewIssuer checks the configuration and returns the issuer for it. An error
-// names the field at fault. It does no I/O.
+// NewIssuer checks the configuration and T and returns the issuer for them. An
+// error names the field at fault. It does no I/O.
 func NewIssuer[T any](cfg IssuerConfig) (*Issuer[T], error) {
 	cfg.Audience = slices.Clone(cfg.Audience)
 	if err := cfg.setDefaults(); err != nil {
 		return nil, err
 	}
+	states, err := newStateCodec[T]()
+	if err != nil {
+		return nil, err
+	}
 	return &Issuer[T]{
 		cfg:    cfg,
-		states: newStateDecoder[T](),
+		states: states,
 		// Renew reads tokens that were issued under an earlier, larger limit.
-		reader:  tokenReader{issuer: cfg.Issuer, audience: cfg.Audience, keys: cfg.Keys, maxBytes: max(cfg.MaxBytes, defaultVerifyBytes)},
-		now:     timeSource{cfg.Revocations, clock.Here()},
-		signing: make(chan struct{}, maxSigning),
+		reader: tokenReader{issuer: cfg.Issuer, audience: cfg.Audience, keys: cfg.Keys, maxBytes: max(cfg.MaxBytes, defaultVerifyBytes)},
+		now:    timeSource{cfg.Revocations, clock.Here()},
 	}, nil
 }
 
@@ -137,14 +143,23 @@ func (cfg *IssuerConfig) setDefaults() error {
 		return errors.New("sessiontoken: IssuerConfig.Keys is required")
 	case cfg.Revocations != nil && arg.IsNil(cfg.Revocations):
 		return errors.New("sessiontoken: IssuerConfig.Revocations holds a nil pointer")
-	case cfg.TTL < 0 || cfg.TTL%time.Second != 0:
-		return errors.New("sessiontoken: IssuerConfig.TTL must be a whole number of seconds")
-	case cfg.IdleTimeout < 0 || cfg.IdleTimeout%time.Second != 0:
-		return errors.New("sessiontoken: IssuerConfig.IdleTimeout must be a whole number of seconds")
-	case cfg.MaxSession < 0 || cfg.MaxSession%time.Second != 0:
-		return errors.New("sessiontoken: IssuerConfig.MaxSession must be a whole number of seconds")
 	case cfg.MaxBytes < 0:
 		return errors.New("sessiontoken: IssuerConfig.MaxBytes is negative")
+	}
+	if err := checkSource("IssuerConfig.Keys", cfg.Keys); err != nil {
+		return err
+	}
+	for _, d := range []struct {
+		field string
+		value time.Duration
+	}{{"TTL", cfg.TTL}, {"IdleTimeout", cfg.IdleTimeout}, {"MaxSession", cfg.MaxSession}} {
+		field := "sessiontoken: IssuerConfig." + d.field
+		if err := arg.Duration(field, d.value, time.Second); err != nil {
+			return err
+		}
+		if d.value%time.Second != 0 {
+			return fmt.Errorf("%s is %v; it must be a whole number of seconds", field, d.value)
+		}
 	}
 	if cfg.MaxSession == 0 {
 		cfg.MaxSession = defaultMaxSession
@@ -164,8 +179,8 @@ func (cfg *IssuerConfig) setDefaults() error {
 	if cfg.TTL > cfg.IdleTimeout {
 		return fmt.Errorf("sessiontoken: IssuerConfig.TTL is %v; it must not exceed IdleTimeout, which is %v", cfg.TTL, cfg.IdleTimeout)
 	}
-	if r, ok := cfg.Keys.(interface{ RetainFor() time.Duration }); ok {
-		if kept := r.RetainFor(); kept < cfg.TTL+maxLeeway {
+	if kept := cfg.Keys.RetainFor(); kept != 0 { // 0: for ever
+		if kept < cfg.TTL+maxLeeway {
 			return fmt.Errorf("sessiontoken: IssuerConfig.TTL is %v, and with a leeway of %v its keys must be retained as long: Keys retains them for %v", cfg.TTL, maxLeeway, kept)
 		} else if kept < cfg.IdleTimeout {
 			return fmt.Errorf("sessiontoken: IssuerConfig.IdleTimeout is %v, but Keys retains a key only for %v after its last signature: its tokens could not be renewed", cfg.IdleTimeout, kept)
@@ -559,15 +574,17 @@ func (i *Issuer[T]) write(body *bytes.Buffer, p *payload, state *T) error {
 		return errors.New("sessiontoken: a registered claim is not valid UTF-8")
 	}
 	body.Write(head)
+	start := body.Len()
 	// A map in the order of its keys, so that one state has one size.
 	if err := json.MarshalWrite(body, state, json.Deterministic(true)); err != nil {
 		return fmt.Errorf("sessiontoken: state: %w", err)
 	}
+	end := body.Len()
 	body.WriteByte('}')
 	if strictjson.TooDeep(body.Bytes()) {
 		return fmt.Errorf("sessiontoken: state is nested deeper than a verifier takes: %d levels in all", strictjson.MaxDepth)
 	}
-	return nil
+	return i.states.checkWritten(body.Bytes()[start:end])
 }
 
 // headerOf is the header segment for a key, made once for each.
@@ -592,7 +609,7 @@ func (i *Issuer[T]) signingKey(ctx context.Context) (*keys.SigningKey, error) {
 	if err != nil {
 		return nil, fmt.Errorf("sessiontoken: no key to sign with: %w", err)
 	}
-	if key == nil {
+	if key == nil || key.Public() == nil {
 		return nil, errors.New("sessiontoken: no key to sign with: the source returned none")
 	}
 	return key, nil
@@ -614,80 +631,18 @@ func (i *Issuer[T]) sign(ctx context.Context, p *payload, state T) (string, *Cla
 		d.report.weigh(d.body.Bytes())
 		return "", nil, &SizeError{Report: d.report}
 	}
-	var out strings.Builder // with room for all: what is signed becomes its beginning
-	out.Grow(d.report.Bytes)
-	out.WriteString(d.header)
-	out.WriteByte('.')
-	d.body.Grow(jws.EncodedLen(d.body.Len())) // for AvailableBuffer, and for good: it is kept
-	out.Write(jws.AppendEncode(d.body.AvailableBuffer(), d.body.Bytes()))
-	sig, err := i.signature(ctx, d.key, out.String())
+	d.body.Grow(d.report.Bytes) // for AvailableBuffer, and for good: it is kept
+	out := append(d.body.AvailableBuffer(), d.header...)
+	out = jws.AppendEncode(append(out, '.'), d.body.Bytes())
+	sig, err := d.key.Sign(ctx, out)
 	if err != nil {
-		return "", nil, err
+		return "", nil, fmt.Errorf("sessiontoken: not signed: %w", err)
 	}
 	if err := i.checkNotOver(ctx, p); err != nil {
 		return "", nil, err
 	}
-	out.WriteByte('.')
-	out.Write(jws.AppendEncode(d.body.AvailableBuffer(), sig))
-	return out.String(), c, nil
+	return string(jws.AppendEncode(append(out, '.'), sig)), c, nil
 }
-
-const (
-	// maxSigning is how many calls of external signers may be under way.
-	maxSigning = 256
-	// signingLimit is how long one may take.
-	signingLimit = 5 * time.Second
-)
-
-// signature signs input. A software key does so at once. Any other is a KMS or
-// an HSM, whose Sign takes no context: it runs by itself, and what it returns
-// after ctx or the limit has ended is dropped.
-func (i *Issuer[T]) signature(ctx context.Context, key *keys.SigningKey, input string) ([]byte, error) {
-	alg, signer := string(key.Public().Algorithm()), key.Signer()
-	switch signer.(type) {
-	case *ecdsa.PrivateKey, *rsa.PrivateKey, ed25519.PrivateKey:
-		sig, err := jws.Sign(alg, signer, input)
-		if err != nil {
-			return nil, fmt.Errorf("sessiontoken: %w", err)
-		}
-		return sig, nil
-	}
-	ctx, cancel := context.WithTimeoutCause(ctx, signingLimit, errSlowSigner)
-	defer cancel()
-	select {
-	case i.signing <- struct{}{}:
-	case <-ctx.Done():
-		return nil, fmt.Errorf("sessiontoken: %d signatures are under way: %w", maxSigning, context.Cause(ctx))
-	}
-	type outcome struct {
-		sig []byte
-		err error
-	}
-	done := make(chan outcome, 1)
-	go func() {
-		o := outcome{err: errSignerPanic}
-		defer func() {
-			<-i.signing
-			recover() // the value may hold what must not be logged
-			done <- o
-		}()
-		o.sig, o.err = jws.Sign(alg, signer, input)
-	}()
-	select {
-	case o := <-done:
-		if o.err != nil {
-			return nil, fmt.Errorf("sessiontoken: %w", o.err)
-		}
-		return o.sig, nil
-	case <-ctx.Done():
-		return nil, fmt.Errorf("sessiontoken: not signed: %w", context.Cause(ctx))
-	}
-}
-
-var (
-	errSlowSigner  = fmt.Errorf("the signer takes longer than %v", signingLimit)
-	errSignerPanic = errors.New("the signer panicked")
-)
 
 func checkSubject(subject string) error {
 	if subject == "" || !utf8.ValidString(subject) {

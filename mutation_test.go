@@ -55,7 +55,7 @@ func (s *shop) sign(t testing.TB, payload []byte) string {
 	header, err := jws.Header{Algorithm: string(s.key.Public().Algorithm()), KeyID: s.key.Public().KeyID(), Type: "session+jwt"}.Encode()
 	require.NoError(t, err)
 	signed := header + "." + jws.Encode(payload)
-	sig, err := jws.Sign(string(s.key.Public().Algorithm()), s.key.Signer(), signed)
+	sig, err := s.key.Sign(t.Context(), []byte(signed))
 	require.NoError(t, err)
 	return signed + "." + jws.Encode(sig)
 }

@@ -3,6 +3,11 @@ package sessiontoken_test
 import (
 	"context"
 	"crypto"
+	"crypto/ecdsa"
+	"crypto/ed25519"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/rsa"
 	"io"
 	"runtime"
 	"testing"
@@ -28,11 +33,25 @@ func (k *kms) Sign(r io.Reader, digest []byte, opts crypto.SignerOpts) ([]byte, 
 	return k.Signer.Sign(r, digest, opts)
 }
 
+// newSigner returns a key of the standard library.
+func newSigner(t testing.TB, alg keys.Algorithm) (key crypto.Signer) {
+	t.Helper()
+	var err error
+	switch alg {
+	case keys.ES256:
+		key, err = ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	case keys.EdDSA:
+		_, key, err = ed25519.GenerateKey(rand.Reader)
+	default:
+		key, err = rsa.GenerateKey(rand.Reader, 2048)
+	}
+	require.NoError(t, err)
+	return key
+}
+
 func kmsSource(t testing.TB, alg keys.Algorithm) (*kms, *keys.Static) {
 	t.Helper()
-	inner, err := keys.GenerateKey(alg)
-	require.NoError(t, err)
-	k := &kms{Signer: inner.Signer()}
+	k := &kms{Signer: newSigner(t, alg)}
 	key, err := keys.NewSigningKey(alg, k)
 	require.NoError(t, err)
 	source, err := keys.NewStatic(key)

@@ -1,7 +1,7 @@
 package sessiontoken
 
 import (
-	"encoding"
+	"bytes"
 	"reflect"
 	"slices"
 	"sync/atomic"
@@ -14,12 +14,24 @@ import (
 // needed last time. What it returns is what a decoder without it returns.
 type stateDecoder[T any] struct {
 	slices []sliceHint
+	traits stateTraits
 }
 
 // sliceHint is how long a slice of the state was last time.
 type sliceHint struct {
 	field  []int
 	length atomic.Int32
+}
+
+// newStateCodec is newStateDecoder for a type that was checked.
+func newStateCodec[T any]() (*stateDecoder[T], error) {
+	traits, err := checkStateType(reflect.TypeFor[T]())
+	if err != nil {
+		return nil, err
+	}
+	d := newStateDecoder[T]()
+	d.traits = traits
+	return d, nil
 }
 
 // maxHint bounds what one long slice makes of the next, shorter one.
@@ -36,7 +48,7 @@ func newStateDecoder[T any]() *stateDecoder[T] {
 // decode reads raw into state, which is zero.
 func (d *stateDecoder[T]) decode(raw []byte, state *T) error {
 	if len(d.slices) == 0 {
-		return json.Unmarshal(raw, state)
+		return d.unmarshal(raw, state)
 	}
 	v := reflect.ValueOf(state).Elem()
 	for i := range d.slices {
@@ -45,7 +57,7 @@ func (d *stateDecoder[T]) decode(raw []byte, state *T) error {
 			v.FieldByIndex(s.field).Grow(int(n))
 		}
 	}
-	if err := json.Unmarshal(raw, state); err != nil {
+	if err := d.unmarshal(raw, state); err != nil {
 		return err
 	}
 	again := false
@@ -64,6 +76,14 @@ func (d *stateDecoder[T]) decode(raw []byte, state *T) error {
 	}
 	var none T
 	*state = none
+	return d.unmarshal(raw, state)
+}
+
+// unmarshal gives a type that decodes itself bytes of its own: it may keep them.
+func (d *stateDecoder[T]) unmarshal(raw []byte, state *T) error {
+	if d.traits.reads {
+		raw = bytes.Clone(raw)
+	}
 	return json.Unmarshal(raw, state)
 }
 
@@ -86,11 +106,4 @@ func sliceFields(t reflect.Type, at []int) (found [][]int) {
 		}
 	}
 	return found
-}
-
-func decodesItself(t reflect.Type) bool {
-	p := reflect.PointerTo(t)
-	return p.Implements(reflect.TypeFor[json.UnmarshalerFrom]()) ||
-		p.Implements(reflect.TypeFor[json.Unmarshaler]()) ||
-		p.Implements(reflect.TypeFor[encoding.TextUnmarshaler]())
 }

@@ -55,10 +55,10 @@ type VerifierConfig struct {
 	// was revoked for MaxTTL at least.
 	Revocations revoke.Checker
 	// Leeway is how long past exp, and how long before nbf, a token is still
-	// accepted, for clocks that differ. 0 means none; at most 60 s.
+	// accepted, for clocks that differ. From 1 s to 60 s; 0 means none.
 	Leeway time.Duration
-	// MaxTTL refuses tokens whose exp is further from their iat than this.
-	// 0 means 24 h, or as long as Revocations remembers if that is shorter.
+	// MaxTTL refuses tokens whose exp is further from their iat than this. At
+	// least 1 s. 0 means 24 h, or as long as Revocations remembers if that is shorter.
 	MaxTTL time.Duration
 	// MaxBytes refuses longer tokens before any decoding. 0 means 8192.
 	MaxBytes int
@@ -99,8 +99,8 @@ func (s *timeSource) now(ctx context.Context) (time.Time, error) {
 	return now, nil
 }
 
-// NewVerifier checks the configuration and returns the verifier for it. An
-// error names the field at fault. It does no I/O.
+// NewVerifier checks the configuration and T, as [NewIssuer] does, and returns
+// the verifier for them. An error names the field at fault. It does no I/O.
 func NewVerifier[T any](cfg VerifierConfig) (*Verifier[T], error) {
 	switch {
 	case cfg.Issuer == "":
@@ -113,10 +113,17 @@ func NewVerifier[T any](cfg VerifierConfig) (*Verifier[T], error) {
 		return nil, errors.New("sessiontoken: VerifierConfig.Revocations holds a nil pointer")
 	case cfg.Leeway < 0 || cfg.Leeway > maxLeeway:
 		return nil, fmt.Errorf("sessiontoken: VerifierConfig.Leeway is %v; it must be from 0 to %v", cfg.Leeway, maxLeeway)
-	case cfg.MaxTTL < 0:
-		return nil, errors.New("sessiontoken: VerifierConfig.MaxTTL is negative")
 	case cfg.MaxBytes < 0:
 		return nil, errors.New("sessiontoken: VerifierConfig.MaxBytes is negative")
+	}
+	if err := checkSource("VerifierConfig.Keys", cfg.Keys); err != nil {
+		return nil, err
+	}
+	if err := arg.Duration("sessiontoken: VerifierConfig.Leeway", cfg.Leeway, time.Second); err != nil {
+		return nil, err
+	}
+	if err := arg.Duration("sessiontoken: VerifierConfig.MaxTTL", cfg.MaxTTL, time.Second); err != nil {
+		return nil, err
 	}
 	if cfg.Revocations != nil {
 		kept := cfg.Revocations.RetainFor()
@@ -136,10 +143,14 @@ func NewVerifier[T any](cfg VerifierConfig) (*Verifier[T], error) {
 	if cfg.CacheBytes == 0 {
 		cfg.CacheBytes = defaultCacheBytes
 	}
+	states, err := newStateCodec[T]()
+	if err != nil {
+		return nil, err
+	}
 	v := &Verifier[T]{
 		cfg:    cfg,
 		reader: tokenReader{issuer: cfg.Issuer, audience: []string{cfg.Audience}, keys: cfg.Keys, maxBytes: cfg.MaxBytes},
-		states: newStateDecoder[T](),
+		states: states,
 		now:    timeSource{cfg.Revocations, clock.Here()},
 	}
 	v.list, _ = cfg.Revocations.(*revoke.List)

@@ -14,6 +14,10 @@ import (
 // maxDuration keeps sums of times from overflowing.
 const maxDuration = 10 * 365 * 24 * time.Hour
 
+// least is the shortest time that SyncEvery, MaxStale, ClientRefresh and MaxSkew
+// can have. The others are a second or more.
+const least = 10 * time.Millisecond
+
 // maxName is how many bytes the name of a document may have.
 const maxName = 256
 
@@ -26,6 +30,9 @@ const maxIdentified = 400
 // PublishBefore, RetainFor, IdentifyFor, MaxStale and MaxSkew hold for all, until
 // no replica has used them for two days and its MaxStale. Those of a VerifyOnly
 // replica do not count, since it writes nothing.
+//
+// SyncEvery, MaxStale, ClientRefresh and MaxSkew are at least 10 ms, all other
+// times at least 1 s.
 type RingConfig struct {
 	// Store is where the ring is kept. Required. A store that is neither a
 	// [MemStore] nor a [FileStore] must be [Sealed].
@@ -41,7 +48,9 @@ type RingConfig struct {
 	// the private keys may be sealed with a secret it does not have.
 	VerifyOnly bool
 
-	// Algorithm is that of the keys made from now on. Empty means ES256.
+	// Algorithm is that of the keys made from now on. Empty means ES256. The key
+	// that is announced already keeps its own: [Ring.Rotate] says how to change
+	// over soon.
 	Algorithm Algorithm
 	// RotateEvery is how long a key signs. 0 means 30 days.
 	RotateEvery time.Duration
@@ -94,7 +103,7 @@ func (cfg *RingConfig) setDefaults() error {
 	}
 	switch s := cfg.Store.(type) {
 	case *sealedStore:
-		if s.Store == nil || s.aead == nil {
+		if arg.IsNil(s.Store) || arg.IsNil(s.aead) {
 			return errors.New("keys: RingConfig.Store is sealed, but without a store or an AEAD")
 		}
 	case localStore:
@@ -113,21 +122,24 @@ func (cfg *RingConfig) setDefaults() error {
 		return fmt.Errorf("keys: RingConfig.Algorithm: %q is not offered", string(cfg.Algorithm))
 	}
 	for _, d := range []struct {
-		name  string
-		field *time.Duration
-		zero  time.Duration
+		name        string
+		field       *time.Duration
+		zero, least time.Duration
 	}{
-		{"RotateEvery", &cfg.RotateEvery, 30 * 24 * time.Hour},
-		{"PublishBefore", &cfg.PublishBefore, 24 * time.Hour},
-		{"RetainFor", &cfg.RetainFor, 24 * time.Hour},
-		{"IdentifyFor", &cfg.IdentifyFor, 1},
-		{"SyncEvery", &cfg.SyncEvery, time.Minute},
-		{"MaxStale", &cfg.MaxStale, 12 * time.Hour},
-		{"ClientRefresh", &cfg.ClientRefresh, 2 * time.Hour},
-		{"MaxSkew", &cfg.MaxSkew, time.Minute},
+		{"RotateEvery", &cfg.RotateEvery, 30 * 24 * time.Hour, time.Second},
+		{"PublishBefore", &cfg.PublishBefore, 24 * time.Hour, time.Second},
+		{"RetainFor", &cfg.RetainFor, 24 * time.Hour, time.Second},
+		{"IdentifyFor", &cfg.IdentifyFor, 1, time.Second},
+		{"SyncEvery", &cfg.SyncEvery, time.Minute, least},
+		{"MaxStale", &cfg.MaxStale, 12 * time.Hour, least},
+		{"ClientRefresh", &cfg.ClientRefresh, 2 * time.Hour, least},
+		{"MaxSkew", &cfg.MaxSkew, time.Minute, least},
 	} {
-		if *d.field < 0 || *d.field > maxDuration {
-			return fmt.Errorf("keys: RingConfig.%s is %v; it must be from 0 to %v", d.name, *d.field, maxDuration)
+		if err := arg.Duration("keys: RingConfig."+d.name, *d.field, d.least); err != nil {
+			return err
+		}
+		if *d.field > maxDuration {
+			return fmt.Errorf("keys: RingConfig.%s is %v; it must not exceed %v", d.name, *d.field, maxDuration)
 		}
 		if *d.field == 0 {
 			*d.field = d.zero

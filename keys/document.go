@@ -228,7 +228,7 @@ func newDocumentKey(alg Algorithm, ring string, seal *sealedStore) (documentKey,
 		return documentKey{}, err
 	}
 	pub := key.Public()
-	secret, err := x509.MarshalPKCS8PrivateKey(key.Signer())
+	secret, err := x509.MarshalPKCS8PrivateKey(key.signer)
 	if err != nil {
 		return documentKey{}, errors.New("keys: the private key cannot be encoded")
 	}

@@ -10,7 +10,9 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/sessiontoken/sessiontoken/internal/arg"
 	"github.com/sessiontoken/sessiontoken/internal/jwk"
+	"github.com/sessiontoken/sessiontoken/internal/jws"
 )
 
 // PublicKey is one verification key: its id, its one algorithm and the key
@@ -63,10 +65,11 @@ func sameKey(a, b crypto.PublicKey) bool {
 
 // SigningKey is a key that signs, with its public half. It is immutable and
 // safe for concurrent use if its signer is. Printing it in any way shows its id
-// and algorithm alone.
+// and algorithm alone. Make it with [NewSigningKey] or [GenerateKey].
 type SigningKey struct {
-	public *PublicKey
-	signer crypto.Signer
+	public  *PublicKey
+	signer  crypto.Signer
+	signing chan struct{} // one element for each call of an external signer under way
 }
 
 // GenerateKey makes a new key for alg from crypto/rand: P-256, Ed25519 or RSA
@@ -94,20 +97,15 @@ func GenerateKey(alg Algorithm) (*SigningKey, error) {
 // standard library or a handle on one that never leaves a KMS or an HSM: only
 // its Public and Sign methods are used, Sign as the standard library's keys of
 // that type define it (a digest for ES256, PS256 and RS256, the message for
-// EdDSA; an ASN.1 signature from ECDSA, as RFC 3279 has it). Constructing calls
-// Public and nothing else. The key's id is its RFC 7638 thumbprint.
+// EdDSA; an ASN.1 signature from ECDSA, as RFC 3279 has it), or SignContext in
+// its place if the handle is a [ContextSigner]. Constructing calls Public and
+// nothing else. The key's id is its RFC 7638 thumbprint.
 func NewSigningKey(alg Algorithm, signer crypto.Signer) (*SigningKey, error) {
-	switch k := signer.(type) {
-	case nil:
+	if arg.IsNil(signer) {
 		return nil, errors.New("keys: signer is required")
-	case *ecdsa.PrivateKey:
-		if k == nil {
-			return nil, errors.New("keys: signer is required")
-		}
+	}
+	switch k := signer.(type) {
 	case *rsa.PrivateKey:
-		if k == nil {
-			return nil, errors.New("keys: signer is required")
-		}
 		if k.Validate() != nil { // its text is not passed on: it is about a private key
 			return nil, errors.New("keys: the RSA key is not valid")
 		}
@@ -120,15 +118,15 @@ func NewSigningKey(alg Algorithm, signer crypto.Signer) (*SigningKey, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &SigningKey{public: pub, signer: signer}, nil
+	k := &SigningKey{public: pub, signer: signer}
+	if !jws.IsSoftware(signer) {
+		k.signing = make(chan struct{}, maxSigning)
+	}
+	return k, nil
 }
 
 // Public returns the key's public half.
 func (k *SigningKey) Public() *PublicKey { return k.public }
-
-// Signer returns the key that NewSigningKey was given: with a software key,
-// this is the secret itself.
-func (k *SigningKey) Signer() crypto.Signer { return k.signer }
 
 // Format implements [fmt.Formatter], so that no verb prints the private half.
 func (k *SigningKey) Format(s fmt.State, _ rune) {

@@ -35,6 +35,9 @@ import "github.com/sessiontoken/sessiontoken/internal/clock"
 // It answers from memory. Every value is finite, and none tells which key it was.
 // The map is the caller's: [expvar.Func] can publish it as it is.
 func (r *Ring) Metrics() map[string]float64 {
+	if r.reading == nil {
+		return nil
+	}
 	failures := r.outcomes.failed.Load() // first: it is never more than those that ended
 	counts := r.loud.Counts()
 	m := map[string]float64{

@@ -299,20 +299,10 @@ func (m *model) operate() {
 	}
 	switch x := m.rng.Float64(); {
 	case x < 0.002:
-		var kid string
-		var until time.Time
-		m.sync(r, &change{
-			apply: func(d *document, at moment) (bool, error) {
-				if i := current(d, at.now); i >= 0 {
-					kid = d.Keys[i].id
-				}
-				var err error
-				until, err = r.plan.rotate(d, at)
-				return true, err
-			},
-			done: func(d *document) bool { k := d.find(kid); return k == nil || !k.SignsUntil.After(until) },
-		})
-		m.counts["rotations"]++
+		m.rotate(r)
+		if m.rng.IntN(2) == 0 { // a change of algorithm takes two
+			m.rotate(r)
+		}
 	case x < 0.003:
 		m.sync(r, nil)
 		if len(r.doc.Keys) == 0 {
@@ -332,6 +322,23 @@ func (m *model) operate() {
 			m.counts["revocations"]++
 		}
 	}
+}
+
+func (m *model) rotate(r *modelReplica) {
+	var kid string
+	var until time.Time
+	m.sync(r, &change{
+		apply: func(d *document, at moment) (bool, error) {
+			if i := current(d, at.now); i >= 0 {
+				kid = d.Keys[i].id
+			}
+			var err error
+			until, err = r.plan.rotate(d, at)
+			return true, err
+		},
+		done: func(d *document) bool { k := d.find(kid); return k == nil || !k.SignsUntil.After(until) },
+	})
+	m.counts["rotations"]++
 }
 
 // fetch refreshes the clients whose key set has had its time.

@@ -32,6 +32,8 @@ var (
 	// ErrLost reports that the store acknowledged a write that is not to be seen
 	// in it.
 	ErrLost = errors.New("keys: the store has acknowledged a write and does not show it")
+
+	errZeroRing = errors.New("keys: the Ring is a zero value: make it with NewRing")
 )
 
 const (
@@ -49,7 +51,8 @@ const (
 
 // Ring makes the keys of an issuer, publishes and rotates them, together with
 // any number of replicas that share its store. It is a source of verification
-// and signing keys for package sessiontoken. It is safe for concurrent use.
+// and signing keys for package sessiontoken. It is safe for concurrent use. Make
+// it with [NewRing]; of the zero value every call fails.
 //
 // It reads the store when it is first asked for a key. Run keeps it in step
 // afterwards. Without Run, it syncs when it is used: in the background when
@@ -230,7 +233,12 @@ func (r *Ring) KeySet(ctx context.Context, kid string) (*Set, error) {
 // made and revoked. It waits for that for at most 2 s. In the pause after a
 // reading that failed it returns that error at once. How often it is called is
 // for the caller to limit; calls of one moment share a reading.
-func (r *Ring) Look(ctx context.Context) error { return r.reading.After(ctx, maxWait) }
+func (r *Ring) Look(ctx context.Context) error {
+	if r.reading == nil {
+		return errZeroRing
+	}
+	return r.reading.After(ctx, maxWait)
+}
 
 // IdentifyKey implements [Identifier]. It answers from memory for a key that the
 // ring has or has had, and reads the store for any other, at most once a second
@@ -342,6 +350,9 @@ func (r *Ring) fresh(ctx context.Context) (s *ringState, left time.Duration, err
 			r.reading.Go()
 			return r.checked(s, age), maxWait, nil
 		}
+	}
+	if r.reading == nil {
+		return nil, 0, errZeroRing
 	}
 	began := r.clock.Read()
 	_, err = r.reading.Try(ctx, maxWait)
@@ -479,6 +490,9 @@ func cannotAsk(err error) error {
 // then returns ctx.Err(). Failures of the store do not end it. Every replica
 // runs it; it does no harm twice.
 func (r *Ring) Run(ctx context.Context) error {
+	if r.reading == nil {
+		return errZeroRing
+	}
 	pause := r.cooldown()
 	for {
 		began := r.clock.Read()

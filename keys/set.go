@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/sessiontoken/sessiontoken/internal/jwk"
 )
@@ -93,9 +94,14 @@ func (s *Set) Equal(o *Set) bool {
 	return true
 }
 
+var errZeroSet = errors.New("keys: the Set is a zero value: make it with NewSet or ParseSet")
+
 // MarshalJSON returns the set as a JWK set (RFC 7517 section 5). Each key has
 // kid, kty, alg, use "sig" and its public members; nothing else can appear.
 func (s *Set) MarshalJSON() ([]byte, error) {
+	if s.json == nil {
+		return nil, errZeroSet
+	}
 	b, err := s.json()
 	return slices.Clone(b), err
 }
@@ -113,8 +119,13 @@ func (s *Set) marshal() ([]byte, error) {
 }
 
 // KeySet returns the set itself, so that a fixed set is a source of keys. The
-// context and the id are not used.
-func (s *Set) KeySet(context.Context, string) (*Set, error) { return s, nil }
+// context and the id are not used. Of the zero Set it is an error.
+func (s *Set) KeySet(context.Context, string) (*Set, error) {
+	if len(s.keys) == 0 {
+		return nil, errZeroSet
+	}
+	return s, nil
+}
 
 // Identifier is a source of keys that can also say whose key an old or an
 // unknown id was. It serves to find out whose genuine token a sign-out presents,
@@ -149,14 +160,32 @@ func NewStatic(current *SigningKey, also ...*PublicKey) (*Static, error) {
 	return &Static{current: current, set: set}, nil
 }
 
+// RetainFor returns 0: a key is kept for ever.
+func (s *Static) RetainFor() time.Duration { return 0 }
+
 // KeySet returns the published keys. It does no I/O.
-func (s *Static) KeySet(context.Context, string) (*Set, error) { return s.set, nil }
+func (s *Static) KeySet(context.Context, string) (*Set, error) {
+	if s.set == nil {
+		return nil, errZeroStatic
+	}
+	return s.set, nil
+}
 
 // IdentifyKey implements [Identifier]: a key that is not published is none. It
 // does no I/O.
 func (s *Static) IdentifyKey(_ context.Context, kid string) (*PublicKey, error) {
+	if s.set == nil {
+		return nil, errZeroStatic
+	}
 	return s.set.byID[kid], nil
 }
 
 // SigningKey returns the key that signs. It does no I/O.
-func (s *Static) SigningKey(context.Context) (*SigningKey, error) { return s.current, nil }
+func (s *Static) SigningKey(context.Context) (*SigningKey, error) {
+	if s.current == nil {
+		return nil, errZeroStatic
+	}
+	return s.current, nil
+}
+
+var errZeroStatic = errors.New("keys: the Static is a zero value: make it with NewStatic")

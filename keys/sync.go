@@ -365,6 +365,11 @@ func (r *Ring) addSigner(kid string, k signer) {
 // than that. Tokens of the key it replaces stay valid. Other replicas follow
 // within SyncEvery.
 //
+// The next key keeps the algorithm with which it was announced. After a change of
+// RingConfig.Algorithm, call Rotate once, and once more when the time has come
+// that it returned: the second call returns when a key of the new algorithm
+// signs, PublishBefore later.
+//
 // It waits for at most 5 s, and a ctx that ends does not undo it. After an error
 // other than [ErrNoRing], [ErrClock] and [ErrUnseal] the change may have been
 // written all the same; repeating it is safe.
@@ -479,6 +484,9 @@ func (r *Ring) reseal(d *document, written map[string][]byte) (changed bool, err
 
 // change runs an update with a change, under a limit of its own.
 func (r *Ring) change(ctx context.Context, c *change) error {
+	if r.reading == nil {
+		return errZeroRing
+	}
 	if r.cfg.VerifyOnly {
 		return errors.New("the ring is VerifyOnly")
 	}

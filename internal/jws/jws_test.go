@@ -197,7 +197,7 @@ func TestSignAndVerify(t *testing.T) {
 	for alg, key := range all {
 		for name, signer := range map[string]crypto.Signer{"own": key, "hidden": hidden{signer: key}} {
 			t.Run(alg+" "+name, func(t *testing.T) {
-				sig, err := jws.Sign(alg, signer, "input")
+				sig, err := jws.Sign(alg, signer, []byte("input"))
 				require.NoError(t, err)
 				require.Len(t, sig, jws.SignatureSize(signer.Public()))
 				require.NoError(t, jws.Verify(alg, signer.Public(), "input", sig))
@@ -210,26 +210,26 @@ func TestSignAndVerify(t *testing.T) {
 						continue // one key type: told apart by the signature
 					}
 					if other != alg {
-						_, err := jws.Sign(other, signer, "input")
+						_, err := jws.Sign(other, signer, []byte("input"))
 						require.ErrorIs(t, err, jws.ErrKey)
 						require.ErrorIs(t, jws.Verify(other, signer.Public(), "input", sig), jws.ErrKey)
 					}
 				}
 				for _, none := range []string{"", "none", "None", "HS256", "ES384", "es256", "Ed25519"} {
-					_, err := jws.Sign(none, signer, "input")
+					_, err := jws.Sign(none, signer, []byte("input"))
 					require.ErrorIs(t, err, jws.ErrKey)
 					require.ErrorIs(t, jws.Verify(none, signer.Public(), "input", sig), jws.ErrKey)
 				}
 			})
 		}
 	}
-	sig, err := jws.Sign("RS256", all["RS256"], "input")
+	sig, err := jws.Sign("RS256", all["RS256"], []byte("input"))
 	require.NoError(t, err)
 	require.ErrorIs(t, jws.Verify("PS256", all["RS256"].Public(), "input", sig), jws.ErrSignature)
 
 	p384, err := ecdsa.GenerateKey(elliptic.P384(), rand.Reader)
 	require.NoError(t, err)
-	_, err = jws.Sign("ES256", p384, "input")
+	_, err = jws.Sign("ES256", p384, []byte("input"))
 	require.ErrorIs(t, err, jws.ErrKey)
 }
 
@@ -247,11 +247,11 @@ func TestSignerThatLies(t *testing.T) {
 			"r of zero": func([]byte) ([]byte, error) { return []byte{0x30, 6, 2, 1, 0, 2, 1, 1}, nil },
 		} {
 			t.Run(alg+" "+name, func(t *testing.T) {
-				_, err := jws.Sign(alg, hidden{key, change}, "input")
+				_, err := jws.Sign(alg, hidden{key, change}, []byte("input"))
 				require.Error(t, err)
 			})
 		}
-		_, err := jws.Sign(alg, hidden{key, func([]byte) ([]byte, error) { return nil, boom }}, "input")
+		_, err := jws.Sign(alg, hidden{key, func([]byte) ([]byte, error) { return nil, boom }}, []byte("input"))
 		require.ErrorIs(t, err, boom)
 	}
 }
@@ -264,7 +264,7 @@ func TestES256Length(t *testing.T) {
 	seen := map[string]bool{}
 	short := 0
 	for range 10000 {
-		sig, err := jws.Sign("ES256", key, "input")
+		sig, err := jws.Sign("ES256", key, []byte("input"))
 		require.NoError(t, err)
 		require.Len(t, sig, 64)
 		if sig[0] == 0 || sig[32] == 0 {
@@ -305,7 +305,7 @@ func TestES256HasTheSmallerS(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			for range 200 {
-				sig, err := jws.Sign("ES256", signer, "input")
+				sig, err := jws.Sign("ES256", signer, []byte("input"))
 				require.NoError(t, err)
 				s := new(big.Int).SetBytes(sig[32:])
 				require.LessOrEqual(t, s.Cmp(half), 0)

@@ -33,11 +33,14 @@ var ps256 = func() *jwt.SigningMethodRSAPSS {
 	}
 }()
 
+// verifier is the half of golang-jwt's SigningMethod that verifies.
+type verifier interface {
+	Verify(input string, sig []byte, key any) error
+}
+
 // es256 is golang-jwt's ES256 without its detour over big.Int, in both
 // directions: crypto/ecdsa works on ASN.1 itself.
 type es256 struct{}
-
-func (es256) Alg() string { return "ES256" }
 
 func (es256) Verify(input string, sig []byte, key any) error {
 	pub, ok := key.(*ecdsa.PublicKey)
@@ -52,13 +55,9 @@ func (es256) Verify(input string, sig []byte, key any) error {
 	return nil
 }
 
-func (es256) Sign(input string, key any) ([]byte, error) {
-	priv, ok := key.(*ecdsa.PrivateKey)
-	if !ok {
-		return nil, ErrKey
-	}
-	digest := sha256Of(input)
-	der, err := ecdsa.SignASN1(rand.Reader, priv, digest[:])
+func signES256(message []byte, key *ecdsa.PrivateKey) ([]byte, error) {
+	digest := sha256.Sum256(message)
+	der, err := ecdsa.SignASN1(rand.Reader, key, digest[:])
 	if err != nil {
 		return nil, err
 	}
@@ -128,8 +127,6 @@ func appendDER(dst, raw []byte) []byte {
 // eddsa is golang-jwt's EdDSA without its copy of the input.
 type eddsa struct{}
 
-func (eddsa) Alg() string { return "EdDSA" }
-
 func (eddsa) Verify(input string, sig []byte, key any) error {
 	pub, ok := key.(ed25519.PublicKey)
 	if !ok || len(pub) != ed25519.PublicKeySize {
@@ -141,16 +138,6 @@ func (eddsa) Verify(input string, sig []byte, key any) error {
 		return ErrSignature
 	}
 	return nil
-}
-
-func (eddsa) Sign(input string, key any) ([]byte, error) {
-	priv, ok := key.(ed25519.PrivateKey)
-	if !ok || len(priv) != ed25519.PrivateKeySize {
-		return nil, ErrKey
-	}
-	message := borrow(input)
-	defer giveBack(message)
-	return ed25519.Sign(priv, *message), nil
 }
 
 // inputs holds copies of signing inputs for as long as they are hashed: golang-jwt
@@ -176,10 +163,10 @@ func sha256Of(input string) [sha256.Size]byte {
 	return sha256.Sum256(*b)
 }
 
-// method returns the signing method of alg if pub is a key for it. The values
-// are held here and never looked up by name: golang-jwt's registry can be
-// changed by any package of the process.
-func method(alg string, pub crypto.PublicKey) (jwt.SigningMethod, error) {
+// method returns how alg verifies if pub is a key for it. The values are held
+// here and never looked up by name: golang-jwt's registry can be changed by any
+// package of the process.
+func method(alg string, pub crypto.PublicKey) (verifier, error) {
 	switch alg {
 	case "ES256":
 		if k, ok := pub.(*ecdsa.PublicKey); ok && k.Curve == elliptic.P256() {
@@ -224,47 +211,67 @@ func SignatureSize(pub crypto.PublicKey) int {
 	return 64
 }
 
-// Sign returns the signature of key over input under alg. A key that is not one
-// of the standard library's (a handle on a KMS or an HSM) signs through
-// crypto.Signer, and what it returns is verified before it is used. Of an ES256
-// signature the smaller s is returned: see [IsCanonical].
-func Sign(alg string, key crypto.Signer, input string) ([]byte, error) {
-	var m jwt.SigningMethod
-	var err error
+// Sign returns the signature of key over message under alg. A key that is not one
+// of the standard library's signs as SignWith describes. Of an ES256 signature the
+// smaller s is returned: see [IsCanonical]. Sign does not keep message.
+func Sign(alg string, key crypto.Signer, message []byte) (sig []byte, err error) {
 	switch k := key.(type) {
 	case *ecdsa.PrivateKey:
-		m, err = method(alg, &k.PublicKey)
-	case *rsa.PrivateKey:
-		m, err = method(alg, &k.PublicKey)
+		if alg != "ES256" || k.Curve != elliptic.P256() {
+			return nil, ErrKey
+		}
+		sig, err = signES256(message, k)
 	case ed25519.PrivateKey:
-		m, err = method(alg, ed25519.PublicKey(k[ed25519.PrivateKeySize-ed25519.PublicKeySize:]))
+		if alg != "EdDSA" || len(k) != ed25519.PrivateKeySize {
+			return nil, ErrKey
+		}
+		sig = ed25519.Sign(k, message)
+	case *rsa.PrivateKey:
+		switch alg {
+		case "PS256":
+			sig, err = ps256.Sign(string(message), k)
+		case "RS256":
+			sig, err = jwt.SigningMethodRS256.Sign(string(message), k)
+		default:
+			return nil, ErrKey
+		}
 	default:
-		return signExternal(alg, key, input)
+		return SignWith(alg, key.Public(), message, func(digest []byte, opts crypto.SignerOpts) ([]byte, error) {
+			return key.Sign(rand.Reader, digest, opts)
+		})
 	}
-	if err != nil {
-		return nil, err
-	}
-	sig, err := m.Sign(input, key)
 	if err != nil {
 		return nil, fmt.Errorf("sign with %s: %w", alg, err)
 	}
 	return sig, nil
 }
 
-func signExternal(alg string, key crypto.Signer, input string) ([]byte, error) {
-	pub := key.Public()
+// IsSoftware reports whether a key is one of the standard library's, which signs
+// at once.
+func IsSoftware(key crypto.Signer) bool {
+	switch key.(type) {
+	case *ecdsa.PrivateKey, *rsa.PrivateKey, ed25519.PrivateKey:
+		return true
+	}
+	return false
+}
+
+// SignWith is Sign for a key that is elsewhere, such as in a KMS or an HSM, with
+// the public half pub. sign is given what crypto.Signer's Sign is given, and
+// returns what that returns. Its result is verified before it is used.
+func SignWith(alg string, pub crypto.PublicKey, message []byte, sign func(digest []byte, opts crypto.SignerOpts) ([]byte, error)) ([]byte, error) {
 	if _, err := method(alg, pub); err != nil {
 		return nil, err
 	}
-	message, opts := []byte(input), crypto.SignerOpts(crypto.Hash(0))
+	digest, opts := bytes.Clone(message), crypto.SignerOpts(crypto.Hash(0))
 	if alg != "EdDSA" {
-		digest := sha256.Sum256(message)
-		message, opts = digest[:], crypto.SHA256
+		sum := sha256.Sum256(message)
+		digest, opts = sum[:], crypto.SHA256
 	}
 	if alg == "PS256" {
 		opts = ps256.Options
 	}
-	sig, err := key.Sign(rand.Reader, message, opts)
+	sig, err := sign(digest, opts)
 	if err != nil {
 		return nil, fmt.Errorf("sign with %s: %w", alg, err)
 	}
@@ -274,7 +281,7 @@ func signExternal(alg string, key crypto.Signer, input string) ([]byte, error) {
 		}
 		lowerS(sig)
 	}
-	if Verify(alg, pub, input, sig) != nil {
+	if Verify(alg, pub, string(message), sig) != nil {
 		return nil, errors.New("the signer returned a signature that its public key does not verify")
 	}
 	return sig, nil
