@@ -32,7 +32,7 @@ func ExampleNew() {
 
 	server := httptest.NewServer(api)
 	defer server.Close()
-	for _, presented := range []string{token, "made up"} {
+	for _, presented := range []string{token, "made-up"} {
 		req, err := http.NewRequest("GET", server.URL, nil)
 		if err != nil {
 			log.Fatal(err)
