@@ -169,9 +169,8 @@ func (k *Keys) locate(ctx context.Context, run *flight.Run, looks bool) (*url.UR
 		ctx, cancel = context.WithTimeout(ctx, k.client.timeout/2)
 		defer cancel()
 	}
-	now := &foundURL{began: k.clock.Read()}
-	var err error
-	now.url, err = k.discovery.read(ctx, k.client, failure != nil)
+	began := k.clock.Read()
+	u, err := k.discovery.read(ctx, k.client, failure != nil)
 	before := k.discovery.failure.Swap(&err)
 	failedBefore := before != nil && *before != nil
 	switch {
@@ -186,10 +185,10 @@ func (k *Keys) locate(ctx context.Context, run *flight.Run, looks bool) (*url.UR
 	case failedBefore && known != nil:
 		k.log.Info("remote: the discovery document can be read again", "host", k.host)
 	}
-	if !run.Commit(func() { k.discovery.found.Store(now) }) {
+	if !run.Commit(func() { k.discovery.found.Store(&foundURL{u, began}) }) {
 		return nil, flight.ErrLate
 	}
-	return now.url, nil
+	return u, nil
 }
 
 // tellSkipped logs which keys of the set are left out, if any are.

@@ -27,7 +27,8 @@ type Config struct {
 	// Audience is what the tokens for this API name in aud. Required.
 	Audience string
 
-	// Client sends the requests, as [KeysConfig] has it.
+	// Client sends the requests, as [KeysConfig] has it. The document and the keys
+	// share the time of one fetch.
 	Client *http.Client
 
 	// RefreshEvery is the longest time between two fetches of the keys while all

@@ -3,7 +3,10 @@ package remote_test
 import (
 	"bytes"
 	"compress/gzip"
+	"io"
 	"log/slog"
+	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -68,6 +71,31 @@ func TestKeysBodies(t *testing.T) {
 				require.ErrorContains(t, err, tt.err)
 			})
 		})
+	}
+}
+
+// TestKeysCompression: a transport of its own asks for no compression, and one
+// that does reads it itself.
+func TestKeysCompression(t *testing.T) {
+	pub := newKey(t)
+	doc := document(t, pub)
+	asked := make(chan string, 2)
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		accepted := r.Header.Get("Accept-Encoding")
+		asked <- accepted
+		if accepted == "gzip" {
+			w.Header().Set("Content-Encoding", "gzip")
+			_, _ = io.WriteString(w, gzipped(t, doc))
+			return
+		}
+		_, _ = io.WriteString(w, doc)
+	}))
+	t.Cleanup(server.Close)
+	for accepted, client := range map[string]*http.Client{"": nil, "gzip": server.Client()} {
+		r, err := remote.NewKeys(remote.KeysConfig{URL: server.URL, Client: client})
+		require.NoError(t, err)
+		requireKey(t, r, pub)
+		require.Equal(t, accepted, <-asked)
 	}
 }
 
