@@ -61,6 +61,9 @@ func (b *byPath) RoundTrip(r *http.Request) (*http.Response, error) {
 		b.noCache[r.URL.Path]++
 	}
 	b.mu.Unlock()
+	if err := r.Context().Err(); err != nil {
+		return nil, err
+	}
 	if answer == nil {
 		return answerWith(404, marker)(r)
 	}
