@@ -70,6 +70,18 @@ func (b *byPath) RoundTrip(r *http.Request) (*http.Response, error) {
 	return answer(r)
 }
 
+// slow answers after 100 ms, if the request is still wanted then.
+func slow(answer answerer) answerer {
+	return func(r *http.Request) (*http.Response, error) {
+		select {
+		case <-r.Context().Done():
+			return nil, r.Context().Err()
+		case <-time.After(100 * time.Millisecond):
+			return answer(r)
+		}
+	}
+}
+
 func discoveryDocument(issuer, jwksURI string) string {
 	return fmt.Sprintf(`{"issuer":%q,"jwks_uri":%q,"response_types_supported":["id_token"]}`, issuer, jwksURI)
 }
@@ -207,9 +219,6 @@ func TestDiscoveryDocument(t *testing.T) {
 func TestDiscoveryIsOneFlight(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		pub := newKey(t)
-		slow := func(answer answerer) answerer {
-			return func(r *http.Request) (*http.Response, error) { time.Sleep(100 * time.Millisecond); return answer(r) }
-		}
 		server := newByPath(map[string]answerer{
 			discoveryPath: slow(answerWith(200, discoveryDocument(testIssuer, "https://id.example/keys"))),
 			"/keys":       slow(answerWith(200, document(t, pub))),
@@ -308,7 +317,7 @@ func TestDiscoveryOutage(t *testing.T) {
 				var logged bytes.Buffer
 				pub, next := newKey(t), newKey(t)
 				good := answerWith(200, discoveryDocument(testIssuer, "https://id.example/keys"))
-				server := newByPath(map[string]answerer{discoveryPath: good, "/keys": answerWith(200, document(t, pub))})
+				server := newByPath(map[string]answerer{discoveryPath: good, "/keys": slow(answerWith(200, document(t, pub)))})
 				r := newReader(t, server, func(c *remote.Config) {
 					c.Logger = slog.New(slog.NewTextHandler(writerFunc(func(b []byte) (int, error) {
 						mu.Lock()
@@ -322,7 +331,7 @@ func TestDiscoveryOutage(t *testing.T) {
 				synctest.Wait()
 				requireKey(t, r.Keys(), pub)
 				server.set(discoveryPath, answer)
-				server.set("/keys", answerWith(200, document(t, next)))
+				server.set("/keys", slow(answerWith(200, document(t, next))))
 				time.Sleep(11 * time.Minute)
 				requireKey(t, r.Keys(), next)
 				set, err := r.Keys().KeySet(t.Context(), "")
