@@ -7,8 +7,8 @@
 //
 // To issue, make a [keys.Ring], hand it to [NewIssuer], and mount [JWKSHandler]
 // at /.well-known/jwks.json. To verify in the same process, hand the ring to
-// [NewVerifier]; in any other, a [RemoteKeys] with the URL of the key set. When
-// a token nears its end, exchange it with [Issuer.Renew], which reads the state
+// [NewVerifier]; in any other, use package remote with the issuer's URL. When a
+// token nears its end, exchange it with [Issuer.Renew], which reads the state
 // again from wherever it is kept. To hold the state to a budget in a test of
 // your own, use [Issuer.Size].
 //
@@ -17,8 +17,8 @@
 //
 // # The packages
 //
-//   - This one issues, renews and verifies tokens, and publishes and fetches
-//     key sets.
+//   - This one issues, renews and verifies tokens, and publishes key sets.
+//   - remote reads the sessions of an issuer elsewhere: it fetches its keys.
 //   - keys makes, rotates and revokes the keys that sign.
 //   - revoke has the list of what was revoked early. Every replica follows it.
 //   - refresh keeps sessions going with refresh tokens that work once.
@@ -74,8 +74,8 @@
 //     which all machines share.
 //   - A token from elsewhere: iss, aud and typ must be this verifier's.
 //   - A stolen key: [keys.Ring.Revoke] drops it at once and replaces it;
-//     [keys.Ring.MaxAge] and [RemoteKeysConfig] bound how long a verifier
-//     elsewhere goes on trusting it.
+//     [keys.Ring.MaxAge] and the RefreshEvery of package remote bound how long a
+//     verifier elsewhere goes on trusting it.
 //   - Stolen or stale tokens: a short TTL, an idle and an absolute end that no
 //     renewal moves, and a state that is never signed again without being read
 //     again.

@@ -24,6 +24,7 @@ import (
 	"github.com/sessiontoken/sessiontoken"
 	"github.com/sessiontoken/sessiontoken/keys"
 	"github.com/sessiontoken/sessiontoken/refresh"
+	"github.com/sessiontoken/sessiontoken/remote"
 	"github.com/sessiontoken/sessiontoken/revoke"
 	"github.com/sessiontoken/sessiontoken/sessionhttp"
 )
@@ -178,7 +179,7 @@ func TestPlainWords(t *testing.T) {
 	for _, name := range []string{"README.md", "OPERATING.md", "SECURITY.md", "CHANGELOG.md", "CONTRIBUTING.md"} {
 		require.Empty(t, riddles.FindAllString(document(t, name), -1), name)
 	}
-	for _, file := range shipped(t, ".", "keys", "refresh", "revoke", "sessionhttp", "sessiontest", "internal/arg", "internal/clock", "internal/flight", "internal/loud", "internal/testhook") {
+	for _, file := range shipped(t, ".", "keys", "refresh", "remote", "revoke", "sessionhttp", "sessiontest", "internal/arg", "internal/clock", "internal/flight", "internal/loud", "internal/testhook") {
 		parsed, err := parser.ParseFile(token.NewFileSet(), file, nil, parser.ParseComments)
 		require.NoError(t, err)
 		for _, group := range parsed.Comments {
@@ -201,7 +202,7 @@ func reasonsInCode(t *testing.T) (reasons []string) {
 		require.NoError(t, err)
 		return s, true
 	}
-	for _, file := range shipped(t, ".", "keys", "refresh", "revoke", "sessionhttp", "redisstore", "sqlstore") {
+	for _, file := range shipped(t, ".", "keys", "refresh", "remote", "revoke", "sessionhttp", "redisstore", "sqlstore") {
 		fset := token.NewFileSet()
 		parsed, err := parser.ParseFile(fset, file, nil, parser.SkipObjectResolution)
 		require.NoError(t, err)
@@ -309,7 +310,7 @@ type parts struct {
 	manager  *refresh.Manager
 	issuer   *sessiontoken.Issuer[struct{}]
 	verifier *sessiontoken.Verifier[struct{}]
-	remote   *sessiontoken.RemoteKeys
+	remote   *remote.Keys
 	sessions *sessionhttp.Sessions[struct{}]
 }
 
@@ -326,7 +327,7 @@ func newParts(t *testing.T) (p parts) {
 	require.NoError(t, err)
 	p.verifier, err = sessiontoken.NewVerifier[struct{}](sessiontoken.VerifierConfig{Issuer: "https://auth.example", Audience: "orders", Keys: p.ring, Revocations: p.list})
 	require.NoError(t, err)
-	p.remote, err = sessiontoken.NewRemoteKeys(sessiontoken.RemoteKeysConfig{URL: "https://auth.example/jwks.json"})
+	p.remote, err = remote.NewKeys(remote.KeysConfig{URL: "https://auth.example/jwks.json"})
 	require.NoError(t, err)
 	p.sessions, err = sessionhttp.New(sessionhttp.Config[struct{}]{Verifier: p.verifier})
 	require.NoError(t, err)

@@ -116,40 +116,6 @@ func ExampleIssuer_Size() {
 	// sessiontoken: token of 6143 B is over the limit of 3584 B; heaviest: state.items 5616 B, jti 40 B, sid 40 B
 }
 
-// An API in another process needs nothing but the URL of the key set.
-func ExampleNewRemoteKeys() {
-	ctx := context.Background()
-	issuer, ring := exampleIssuer()
-	jwks, err := sessiontoken.JWKSHandler(sessiontoken.JWKSConfig{Keys: ring})
-	if err != nil {
-		log.Fatal(err)
-	}
-	server := httptest.NewServer(jwks)
-	defer server.Close()
-
-	remote, err := sessiontoken.NewRemoteKeys(sessiontoken.RemoteKeysConfig{URL: server.URL + "/.well-known/jwks.json"})
-	if err != nil {
-		log.Fatal(err)
-	}
-	// go remote.Run(ctx) keeps the set fresh while nobody asks for it.
-	verifier, err := sessiontoken.NewVerifier[Cart](sessiontoken.VerifierConfig{
-		Issuer: "https://auth.example", Audience: "shop", Keys: remote,
-	})
-	if err != nil {
-		log.Fatal(err)
-	}
-	token, _, err := issuer.Issue(ctx, "user-42", Cart{Name: "Ada"})
-	if err != nil {
-		log.Fatal(err)
-	}
-	claims, err := verifier.Verify(ctx, token)
-	if err != nil {
-		log.Fatal(err)
-	}
-	fmt.Println(claims.State.Name)
-	// Output: Ada
-}
-
 // The key set is served below the issuer's URL.
 func ExampleJWKSHandler() {
 	_, ring := exampleIssuer()

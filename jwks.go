@@ -55,10 +55,11 @@ type JWKSConfig struct {
 	// has it read its store at most once a second, so that a key that another
 	// process has made or revoked is published without delay.
 	Keys KeySource
-	// MaxAge is the Cache-Control max-age of the answers, in whole seconds. It
-	// is shortened so that no answer outlives the next planned change. If Keys
-	// is a [keys.Ring], MaxAge must not exceed its [keys.Ring.MaxAge]: a key
-	// could otherwise sign before every verifier has it. 0 means 10 min.
+	// MaxAge is the Cache-Control max-age of the answers, in whole seconds. If
+	// Keys is a [keys.Scheduler], as [keys.Ring] is, it is shortened so that no
+	// answer outlives the next planned change, and must not exceed the MaxAge of
+	// Keys: a key could otherwise sign before every verifier has it. 0 means
+	// 10 min.
 	MaxAge time.Duration
 	// InsecurePlainHTTP serves requests that came neither over TLS nor from
 	// this host: for a proxy on another host that ends TLS. An attacker who can
@@ -95,11 +96,13 @@ func JWKSHandler(cfg JWKSConfig) (http.Handler, error) {
 	if cfg.MaxAge == 0 {
 		cfg.MaxAge = defaultMaxAge
 	}
-	if r, ok := cfg.Keys.(interface{ MaxAge() time.Duration }); ok && cfg.MaxAge > r.MaxAge() {
-		return nil, fmt.Errorf("sessiontoken: JWKSConfig.MaxAge is %v; with the times of Keys it must not exceed %v, or a key could sign before every verifier has it", cfg.MaxAge, r.MaxAge())
+	plan, _ := cfg.Keys.(keys.Scheduler)
+	if plan != nil && cfg.MaxAge > plan.MaxAge() {
+		return nil, fmt.Errorf("sessiontoken: JWKSConfig.MaxAge is %v; with the times of Keys it must not exceed %v, or a key could sign before every verifier has it", cfg.MaxAge, plan.MaxAge())
 	}
 	h := &documentHandler{
 		keys:        cfg.Keys,
+		plan:        plan,
 		contentType: "application/jwk-set+json",
 		plainHTTP:   cfg.InsecurePlainHTTP,
 		setting:     "JWKSConfig.InsecurePlainHTTP",
@@ -135,13 +138,10 @@ type DiscoveryConfig struct {
 }
 
 // DiscoveryHandler returns the handler for a small document from which gateways
-// find the key set when they are given the issuer's URL alone. Mount it below
-// that URL at /.well-known/openid-configuration, where gateways look (OpenID
-// Connect Discovery section 4), or for RFC 8414 at
-// /.well-known/oauth-authorization-server, which stands between the host and the
-// path of the issuer. It names issuer, jwks_uri and the algorithms of the current keys.
-// It does not make the issuer an OpenID provider: there is nothing to log in to,
-// and a session token is not an ID token.
+// find the key set when they are given the issuer's URL alone. Mount it at
+// [DiscoveryPaths]. It names issuer, jwks_uri and the algorithms of the current
+// keys. It does not make the issuer an OpenID provider: there is nothing to log in
+// to, and a session token is not an ID token.
 //
 // An error names the field of the configuration at fault.
 func DiscoveryHandler(cfg DiscoveryConfig) (http.Handler, error) {
@@ -179,14 +179,37 @@ func DiscoveryHandler(cfg DiscoveryConfig) (http.Handler, error) {
 				Issuer:     cfg.Issuer,
 				JWKSURI:    cfg.JWKSURI,
 				Algorithms: slices.Compact(algorithms),
+				Responses:  []string{"id_token"},
 				Subjects:   []string{"public"},
 			})
 		},
 	}, nil
 }
 
-// discovery has the members that clients of either standard insist on, with
-// nothing in those that say what one could log in with.
+// DiscoveryPaths returns the paths at which clients look for the document of an
+// issuer, as patterns for [http.ServeMux]. For https://auth.example/tenant they
+// are /tenant/.well-known/openid-configuration, after the path of the issuer
+// (OpenID Connect Discovery 1.0 section 4), and
+// /.well-known/oauth-authorization-server/tenant, between the host and the path
+// (RFC 8414 section 3.1). A proxy in front has to let both through. An issuer that
+// is no URL with a host is an error.
+func DiscoveryPaths(issuer string) ([]string, error) {
+	if !isPublicURL(issuer, true) {
+		return nil, errors.New("sessiontoken: the issuer must be a URL without query or fragment")
+	}
+	u, err := url.Parse(issuer)
+	if err != nil {
+		return nil, errors.New("sessiontoken: the issuer must be a URL without query or fragment")
+	}
+	path := strings.TrimSuffix(u.EscapedPath(), "/")
+	return []string{path + "/.well-known/openid-configuration", "/.well-known/oauth-authorization-server" + path}, nil
+}
+
+// discovery has the members that clients of either standard insist on.
+// response_types_supported is required by both, and clients such as authlib refuse
+// it when it is empty. Its one value is what the issuer of Kubernetes, which has
+// nothing to log in to either, publishes: ID tokens, if any, are what a client
+// could ask for.
 type discovery struct {
 	Issuer     string   `json:"issuer"`
 	JWKSURI    string   `json:"jwks_uri"`
@@ -205,6 +228,7 @@ func isPublicURL(s string, plainHTTP bool) bool {
 // rendered once for each generation.
 type documentHandler struct {
 	keys        KeySource
+	plan        keys.Scheduler // or nil
 	contentType string
 	plainHTTP   bool
 	setting     string // the field that permits plain http
@@ -296,8 +320,8 @@ func (h *documentHandler) document(r *http.Request) (*rendered, error) {
 // age is how long an answer of now may be used: not beyond the next change.
 func (h *documentHandler) age() time.Duration {
 	age := h.maxAge
-	if r, ok := h.keys.(interface{ NextChange() time.Time }); ok {
-		if next := r.NextChange(); !next.IsZero() {
+	if h.plan != nil {
+		if next := h.plan.NextChange(); !next.IsZero() {
 			age = max(0, min(age, clock.Between(h.clock.Now(), next)))
 		}
 	}

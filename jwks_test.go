@@ -121,7 +121,17 @@ func TestJWKSHandlerOverPlainHTTP(t *testing.T) {
 	require.Contains(t, logged.String(), "DiscoveryConfig.InsecurePlainHTTP")
 }
 
-var _ sessiontoken.Looker = (*keys.Ring)(nil)
+var (
+	_ sessiontoken.Looker = (*keys.Ring)(nil)
+	_ keys.Scheduler      = (*keys.Ring)(nil)
+)
+
+func newPublicKey(t testing.TB) *keys.PublicKey {
+	t.Helper()
+	k, err := keys.GenerateKey(keys.ES256)
+	require.NoError(t, err)
+	return k.Public()
+}
 
 // looker is a source whose store has a newer set, which a look brings.
 type looker struct {
@@ -139,7 +149,7 @@ func (l *looker) Look(ctx context.Context) error {
 // published without delay, and the store is read at most once a second.
 func TestJWKSHandlerLooksAtTheStore(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		old, next := mustSet(t, newRemoteKey(t)), mustSet(t, newRemoteKey(t))
+		old, next := mustSet(t, newPublicKey(t)), mustSet(t, newPublicKey(t))
 		source := new(looker)
 		source.put(old, nil)
 		stored := old
@@ -181,7 +191,7 @@ func TestJWKSHandlerWhileTheStoreHangs(t *testing.T) {
 	for _, heeds := range []bool{true, false} {
 		t.Run(fmt.Sprint("heeds its context ", heeds), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				set := mustSet(t, newRemoteKey(t))
+				set := mustSet(t, newPublicKey(t))
 				source := new(looker)
 				source.put(set, nil)
 				release := make(chan struct{})
@@ -268,6 +278,73 @@ func TestJWKSMaxAge(t *testing.T) {
 	})
 }
 
+// planned is a source with a plan, and wrapped one that keeps the plan of another.
+type planned struct {
+	changing
+	maxAge time.Duration
+	next   time.Time
+}
+
+func (p *planned) MaxAge() time.Duration { return p.maxAge }
+func (p *planned) NextChange() time.Time { return p.next }
+
+// TestJWKSHandlerKeepsToThePlan: of any source that has one, of a wrapper too.
+func TestJWKSHandlerKeepsToThePlan(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		source := &planned{maxAge: time.Minute, next: time.Now().Add(20 * time.Second)}
+		source.put(mustSet(t, newPublicKey(t)), nil)
+		for name, s := range map[string]sessiontoken.KeySource{"itself": source, "wrapped": struct {
+			sessiontoken.KeySource
+			keys.Scheduler
+		}{source, source}} {
+			_, err := sessiontoken.JWKSHandler(sessiontoken.JWKSConfig{Keys: s})
+			require.ErrorContains(t, err, "JWKSConfig.MaxAge is 10m0s; with the times of Keys it must not exceed 1m0s", name)
+			h, err := sessiontoken.JWKSHandler(sessiontoken.JWKSConfig{Keys: s, MaxAge: time.Minute})
+			require.NoError(t, err, name)
+			require.Equal(t, "public, max-age=20, s-maxage=1", serve(h, http.MethodGet).Header.Get("Cache-Control"), name)
+		}
+	})
+}
+
+// TestDiscoveryPaths: each standard has its own place for the path of an issuer.
+func TestDiscoveryPaths(t *testing.T) {
+	const openID, oauth = "/.well-known/openid-configuration", "/.well-known/oauth-authorization-server"
+	for _, tt := range []struct {
+		issuer string
+		want   []string
+	}{
+		{"https://auth.example", []string{openID, oauth}},
+		{"https://auth.example/", []string{openID, oauth}},
+		{"https://auth.example/tenant", []string{"/tenant" + openID, oauth + "/tenant"}},
+		{"https://auth.example/a/b/", []string{"/a/b" + openID, oauth + "/a/b"}},
+		{"https://auth.example/%7Bx%7D/a%2Fb", []string{"/%7Bx%7D/a%2Fb" + openID, oauth + "/%7Bx%7D/a%2Fb"}},
+		{"http://localhost:8080/tenant", []string{"/tenant" + openID, oauth + "/tenant"}},
+	} {
+		t.Run(tt.issuer, func(t *testing.T) {
+			paths, err := sessiontoken.DiscoveryPaths(tt.issuer)
+			require.NoError(t, err)
+			require.Equal(t, tt.want, paths)
+			h, err := sessiontoken.DiscoveryHandler(sessiontoken.DiscoveryConfig{Issuer: tt.issuer, Keys: staticSource(t, keys.EdDSA), InsecurePlainHTTP: true})
+			require.NoError(t, err)
+			mux := http.NewServeMux()
+			for _, path := range paths {
+				mux.Handle("GET "+path, h)
+			}
+			for _, path := range paths {
+				rec := httptest.NewRecorder()
+				mux.ServeHTTP(rec, httptest.NewRequest(http.MethodGet, path, nil))
+				require.Equal(t, 200, rec.Code, path)
+				require.Contains(t, rec.Body.String(), `"issuer":"`+tt.issuer+`"`)
+			}
+		})
+	}
+	for _, bad := range []string{"", "auth.example", "https://", "https://auth.example?x", "https://u:hunter2@auth.example", "https://auth.example/#"} {
+		_, err := sessiontoken.DiscoveryPaths(bad)
+		require.Error(t, err, bad)
+		require.NotContains(t, err.Error(), "hunter2")
+	}
+}
+
 func TestDiscoveryHandler(t *testing.T) {
 	source := staticSource(t, keys.EdDSA)
 	h, err := sessiontoken.DiscoveryHandler(sessiontoken.DiscoveryConfig{Issuer: "https://auth.example/tenant/", Keys: source})
@@ -279,7 +356,7 @@ func TestDiscoveryHandler(t *testing.T) {
 	require.NoError(t, json.Unmarshal([]byte(body(t, r)), &doc))
 	require.Equal(t, map[string]any{
 		"issuer": "https://auth.example/tenant/", "jwks_uri": "https://auth.example/tenant/.well-known/jwks.json",
-		"id_token_signing_alg_values_supported": []any{"EdDSA"}, "response_types_supported": []any{}, "subject_types_supported": []any{"public"},
+		"id_token_signing_alg_values_supported": []any{"EdDSA"}, "response_types_supported": []any{"id_token"}, "subject_types_supported": []any{"public"},
 	}, doc)
 	for _, bad := range []string{"", "auth.example", "http://auth.example", "https://", "https://auth.example?x", "https://auth.example#", "https://u:p@auth.example", "https://auth.example/?"} {
 		_, err := sessiontoken.DiscoveryHandler(sessiontoken.DiscoveryConfig{Issuer: bad, Keys: source})

@@ -75,34 +75,3 @@ func (v *Verifier[T]) Metrics() map[string]float64 {
 	}
 	return m
 }
-
-// Metrics returns how the key set stands and what was done to keep it fresh. The
-// names are fixed, and those that end in _total only grow:
-//
-//	jwks_age_seconds            since the start of the fetch that brought the set;
-//	                            before there is one, since NewRemoteKeys
-//	jwks_keys                   keys that are served; 0 if there is no set, or it
-//	                            is older than MaxStale: then KeySet fails
-//	jwks_fetches_total          fetches that have ended
-//	jwks_fetch_failures_total   those of them that failed
-//	jwks_undecided_total        calls of KeySet that could not tell
-//
-// It answers from memory. Every value is finite. The map is the caller's:
-// [expvar.Func] can publish it as it is.
-func (r *RemoteKeys) Metrics() map[string]float64 {
-	since, served := r.made, 0
-	if s := r.good.Load(); s != nil {
-		since = s.fetch.began
-	}
-	if s, _ := r.usable(); s != nil {
-		served = len(s.keys.Keys())
-	}
-	failures := r.failed.Load() // first: never more than those that have ended
-	return map[string]float64{
-		"jwks_age_seconds":          r.clock.Age(since).Seconds(),
-		"jwks_keys":                 float64(served),
-		"jwks_fetches_total":        float64(r.ended.Load()),
-		"jwks_fetch_failures_total": float64(failures),
-		"jwks_undecided_total":      float64(r.undecided.Load()),
-	}
-}

@@ -16,7 +16,6 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/require"
@@ -24,6 +23,7 @@ import (
 	"github.com/sessiontoken/sessiontoken"
 	"github.com/sessiontoken/sessiontoken/keys"
 	"github.com/sessiontoken/sessiontoken/refresh"
+	"github.com/sessiontoken/sessiontoken/remote"
 	"github.com/sessiontoken/sessiontoken/revoke"
 	"github.com/sessiontoken/sessiontoken/sessionhttp"
 )
@@ -126,46 +126,6 @@ func staticOf(t *testing.T, s *shop) *keys.Static {
 	return source
 }
 
-func TestRemoteKeysMetrics(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		pub := newRemoteKey(t)
-		server := &remoteServer{answer: answerWith(200, remoteDocument(t, pub, newRemoteKey(t)))}
-		r := newRemote(t, server)
-		undecided := 0.0
-		want := func(age time.Duration, served, fetches, failures float64) {
-			t.Helper()
-			require.Equal(t, map[string]float64{"jwks_age_seconds": age.Seconds(), "jwks_keys": served,
-				"jwks_fetches_total": fetches, "jwks_fetch_failures_total": failures, "jwks_undecided_total": undecided}, r.Metrics())
-		}
-		time.Sleep(time.Minute)
-		want(time.Minute, 0, 0, 0)
-		requireKey(t, r, pub)
-		want(0, 2, 1, 0)
-		time.Sleep(time.Minute)
-		requireKey(t, r, pub)
-		want(time.Minute, 2, 1, 0)
-
-		server.set(answerPanic)
-		time.Sleep(9 * time.Minute)
-		requireKey(t, r, pub)
-		want(10*time.Minute, 2, 2, 1)
-		time.Sleep(24*time.Hour - 10*time.Minute)
-		want(24*time.Hour, 2, 2, 1)
-		time.Sleep(time.Second)
-		want(24*time.Hour+time.Second, 0, 2, 1) // nothing is served any more
-
-		server.set(answerWith(200, remoteDocument(t, pub)))
-		requireKey(t, r, pub)
-		want(0, 1, 3, 1)
-
-		server.set(answerDown)
-		set, err := r.KeySet(t.Context(), "unknown")
-		requireUnavailable(t, set, err)
-		undecided++
-		want(1200*time.Millisecond, 1, 4, 2) // it waited for its turn
-	})
-}
-
 // TestMetricsAreWhatTheyPromise: the doc comment of each Metrics names what the
 // map has, the names follow one convention and are of one type each, and the
 // values are such that JSON can hold them.
@@ -179,13 +139,15 @@ func TestMetricsAreWhatTheyPromise(t *testing.T) {
 	verifier := newVerifier[attackState](t, ring)
 	sessions, err := sessionhttp.New(sessionhttp.Config[attackState]{Verifier: verifier})
 	require.NoError(t, err)
+	fetched, err := remote.NewKeys(remote.KeysConfig{URL: "https://auth.example/jwks.json"})
+	require.NoError(t, err)
 	seen := map[string]string{}
 	for _, c := range []struct {
 		file, receiver string
 		metrics        func() map[string]float64
 	}{
 		{"metrics.go", "Verifier", verifier.Metrics},
-		{"metrics.go", "RemoteKeys", newRemote(t, &remoteServer{answer: answerDown}).Metrics},
+		{"remote/metrics.go", "Keys", fetched.Metrics},
 		{"keys/metrics.go", "Ring", ring.Metrics},
 		{"revoke/metrics.go", "List", list.Metrics},
 		{"refresh/metrics.go", "Manager", manager.Metrics},

@@ -23,6 +23,7 @@ import (
 	"github.com/sessiontoken/sessiontoken"
 	"github.com/sessiontoken/sessiontoken/internal/jws"
 	"github.com/sessiontoken/sessiontoken/keys"
+	"github.com/sessiontoken/sessiontoken/remote"
 )
 
 // The model: five replicas that issue, verify and publish with one shared
@@ -261,12 +262,12 @@ func newModel(t *testing.T, seed uint64) *model {
 		m.start(i)
 	}
 	for range modelClients {
-		remote, err := sessiontoken.NewRemoteKeys(sessiontoken.RemoteKeysConfig{
+		source, err := remote.NewKeys(remote.KeysConfig{
 			URL: "https://auth.example/.well-known/jwks.json", Client: &http.Client{Transport: m}, RefreshEvery: modelRefresh,
 			Logger: slog.New(slog.DiscardHandler),
 		})
 		require.NoError(t, err)
-		v, err := sessiontoken.NewVerifier[attackState](sessiontoken.VerifierConfig{Issuer: "https://issuer.example", Audience: "api", Keys: remote})
+		v, err := sessiontoken.NewVerifier[attackState](sessiontoken.VerifierConfig{Issuer: "https://issuer.example", Audience: "api", Keys: source})
 		require.NoError(t, err)
 		m.clients = append(m.clients, v)
 	}

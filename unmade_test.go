@@ -57,8 +57,6 @@ func TestZeroValuesAreRefused(t *testing.T) {
 	verifying := map[string]sessiontoken.KeySource{
 		"nil set":     (*keys.Set)(nil),
 		"zero set":    new(keys.Set),
-		"nil remote":  (*sessiontoken.RemoteKeys)(nil),
-		"zero remote": new(sessiontoken.RemoteKeys),
 	}
 	lists := map[string]revoke.Checker{
 		"nil list":  (*revoke.List)(nil),

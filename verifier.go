@@ -26,7 +26,8 @@ const (
 )
 
 // KeySource is where verification keys come from: a [keys.Ring] in the process
-// that issues, a [RemoteKeys] anywhere else, a [keys.Set] that never changes.
+// that issues, the Keys of package remote anywhere else, a [keys.Set] that never
+// changes.
 //
 // KeySet returns the current set, which is immutable: a new pointer is a new
 // generation. The kid may be anything, since it comes from a token that is not

@@ -20,6 +20,7 @@ import (
 	"github.com/sessiontoken/sessiontoken"
 	"github.com/sessiontoken/sessiontoken/bench"
 	"github.com/sessiontoken/sessiontoken/keys"
+	"github.com/sessiontoken/sessiontoken/remote"
 )
 
 // TestInteropRead: a token of each algorithm is read by other libraries with
@@ -149,9 +150,9 @@ func TestInteropWritten(t *testing.T) {
 	require.NoError(t, err)
 	server := httptest.NewTLSServer(handler)
 	defer server.Close()
-	remote, err := sessiontoken.NewRemoteKeys(sessiontoken.RemoteKeysConfig{URL: server.URL, Client: server.Client()})
+	source, err := remote.NewKeys(remote.KeysConfig{URL: server.URL, Client: server.Client()})
 	require.NoError(t, err)
-	v, err := sessiontoken.NewVerifier[bench.State](sessiontoken.VerifierConfig{Issuer: bench.Issuer, Audience: bench.Audience, Keys: remote})
+	v, err := sessiontoken.NewVerifier[bench.State](sessiontoken.VerifierConfig{Issuer: bench.Issuer, Audience: bench.Audience, Keys: source})
 	require.NoError(t, err)
 	read := 0
 	for _, peer := range bench.Peers() {

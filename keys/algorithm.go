@@ -9,10 +9,11 @@ type Algorithm string
 // The algorithms on offer. There is no "none" and no HMAC: a verifier of these
 // can never issue.
 const (
-	// ES256 is ECDSA on P-256 with SHA-256, the default: every off-the-shelf
-	// verifier takes it, and its signatures are short (64 bytes).
+	// ES256 is ECDSA on P-256 with SHA-256, the default: most off-the-shelf
+	// verifiers take it, some only when told, and its signatures are short
+	// (64 bytes). The JWT authorizer of AWS HTTP APIs takes RSA alone.
 	ES256 Algorithm = "ES256"
-	// EdDSA is Ed25519. The RFC 9864 spelling "Ed25519" is accepted when such
+	// EdDSA is Ed25519, which fewer verifiers take. The RFC 9864 spelling "Ed25519" is accepted when such
 	// a key or token is read; "EdDSA" is what is written.
 	EdDSA Algorithm = "EdDSA"
 	// PS256 is RSASSA-PSS with SHA-256, MGF1 and a salt of 32 bytes.

@@ -15,6 +15,11 @@
 // store alone, by compare-and-swap: there is no leader and no lock, and no
 // replica signs with a key that it has not read back from the store.
 //
+// A verifier has to fetch the key set again, at least when it meets an unknown
+// key id. One that loads the set once knows the current key and the next: it
+// refuses all new tokens from the second rotation on, 30 to 60 days later by
+// default.
+//
 // A key that was revoked stays revoked, whatever a store that fell back to an
 // older document says: each replica that knew it takes it out again. One that a
 // store lost is written back by each replica that has it.
@@ -27,7 +32,7 @@
 //
 // # What this package does not do
 //
-// It does not sign or parse tokens, and it does not fetch key sets from
-// elsewhere; package sessiontoken does. A key found in a [Set] says that the
-// set's owner published it, not that a token naming it is genuine.
+// It does not sign or parse tokens: package sessiontoken does. It does not fetch
+// key sets from elsewhere: package remote does. A key found in a [Set] says that
+// the set's owner published it, not that a token naming it is genuine.
 package keys

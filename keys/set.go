@@ -18,6 +18,8 @@ type Set struct {
 	keys []*PublicKey
 	byID map[string]*PublicKey
 	json func() ([]byte, error)
+
+	skipped []string // of the document that it was read from
 }
 
 // NewSet returns the set of the given keys, in that order. No keys, two keys
@@ -50,13 +52,24 @@ func NewSet(keys ...*PublicKey) (*Set, error) {
 }
 
 // ParseSet reads a JWK set (RFC 7517 section 5), strictly: duplicate names,
-// invalid UTF-8 and trailing data are errors. Keys that cannot be used here (of
-// another type, curve, algorithm or use, malformed or weak) are skipped. An
-// empty result, a private or symmetric key anywhere, two keys with one id and
-// more than 100 keys are errors. What it returns says what the document holds,
-// not who wrote it.
+// invalid UTF-8 and trailing data are errors; a byte order mark before it is
+// ignored. An empty result, a private or symmetric key anywhere and more than
+// 100 keys are errors. What it returns says what the document holds, not who
+// wrote it.
+//
+// Keys that cannot be used here are skipped, and [Set.Skipped] tells which:
+//
+//   - A key of another type, curve, algorithm or use, malformed or weak.
+//   - An RSA key that says neither its algorithm nor that it is for signatures.
+//     One that says the latter alone (use "sig") verifies RS256 and nothing else.
+//   - All usable keys that share a kid, also if their algorithms differ: which of
+//     them verifies a token would be for the token to choose. A kid that only one
+//     usable key has is that key's.
+//   - One key under two algorithms (RFC 8725 section 3.1), under either.
+//
+// The error for a set without a usable key has the first of these reasons.
 func ParseSet(data []byte) (*Set, error) {
-	parsed, err := jwk.ParseSet(data)
+	parsed, skipped, err := jwk.ParseSet(data)
 	if err != nil {
 		return nil, fmt.Errorf("keys: %w", err)
 	}
@@ -64,8 +77,18 @@ func ParseSet(data []byte) (*Set, error) {
 	for i, k := range parsed {
 		pub[i] = &PublicKey{id: k.KeyID, alg: Algorithm(k.Algorithm), key: k.Public}
 	}
-	return NewSet(pub...)
+	s, err := NewSet(pub...)
+	if err != nil {
+		return nil, err
+	}
+	s.skipped = skipped
+	return s, nil
 }
+
+// Skipped returns one text for each key of the document that [ParseSet] has left
+// out: which one it is, with at most 40 characters of its kid, quoted, and the
+// reason.
+func (s *Set) Skipped() []string { return slices.Clone(s.skipped) }
 
 // Key returns the key with the given id, compared as bytes, and whether there
 // is one.
@@ -125,6 +148,18 @@ func (s *Set) KeySet(context.Context, string) (*Set, error) {
 		return nil, errZeroSet
 	}
 	return s, nil
+}
+
+// Scheduler is a source of keys whose published set changes by a plan, as that of
+// a [Ring] does. What wraps such a source keeps the plan only if it has both
+// methods.
+type Scheduler interface {
+	// MaxAge returns the longest time for which a copy of the published set may
+	// be used unasked, such that every verifier has a key before it signs.
+	MaxAge() time.Duration
+	// NextChange returns when the published set will change next by the plan, by
+	// this machine's clock, or the zero time if that is not known.
+	NextChange() time.Time
 }
 
 // Identifier is a source of keys that can also say whose key an old or an

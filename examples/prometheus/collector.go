@@ -8,7 +8,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// source is a Verifier, a RemoteKeys, a Ring, a List, a Manager or a Sessions:
+// source is a Verifier, a remote.Keys, a Ring, a List, a Manager or a Sessions:
 // their names differ, so that a collector takes one of each. Two of a kind, for two audiences
 // say, are two collectors, each registered through a
 // [prometheus.WrapRegistererWith] that gives it a label.

@@ -27,6 +27,7 @@ import (
 	"github.com/sessiontoken/sessiontoken"
 	"github.com/sessiontoken/sessiontoken/keys"
 	"github.com/sessiontoken/sessiontoken/refresh"
+	"github.com/sessiontoken/sessiontoken/remote"
 	"github.com/sessiontoken/sessiontoken/revoke"
 	"github.com/sessiontoken/sessiontoken/sessionhttp"
 )
@@ -44,7 +45,7 @@ const (
 // program is an issuer and an API in one process.
 type program struct {
 	ring        *keys.Ring
-	remote      *sessiontoken.RemoteKeys
+	remote      *remote.Keys
 	revocations *revoke.List
 	manager     *refresh.Manager
 	verifier    *sessiontoken.Verifier[State] // of the API
@@ -59,7 +60,7 @@ func newProgram(jwksURL string) (p *program, err error) {
 	if p.ring, err = keys.NewRing(keys.RingConfig{Store: new(keys.MemStore)}); err != nil {
 		return nil, err
 	}
-	if p.remote, err = sessiontoken.NewRemoteKeys(sessiontoken.RemoteKeysConfig{URL: jwksURL}); err != nil {
+	if p.remote, err = remote.NewKeys(remote.KeysConfig{URL: jwksURL}); err != nil {
 		return nil, err
 	}
 	if p.revocations, err = revoke.NewList(revoke.Config{Store: new(revoke.MemStore)}); err != nil {

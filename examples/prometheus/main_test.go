@@ -57,7 +57,7 @@ func TestProgram(t *testing.T) {
 		"verifications_total": 2, "cache_hits_total": 1, "cache_entries": 1,
 		"refused_malformed_total": 1, "refused_signature_total": 0, "refused_claims_total": 0,
 		"refused_expired_total": 0, "refused_revoked_total": 1, "undecided_total": 0,
-		"jwks_keys": 2, "jwks_fetches_total": 1, "jwks_fetch_failures_total": 0, "jwks_undecided_total": 0,
+		"jwks_keys": 2, "jwks_keys_skipped": 0, "jwks_fetches_total": 1, "jwks_fetch_failures_total": 0, "jwks_undecided_total": 0,
 		"ring_keys": 2, "ring_rotations_total": 1, "ring_sync_failures_total": 0,
 		"revocation_entries": 1, "revocations_total": 1, "revocation_write_failures_total": 0,
 		"revocation_read_failures_total": 0,

@@ -13,6 +13,7 @@ import (
 
 	"github.com/sessiontoken/sessiontoken"
 	"github.com/sessiontoken/sessiontoken/keys"
+	"github.com/sessiontoken/sessiontoken/remote"
 )
 
 // A real deployment leaves these out, and has the defaults: 24 h and 10 min.
@@ -137,7 +138,7 @@ type replica struct {
 }
 
 func startReplica(ctx context.Context, name, issuer, jwksURL string) (*replica, error) {
-	source, err := sessiontoken.NewRemoteKeys(sessiontoken.RemoteKeysConfig{URL: jwksURL, RefreshEvery: refreshEvery, Logger: quiet})
+	source, err := remote.NewKeys(remote.KeysConfig{URL: jwksURL, RefreshEvery: refreshEvery, Logger: quiet})
 	if err != nil {
 		return nil, err
 	}

@@ -19,6 +19,7 @@ import (
 	"github.com/sessiontoken/sessiontoken"
 	"github.com/sessiontoken/sessiontoken/keys"
 	"github.com/sessiontoken/sessiontoken/refresh"
+	"github.com/sessiontoken/sessiontoken/remote"
 	"github.com/sessiontoken/sessiontoken/revoke"
 )
 
@@ -77,12 +78,12 @@ func newWorker(r Role, open func(place string) (Store, error)) (*worker, error) 
 	}
 	var source sessiontoken.KeySource = w.ring
 	if r.KeysFrom != "" {
-		remote, err := sessiontoken.NewRemoteKeys(sessiontoken.RemoteKeysConfig{URL: r.KeysFrom, RefreshEvery: 2 * time.Second, MaxStale: 10 * time.Second, Logger: quiet})
+		fetched, err := remote.NewKeys(remote.KeysConfig{URL: r.KeysFrom, RefreshEvery: 2 * time.Second, MaxStale: 10 * time.Second, Logger: quiet})
 		if err != nil {
 			return nil, err
 		}
-		go remote.Run(ctx)
-		source = remote
+		go fetched.Run(ctx)
+		source = fetched
 	} else {
 		go w.ring.Run(ctx)
 	}

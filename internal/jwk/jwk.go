@@ -45,7 +45,7 @@ var (
 	// ErrPrivate is returned when a document holds a private or symmetric
 	// key. Its publisher must treat that key as leaked.
 	ErrPrivate = errors.New("jwk: private or symmetric key material")
-	// ErrDuplicateKeyID is returned when two keys of a set have one key id.
+	// ErrDuplicateKeyID is returned when two keys to write have one key id.
 	ErrDuplicateKeyID = errors.New("jwk: duplicate key id")
 	// ErrEmpty is returned for a set without a usable key.
 	ErrEmpty = errors.New("jwk: no usable key")

@@ -62,7 +62,7 @@ func TestRoundTrip(t *testing.T) {
 			set, err := jwk.MarshalSet([]jwk.Key{k})
 			require.NoError(t, err)
 			require.Equal(t, `{"keys":[`+string(data)+`]}`, string(set))
-			keys, err := jwk.ParseSet(set)
+			keys, _, err := jwk.ParseSet(set)
 			require.NoError(t, err)
 			require.Len(t, keys, 1)
 			require.True(t, equal(k, keys[0]))
@@ -158,7 +158,7 @@ func TestMarshalSetBounds(t *testing.T) {
 	}
 	data, err := jwk.MarshalSet(keys)
 	require.NoError(t, err)
-	got, err := jwk.ParseSet(data)
+	got, _, err := jwk.ParseSet(data)
 	require.NoError(t, err)
 	require.Len(t, got, jwk.MaxKeys)
 	for i := range keys {

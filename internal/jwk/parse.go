@@ -2,11 +2,14 @@ package jwk
 
 import (
 	"bytes"
+	"cmp"
 	"crypto"
 	"encoding/base64"
 	"encoding/binary"
 	"fmt"
+	"io"
 	"slices"
+	"strings"
 
 	jwxjwk "github.com/lestrrat-go/jwx/v2/jwk"
 
@@ -60,72 +63,176 @@ func Parse(data []byte) (Key, error) {
 	return el.key()
 }
 
-// ParseSet reads a JWK Set (RFC 7517 section 5) and returns its usable keys
-// in the order of the document.
+// ParseSet reads a JWK Set (RFC 7517 section 5) and returns its usable keys in
+// the order of the document. skipped has one text for each other key: which one
+// it is, with at most 40 characters of its kid, and the reason.
 //
 // The whole set is refused with [ErrMalformed] if it is not strict JSON of
 // at most 16 levels, an object with an array member "keys" of objects; with
-// [ErrTooManyKeys] above MaxKeys elements; with [ErrPrivate] if any element
-// is symmetric or has a private member, whatever its value; with
-// [ErrDuplicateKeyID] if two elements, usable or not, have one kid; with
-// [ErrEmpty] if no key is usable.
+// [ErrTooManyKeys] above MaxKeys elements, which are counted while they are
+// read; with [ErrPrivate] if any element is symmetric or has a private member,
+// whatever its value; with [ErrEmpty] and the first reasons if no key is usable.
+// One byte order mark before the document is ignored (RFC 8259 section 8.1).
 //
 // A key is skipped if its kty, crv, use, key_ops or alg is not one for
 // verifying ES256, EdDSA (Ed25519), PS256 or RS256; if it has no kid of 1 to
-// 128 bytes; if it is RSA without alg, which could mean either padding; if a
-// value is not canonical base64url of the exact length; or if CheckPublic
-// refuses it. An EC or OKP key without alg gets the one algorithm of its
-// curve. Members that are not known are ignored.
+// 128 bytes; if a value is not canonical base64url of the exact length; or if
+// CheckPublic refuses it. Members that are not known are ignored.
+//
+// An EC or OKP key without alg gets the one algorithm of its curve. An RSA key
+// without alg gets RS256 if its use is "sig", as the keys of some providers are
+// published: it then verifies that one padding and no other. Without such a use
+// it is skipped, since it may be for encryption, where a padding oracle makes
+// signatures.
+//
+// A kid names one key. A kid that a usable key shares with unusable ones names
+// the usable one. A kid of several usable keys names none of them, whatever
+// their algorithms: the header of a token must not choose. One key under two
+// algorithms (RFC 8725 section 3.1) is not used under either. An element that
+// repeats another one in all of that is skipped alone.
 //
 // The length of data is the caller's to limit.
-func ParseSet(data []byte) ([]Key, error) {
-	if err := checkDocument(data); err != nil {
-		return nil, err
-	}
-	var doc struct {
-		Keys jsontext.Value `json:"keys"`
-	}
-	if err := json.Unmarshal(data, &doc); err != nil || doc.Keys.Kind() != '[' {
-		return nil, ErrMalformed
-	}
-	var values []jsontext.Value
-	if err := json.Unmarshal(doc.Keys, &values); err != nil {
-		return nil, ErrMalformed
-	}
-	if len(values) > MaxKeys {
-		return nil, ErrTooManyKeys
-	}
-	elements := make([]element, len(values))
-	for i, v := range values {
-		var err error
-		if elements[i], err = readElement(v); err != nil {
-			return nil, err
-		}
+func ParseSet(data []byte) (keys []Key, skipped []string, err error) {
+	elements, err := readElements(bytes.TrimPrefix(data, []byte("\ufeff")))
+	if err != nil {
+		return nil, nil, err
 	}
 	if slices.ContainsFunc(elements, element.private) {
-		return nil, ErrPrivate
+		return nil, nil, ErrPrivate
 	}
-	seen := make(map[string]struct{}, len(elements))
-	for _, el := range elements {
-		kid, ok := text(el.Kid)
-		if !ok {
-			continue
+	found, reasons := make([]Key, len(elements)), make([]string, len(elements))
+	for i, el := range elements {
+		k, err := el.key()
+		if err != nil {
+			reasons[i] = strings.TrimPrefix(err.Error(), ErrUnusable.Error()+": ")
 		}
-		if _, dup := seen[kid]; dup {
-			return nil, ErrDuplicateKeyID
-		}
-		seen[kid] = struct{}{}
+		found[i] = k
 	}
-	var keys []Key
-	for _, el := range elements {
-		if k, err := el.key(); err == nil {
-			keys = append(keys, k)
+	conflicts := ambiguous(found)
+	for i, el := range elements {
+		switch reason := cmp.Or(reasons[i], conflicts[i]); {
+		case reason == "":
+			keys = append(keys, found[i])
+		default:
+			skipped = append(skipped, el.describe(i+1)+": "+reason)
 		}
 	}
 	if len(keys) == 0 {
-		return nil, ErrEmpty
+		return nil, nil, noneUsable(skipped)
 	}
-	return keys, nil
+	return keys, skipped, nil
+}
+
+// ambiguous returns, for each key, why it cannot be used beside the others, or
+// nothing. The zero Key stands for an unusable one, which is beside nothing.
+func ambiguous(keys []Key) []string {
+	reasons := make([]string, len(keys))
+	for i, k := range keys {
+		for j, other := range keys[:i] {
+			if k.KeyID == "" || other.KeyID == "" {
+				continue
+			}
+			sameKid, sameKey := k.KeyID == other.KeyID, equal(k.Public, other.Public)
+			switch {
+			case sameKey && k.Algorithm != other.Algorithm:
+				reasons[i], reasons[j] = twoAlgorithms, twoAlgorithms
+			case sameKid && !sameKey:
+				reasons[i], reasons[j] = cmp.Or(reasons[i], oneKid), cmp.Or(reasons[j], oneKid)
+			}
+		}
+	}
+	for i, k := range keys {
+		for _, other := range keys[:i] {
+			if reasons[i] == "" && k.KeyID != "" && k.KeyID == other.KeyID {
+				reasons[i] = "the same key again"
+			}
+		}
+	}
+	return reasons
+}
+
+const (
+	oneKid        = "another usable key has the same kid"
+	twoAlgorithms = "the same key under two algorithms"
+)
+
+// noneUsable returns ErrEmpty with the first three reasons.
+func noneUsable(skipped []string) error {
+	const most = 3
+	if len(skipped) == 0 {
+		return ErrEmpty
+	}
+	text := strings.Join(skipped[:min(most, len(skipped))], "; ")
+	if more := len(skipped) - most; more > 0 {
+		text += fmt.Sprintf("; and %d more", more)
+	}
+	return fmt.Errorf("%w: %s", ErrEmpty, text)
+}
+
+// readElements reads the elements of a set. It stops at the first one beyond
+// MaxKeys.
+func readElements(data []byte) (elements []element, err error) {
+	if strictjson.TooDeep(data) {
+		return nil, ErrMalformed
+	}
+	dec := jsontext.NewDecoder(bytes.NewBuffer(data)) // it refuses duplicate names and invalid UTF-8
+	if !reads(dec, '{') {
+		return nil, ErrMalformed
+	}
+	found := false
+	for dec.PeekKind() != '}' {
+		name, err := dec.ReadToken()
+		if err != nil {
+			return nil, ErrMalformed
+		}
+		if name.String() != "keys" {
+			if dec.SkipValue() != nil {
+				return nil, ErrMalformed
+			}
+			continue
+		}
+		found = true
+		if elements, err = readArray(dec); err != nil {
+			return nil, err
+		}
+	}
+	if !found || !reads(dec, '}') {
+		return nil, ErrMalformed
+	}
+	if _, err := dec.ReadToken(); err != io.EOF {
+		return nil, ErrMalformed
+	}
+	return elements, nil
+}
+
+func readArray(dec *jsontext.Decoder) (elements []element, err error) {
+	if !reads(dec, '[') {
+		return nil, ErrMalformed
+	}
+	for dec.PeekKind() == '{' {
+		if len(elements) == MaxKeys {
+			return nil, ErrTooManyKeys
+		}
+		v, err := dec.ReadValue()
+		if err != nil {
+			return nil, ErrMalformed
+		}
+		el, err := readElement(v)
+		if err != nil {
+			return nil, err
+		}
+		elements = append(elements, el)
+	}
+	if !reads(dec, ']') {
+		return nil, ErrMalformed
+	}
+	return elements, nil
+}
+
+// reads reports whether the next token is of a kind.
+func reads(dec *jsontext.Decoder, kind jsontext.Kind) bool {
+	t, err := dec.ReadToken()
+	return err == nil && t.Kind() == kind
 }
 
 // checkDocument reports whether data is one JSON text with unique names and
@@ -169,7 +276,7 @@ func (el element) key() (Key, error) {
 		return Key{}, err
 	}
 	if !el.verifies() {
-		return Key{}, fmt.Errorf("%w: not for verifying signatures", ErrUnusable)
+		return Key{}, fmt.Errorf("%w: use or key_ops is not for verifying signatures", ErrUnusable)
 	}
 	minimal, alg, err := el.material()
 	if err != nil {
@@ -185,12 +292,25 @@ func (el element) key() (Key, error) {
 	return Key{KeyID: kid, Algorithm: alg, Public: pub}, nil
 }
 
+// describe names the element by its number in the set, and by its kid.
+func (el element) describe(number int) string {
+	kid, ok := text(el.Kid)
+	if !ok || kid == "" {
+		return fmt.Sprintf("key %d", number)
+	}
+	return fmt.Sprintf("key %d (kid %.40q)", number, kid)
+}
+
+// signs reports whether use says that the key is for signatures.
+func (el element) signs() bool {
+	use, ok := text(el.Use)
+	return ok && use == "sig"
+}
+
 // verifies looks at use and key_ops (RFC 7517 sections 4.2 and 4.3).
 func (el element) verifies() bool {
-	if el.Use != nil {
-		if use, ok := text(el.Use); !ok || use != "sig" {
-			return false
-		}
+	if el.Use != nil && !el.signs() {
+		return false
 	}
 	if el.KeyOps == nil {
 		return true
@@ -235,7 +355,10 @@ func (el element) material() (publicJWK, string, error) {
 		}
 		return publicJWK{Kty: kty, Crv: crv, X: encode(x)}, algEdDSA, nil
 
-	case kty == "RSA" && (alg == algPS256 || alg == algRS256):
+	case kty == "RSA" && alg == "" && !el.signs():
+		return publicJWK{}, "", fmt.Errorf("%w: RSA without alg and without use \"sig\"", ErrUnusable)
+
+	case kty == "RSA" && (alg == "" || alg == algPS256 || alg == algRS256):
 		n, okN := octets(el.N, minRSABits/8, maxRSABits/8)
 		e, okE := octets(el.E, 1, 4)
 		if !okN || !okE || n[0] == 0 || e[0] == 0 {
@@ -246,9 +369,9 @@ func (el element) material() (publicJWK, string, error) {
 		if binary.BigEndian.Uint32(wide[:]) > maxRSAExponent {
 			return publicJWK{}, "", fmt.Errorf("%w: exponent", ErrUnusable)
 		}
-		return publicJWK{Kty: kty, N: encode(n), E: encode(e)}, alg, nil
+		return publicJWK{Kty: kty, N: encode(n), E: encode(e)}, cmp.Or(alg, algRS256), nil
 	}
-	return publicJWK{}, "", fmt.Errorf("%w: key type, curve or algorithm", ErrUnusable)
+	return publicJWK{}, "", fmt.Errorf("%w: kty, crv or alg is not one of ES256, EdDSA, PS256 or RS256", ErrUnusable)
 }
 
 // build turns members that were validated into a public key.

@@ -5,6 +5,7 @@ import (
 	"encoding/base64"
 	"fmt"
 	"math/big"
+	"runtime"
 	"strings"
 	"testing"
 
@@ -46,6 +47,7 @@ func TestParseElement(t *testing.T) {
 		{"OKP with the RFC 9864 name", ed.with("alg", "Ed25519"), "EdDSA", nil},
 		{"RSA PS256", rs, "PS256", nil},
 		{"RSA RS256", rs.with("alg", "RS256"), "RS256", nil},
+		{"RSA without alg, use sig", rs.without("alg"), "RS256", nil},
 		{"key_ops verify", ec.with("key_ops", []string{"verify"}), "ES256", nil},
 		{"key_ops with verify", ec.with("key_ops", []string{"wrapKey", "verify"}), "ES256", nil},
 		{"kid of 128 bytes", ec.with("kid", strings.Repeat("k", 128)), "ES256", nil},
@@ -80,7 +82,9 @@ func TestParseElement(t *testing.T) {
 		{"alg number", ec.with("alg", 1), "", jwk.ErrUnusable},
 		{"OKP alg ES256", ed.with("alg", "ES256"), "", jwk.ErrUnusable},
 		{"OKP alg Ed448", ed.with("alg", "Ed448"), "", jwk.ErrUnusable},
-		{"RSA without alg", rs.without("alg"), "", jwk.ErrUnusable},
+		{"RSA without alg and use", rs.without("alg").without("use"), "", jwk.ErrUnusable},
+		{"RSA without alg, key_ops verify", rs.without("alg").without("use").with("key_ops", []string{"verify"}), "", jwk.ErrUnusable},
+		{"RSA without alg, use enc", rs.without("alg").with("use", "enc"), "", jwk.ErrUnusable},
 		{"RSA alg RS384", rs.with("alg", "RS384"), "", jwk.ErrUnusable},
 		{"RSA alg RSA-OAEP", rs.with("alg", "RSA-OAEP"), "", jwk.ErrUnusable},
 		{"kid absent", ec.without("kid"), "", jwk.ErrUnusable},
@@ -169,18 +173,21 @@ func TestParseElement(t *testing.T) {
 				require.Zero(t, k)
 			}
 
-			keys, err := jwk.ParseSet(set(tc.m, edMembers("beside")))
+			keys, skipped, err := jwk.ParseSet(set(tc.m, edMembers("beside")))
 			switch tc.err {
 			case nil:
 				require.NoError(t, err)
 				require.Len(t, keys, 2)
 				require.True(t, equal(k, keys[0]))
+				require.Empty(t, skipped)
 			case jwk.ErrUnusable:
 				require.NoError(t, err)
 				require.Len(t, keys, 1)
 				require.Equal(t, "beside", keys[0].KeyID)
-				_, err = jwk.ParseSet(set(tc.m))
+				require.Len(t, skipped, 1)
+				_, _, err = jwk.ParseSet(set(tc.m))
 				require.ErrorIs(t, err, jwk.ErrEmpty)
+				require.ErrorContains(t, err, skipped[0])
 			default:
 				require.ErrorIs(t, err, tc.err)
 				require.Nil(t, keys)
@@ -206,6 +213,7 @@ func TestParseSetDocument(t *testing.T) {
 		{"one key", `{"keys":[` + ec + `]}`, 1, nil},
 		{"two keys", `{"keys":[` + ec + `,` + ed + `]}`, 2, nil},
 		{"space around", " \r\n{\"keys\" :\t[ " + ec + " ]}\n", 1, nil},
+		{"byte order mark", "\ufeff" + `{"keys":[` + ec + `]}`, 1, nil},
 		{"other members", `{"next":null,"keys":[` + ec + `],"Keys":[],"k":"AAAA"}`, 1, nil},
 		{"escaped name of a member", `{"\u006beys":[` + ec + `]}`, 1, nil},
 		{"16 levels in a key", inKey(`"a":` + nested(13)), 1, nil},
@@ -241,7 +249,8 @@ func TestParseSetDocument(t *testing.T) {
 		{"invalid UTF-8 in a value", inKey("\"z\":\"\xff\""), 0, jwk.ErrMalformed},
 		{"invalid UTF-8 in a name", inKey("\"\xc3\":1"), 0, jwk.ErrMalformed},
 		{"lone surrogate", inKey(`"z":"\ud800"`), 0, jwk.ErrMalformed},
-		{"byte order mark", "\ufeff" + `{"keys":[` + ec + `]}`, 0, jwk.ErrMalformed},
+		{"two byte order marks", "\ufeff\ufeff" + `{"keys":[` + ec + `]}`, 0, jwk.ErrMalformed},
+		{"byte order mark at the end", `{"keys":[` + ec + `]}` + "\ufeff", 0, jwk.ErrMalformed},
 		{"second document", `{"keys":[` + ec + `]}{}`, 0, jwk.ErrMalformed},
 		{"trailing bracket", `{"keys":[` + ec + `]}]`, 0, jwk.ErrMalformed},
 		{"trailing NUL", `{"keys":[` + ec + "]}\x00", 0, jwk.ErrMalformed},
@@ -254,11 +263,6 @@ func TestParseSetDocument(t *testing.T) {
 		{"no usable key", `{"keys":[{},{"kty":"AKP","kid":"a"}]}`, 0, jwk.ErrEmpty},
 		{"unusable beside usable", `{"keys":[{},` + ec + `,{"kty":"AKP"}]}`, 1, nil},
 
-		{"same kid twice", string(set(ecMembers("a"), edMembers("a"))), 0, jwk.ErrDuplicateKeyID},
-		{"same kid, escaped", `{"keys":[` + ec + `,` + strings.Replace(ed, `"ed"`, `"\u0065c"`, 1) + `]}`, 0, jwk.ErrDuplicateKeyID},
-		{"same key twice", `{"keys":[` + ec + `,` + ec + `]}`, 0, jwk.ErrDuplicateKeyID},
-		{"same kid, one unusable", string(set(ecMembers("a"), edMembers("a").with("use", "enc"))), 0, jwk.ErrDuplicateKeyID},
-		{"same kid, both unusable", `{"keys":[` + ec + `,{"kid":"a"},{"kid":"a"}]}`, 0, jwk.ErrDuplicateKeyID},
 		{"same kid, private as well", string(set(ecMembers("a"), octMembers("a"))), 0, jwk.ErrPrivate},
 		{"kid in another case", string(set(ecMembers("a"), edMembers("A"))), 2, nil},
 		{"same number for kid", `{"keys":[` + ec + `,{"kid":1},{"kid":1}]}`, 1, nil},
@@ -268,7 +272,7 @@ func TestParseSetDocument(t *testing.T) {
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			t.Parallel()
-			keys, err := jwk.ParseSet([]byte(tc.doc))
+			keys, _, err := jwk.ParseSet([]byte(tc.doc))
 			if tc.err != nil {
 				require.ErrorIs(t, err, tc.err)
 				require.Nil(t, keys)
@@ -278,6 +282,94 @@ func TestParseSetDocument(t *testing.T) {
 			require.Len(t, keys, tc.keys)
 		})
 	}
+}
+
+// TestParseSetSkips: a kid names one key, a key has one algorithm, and what is
+// left out is told with its reason.
+func TestParseSetSkips(t *testing.T) {
+	t.Parallel()
+	const (
+		oneKid = "another usable key has the same kid"
+		twoAlg = "the same key under two algorithms"
+		again  = "the same key again"
+		noUse  = "use or key_ops is not for verifying signatures"
+		other  = "kty, crv or alg is not one of ES256, EdDSA, PS256 or RS256"
+	)
+	ec, ed, rs := ecMembers("a"), edMembers("a"), rsaMembers("a")
+	rs2 := rs.with("n", b64(modulus(2048).Bytes()))
+	long := strings.Repeat("k", 128)
+	for _, tc := range []struct {
+		name     string
+		elements []members
+		keys     string // algorithms and kids of what is left
+		skipped  []string
+	}{
+		{"one kid, two types", []members{ec, ed}, "", []string{`key 1 (kid "a"): ` + oneKid, `key 2 (kid "a"): ` + oneKid}},
+		{"one kid, two keys of one algorithm", []members{rs, rs2}, "", []string{`key 1 (kid "a"): ` + oneKid, `key 2 (kid "a"): ` + oneKid}},
+		{"one kid, two keys, beside another", []members{ec, rs.with("kid", "b"), ed}, "PS256 b", []string{`key 1 (kid "a"): ` + oneKid, `key 3 (kid "a"): ` + oneKid}},
+		{"one kid for sig and enc", []members{rs, rs2.with("use", "enc").with("alg", "RSA-OAEP")}, "PS256 a", []string{`key 2 (kid "a"): ` + noUse}},
+		{"one kid for enc and sig, one key", []members{rs.with("use", "enc").without("alg"), rs}, "PS256 a", []string{`key 1 (kid "a"): ` + noUse}},
+		{"one kid, one key, several algorithms of which one is offered", []members{rs.with("alg", "RS512"), rs.with("alg", "RS256"), rs.with("alg", "PS384")}, "RS256 a", []string{`key 1 (kid "a"): ` + other, `key 3 (kid "a"): ` + other}},
+		{"one kid, one key, two algorithms", []members{rs, rs.with("alg", "RS256")}, "", []string{`key 1 (kid "a"): ` + twoAlg, `key 2 (kid "a"): ` + twoAlg}},
+		{"two kids, one key, two algorithms, beside another", []members{rs, ec.with("kid", "c"), rs.with("alg", "RS256").with("kid", "b")}, "ES256 c", []string{`key 1 (kid "a"): ` + twoAlg, `key 3 (kid "b"): ` + twoAlg}},
+		{"two kids, one key, one algorithm", []members{rs, rs.with("kid", "b")}, "PS256 a PS256 b", nil},
+		{"two kids, one key, PS256 and without alg", []members{rs, rs.with("kid", "b").without("alg")}, "", []string{`key 1 (kid "a"): ` + twoAlg, `key 2 (kid "b"): ` + twoAlg}},
+		{"one element twice", []members{ec, ec}, "ES256 a", []string{`key 2 (kid "a"): ` + again}},
+		{"one element three times", []members{ec, ec.without("alg"), ec.without("use")}, "ES256 a", []string{`key 2 (kid "a"): ` + again, `key 3 (kid "a"): ` + again}},
+		{"one element twice, and the same kid", []members{rs, rs, ec}, "", []string{`key 1 (kid "a"): ` + oneKid, `key 2 (kid "a"): ` + oneKid, `key 3 (kid "a"): ` + oneKid}},
+		{"one element twice, and another algorithm", []members{rs, rs, rs.with("alg", "RS256").with("kid", "b")}, "", []string{`key 1 (kid "a"): ` + twoAlg, `key 2 (kid "a"): ` + twoAlg, `key 3 (kid "b"): ` + twoAlg}},
+		{"the same kid of unusable keys alone", []members{{"kid": "b"}, {"kid": "b"}, ec}, "ES256 a", []string{`key 1 (kid "b"): ` + other, `key 2 (kid "b"): ` + other}},
+		{"no kid", []members{ec, ed.without("kid")}, "ES256 a", []string{`key 2: no key id`}},
+		{"RSA without alg and use", []members{ec, rs.without("alg").without("use").with("kid", "b")}, "ES256 a", []string{`key 2 (kid "b"): RSA without alg and without use "sig"`}},
+		{"long kid", []members{ec, ed.with("kid", long).with("use", "enc")}, "ES256 a", []string{`key 2 (kid "` + long[:40] + `"): ` + noUse}},
+		{"kid that is not for a terminal", []members{ec, ed.with("kid", "\x1b[2J\n\u202e").with("use", "enc")}, "ES256 a", []string{`key 2 (kid "\x1b[2J\n\u202e"): ` + noUse}},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			t.Parallel()
+			keys, skipped, err := jwk.ParseSet(set(tc.elements...))
+			if tc.keys == "" {
+				require.ErrorIs(t, err, jwk.ErrEmpty)
+				require.Equal(t, jwk.ErrEmpty.Error()+": "+strings.Join(tc.skipped, "; "), err.Error())
+				require.Nil(t, keys)
+				return
+			}
+			require.NoError(t, err)
+			var left []string
+			for _, k := range keys {
+				left = append(left, k.Algorithm+" "+k.KeyID)
+			}
+			require.Equal(t, tc.keys, strings.Join(left, " "))
+			require.Equal(t, tc.skipped, skipped)
+		})
+	}
+}
+
+// TestParseSetErrorIsBounded: the error of a set that cannot be used has the
+// first three reasons and the number of the others.
+func TestParseSetErrorIsBounded(t *testing.T) {
+	t.Parallel()
+	var elements []members
+	for range jwk.MaxKeys {
+		elements = append(elements, members{"kid": strings.Repeat("\U000e0001", 10_000)})
+	}
+	_, _, err := jwk.ParseSet(set(elements...))
+	require.ErrorIs(t, err, jwk.ErrEmpty)
+	require.ErrorContains(t, err, "key 3 ")
+	require.NotContains(t, err.Error(), "key 4 ")
+	require.ErrorContains(t, err, "; and 97 more")
+	require.Less(t, len(err.Error()), 3000)
+}
+
+// TestParseSetCountsWhileItReads: a document of very many keys is refused without
+// memory for each of them.
+func TestParseSetCountsWhileItReads(t *testing.T) { // not parallel: it counts what all allocate
+	data := []byte(`{"keys":[` + strings.Repeat("{},", 340_000) + `{}]}`)
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	_, _, err := jwk.ParseSet(data)
+	runtime.ReadMemStats(&after)
+	require.ErrorIs(t, err, jwk.ErrTooManyKeys)
+	require.Less(t, after.TotalAlloc-before.TotalAlloc, uint64(len(data)/2))
 }
 
 func TestParseDocument(t *testing.T) {
@@ -308,15 +400,16 @@ func TestParseSetTooMany(t *testing.T) {
 	for i := range jwk.MaxKeys {
 		elements = append(elements, edMembers(fmt.Sprint(i)))
 	}
-	keys, err := jwk.ParseSet(set(elements...))
+	keys, skipped, err := jwk.ParseSet(set(elements...))
 	require.NoError(t, err)
 	require.Len(t, keys, jwk.MaxKeys)
+	require.Empty(t, skipped)
 
 	// The number decides, before anything is known about the elements.
 	for name, extra := range map[string]members{
 		"usable": edMembers("extra"), "unusable": {}, "private": octMembers("extra"), "duplicate": edMembers("0"),
 	} {
-		_, err = jwk.ParseSet(set(append(elements, extra)...))
+		_, _, err = jwk.ParseSet(set(append(elements, extra)...))
 		require.ErrorIs(t, err, jwk.ErrTooManyKeys, name)
 	}
 }
@@ -326,7 +419,7 @@ func TestParseSetTooMany(t *testing.T) {
 func TestParseNotShared(t *testing.T) {
 	t.Parallel()
 	data := set(ecMembers("a"), edMembers("b"), rsaMembers("c"))
-	keys, err := jwk.ParseSet(data)
+	keys, _, err := jwk.ParseSet(data)
 	require.NoError(t, err)
 	clear(data)
 	require.Equal(t, "b", keys[1].KeyID)
@@ -349,16 +442,19 @@ func FuzzParseSet(f *testing.F) {
 	f.Add([]byte(`{"keys":null,"keys":1}`))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		_, _ = jwk.Parse(data)
-		keys, err := jwk.ParseSet(data)
+		keys, skipped, err := jwk.ParseSet(data)
 		if err != nil {
+			require.Less(t, len(err.Error()), 3000, "it is bounded, whatever the document holds")
 			require.Nil(t, keys)
+			require.Nil(t, skipped)
 			return
 		}
 		require.NotEmpty(t, keys)
 		require.LessOrEqual(t, len(keys), jwk.MaxKeys)
 		out, err := jwk.MarshalSet(keys)
 		require.NoError(t, err)
-		again, err := jwk.ParseSet(out)
+		again, skipped, err := jwk.ParseSet(out)
+		require.Empty(t, skipped)
 		require.NoError(t, err)
 		require.Len(t, again, len(keys))
 		for i := range keys {

@@ -1,4 +1,4 @@
-package sessiontoken_test
+package remote_test
 
 import (
 	"bytes"
@@ -18,21 +18,21 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/sessiontoken/sessiontoken"
 	"github.com/sessiontoken/sessiontoken/internal/clock"
+	"github.com/sessiontoken/sessiontoken/remote"
 )
 
-// TestRemoteKeysFetchesFirstAfterTheMachineWasSuspended: its monotonic clock stood
+// TestKeysFetchesFirstAfterTheMachineWasSuspended: its monotonic clock stood
 // still, so only the wall clock shows that the set is old.
-func TestRemoteKeysFetchesFirstAfterTheMachineWasSuspended(t *testing.T) {
+func TestKeysFetchesFirstAfterTheMachineWasSuspended(t *testing.T) {
 	for _, withRun := range []bool{false, true} {
 		t.Run(fmt.Sprint("Run ", withRun), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				old, next := newRemoteKey(t), newRemoteKey(t)
-				server := &remoteServer{answer: answerWith(200, remoteDocument(t, old))}
+				old, next := newKey(t), newKey(t)
+				server := &memServer{answer: answerWith(200, document(t, old))}
 				machine := new(clock.Clock)
-				var r *sessiontoken.RemoteKeys
-				clock.As(machine, func() { r = newRemote(t, server) })
+				var r *remote.Keys
+				clock.As(machine, func() { r = newKeys(t, server) })
 				ctx, cancel := context.WithCancel(t.Context())
 				defer cancel()
 				if withRun {
@@ -40,7 +40,7 @@ func TestRemoteKeysFetchesFirstAfterTheMachineWasSuspended(t *testing.T) {
 					synctest.Wait()
 				}
 				requireKey(t, r, old)
-				server.set(answerWith(200, remoteDocument(t, next)))
+				server.set(answerWith(200, document(t, next)))
 				machine.SetAhead(8 * time.Hour) // right after a fetch
 				set, err := r.KeySet(t.Context(), old.KeyID())
 				require.NoError(t, err)
@@ -60,15 +60,15 @@ func TestRemoteKeysFetchesFirstAfterTheMachineWasSuspended(t *testing.T) {
 	}
 }
 
-func TestRemoteKeysUnknownKidAfterTheMachineWasSuspended(t *testing.T) {
+func TestKeysUnknownKidAfterTheMachineWasSuspended(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		old, next := newRemoteKey(t), newRemoteKey(t)
-		server := &remoteServer{answer: answerWith(200, remoteDocument(t, old))}
+		old, next := newKey(t), newKey(t)
+		server := &memServer{answer: answerWith(200, document(t, old))}
 		machine := new(clock.Clock)
-		var r *sessiontoken.RemoteKeys
-		clock.As(machine, func() { r = newRemote(t, server) })
+		var r *remote.Keys
+		clock.As(machine, func() { r = newKeys(t, server) })
 		requireKey(t, r, old)
-		server.set(answerWith(200, remoteDocument(t, next)))
+		server.set(answerWith(200, document(t, next)))
 		machine.SetAhead(25 * time.Hour) // past MaxStale too
 		begin := time.Now()
 		requireKey(t, r, next)
@@ -76,17 +76,17 @@ func TestRemoteKeysUnknownKidAfterTheMachineWasSuspended(t *testing.T) {
 	})
 }
 
-// TestRemoteKeysKnownKidsDoNotWaitForAHungServer: however short RefreshEvery is, a
+// TestKeysKnownKidsDoNotWaitForAHungServer: however short RefreshEvery is, a
 // source that is in use does not wait, except once where nothing was asked for
 // longer than RefreshEvery.
-func TestRemoteKeysKnownKidsDoNotWaitForAHungServer(t *testing.T) {
+func TestKeysKnownKidsDoNotWaitForAHungServer(t *testing.T) {
 	for _, every := range []time.Duration{time.Second, 2 * time.Second, 6 * time.Second, time.Minute, 10 * time.Minute} {
 		for name, hung := range hungServers() {
 			t.Run(fmt.Sprint(every, " ", name), func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
-					pub := newRemoteKey(t)
-					server := &remoteServer{answer: answerWith(200, remoteDocument(t, pub))}
-					r := newRemote(t, server, func(c *sessiontoken.RemoteKeysConfig) { c.RefreshEvery = every })
+					pub := newKey(t)
+					server := &memServer{answer: answerWith(200, document(t, pub))}
+					r := newKeys(t, server, func(c *remote.KeysConfig) { c.RefreshEvery = every })
 					before := runtime.NumGoroutine()
 					requireKey(t, r, pub)
 					answer, release := hung()
@@ -118,53 +118,53 @@ func hungServers() map[string]func() (func(*http.Request) (*http.Response, error
 		"heeds its context": func() (func(*http.Request) (*http.Response, error), func()) { return answerHung, func() {} },
 		"ignores its context": func() (func(*http.Request) (*http.Response, error), func()) {
 			release := make(chan struct{})
-			return func(*http.Request) (*http.Response, error) { <-release; return nil, errRemoteDown }, func() { close(release) }
+			return func(*http.Request) (*http.Response, error) { <-release; return nil, errDown }, func() { close(release) }
 		},
 	}
 }
 
-// TestRemoteKeysWaits is the table of what a call waits for at most.
-func TestRemoteKeysWaits(t *testing.T) {
-	pub := newRemoteKey(t)
-	doc := remoteDocument(t, pub)
+// TestKeysWaits is the table of what a call waits for at most.
+func TestKeysWaits(t *testing.T) {
+	pub := newKey(t)
+	doc := document(t, pub)
 	tests := []struct {
 		name    string
-		prepare func(t *testing.T, r *sessiontoken.RemoteKeys, hang func())
+		prepare func(t *testing.T, r *remote.Keys, hang func())
 		kid     string
 		ok      bool
 		most    time.Duration
 	}{
-		{"never read", func(_ *testing.T, _ *sessiontoken.RemoteKeys, hang func()) { hang() }, pub.KeyID(), false, 2 * time.Second},
-		{"never read, and the last fetch was too long", func(t *testing.T, r *sessiontoken.RemoteKeys, hang func()) {
+		{"never read", func(_ *testing.T, _ *remote.Keys, hang func()) { hang() }, pub.KeyID(), false, 2 * time.Second},
+		{"never read, and the last fetch was too long", func(t *testing.T, r *remote.Keys, hang func()) {
 			hang()
 			_, _ = r.KeySet(t.Context(), "")
 			time.Sleep(8 * time.Second)
 		}, pub.KeyID(), false, 0},
-		{"known, and due", func(t *testing.T, r *sessiontoken.RemoteKeys, hang func()) {
+		{"known, and due", func(t *testing.T, r *remote.Keys, hang func()) {
 			requireKey(t, r, pub)
 			hang()
 			time.Sleep(9*time.Minute + 30*time.Second)
 		}, pub.KeyID(), true, 0},
-		{"known, and nothing asked for RefreshEvery", func(t *testing.T, r *sessiontoken.RemoteKeys, hang func()) {
+		{"known, and nothing asked for RefreshEvery", func(t *testing.T, r *remote.Keys, hang func()) {
 			requireKey(t, r, pub)
 			hang()
 			time.Sleep(10 * time.Minute)
 		}, pub.KeyID(), true, 2 * time.Second},
-		{"nothing asked for MaxStale", func(t *testing.T, r *sessiontoken.RemoteKeys, hang func()) {
+		{"nothing asked for MaxStale", func(t *testing.T, r *remote.Keys, hang func()) {
 			requireKey(t, r, pub)
 			hang()
 			time.Sleep(25 * time.Hour)
 		}, pub.KeyID(), false, 2 * time.Second},
-		{"unknown", func(t *testing.T, r *sessiontoken.RemoteKeys, hang func()) {
+		{"unknown", func(t *testing.T, r *remote.Keys, hang func()) {
 			requireKey(t, r, pub)
 			hang()
 		}, "unknown", false, 2 * time.Second},
-		{"unknown, and nothing asked for RefreshEvery", func(t *testing.T, r *sessiontoken.RemoteKeys, hang func()) {
+		{"unknown, and nothing asked for RefreshEvery", func(t *testing.T, r *remote.Keys, hang func()) {
 			requireKey(t, r, pub)
 			hang()
 			time.Sleep(10 * time.Minute)
 		}, "unknown", false, 2 * time.Second},
-		{"unknown, and the last fetch was too long", func(t *testing.T, r *sessiontoken.RemoteKeys, hang func()) {
+		{"unknown, and the last fetch was too long", func(t *testing.T, r *remote.Keys, hang func()) {
 			requireKey(t, r, pub)
 			hang()
 			_, _ = r.KeySet(t.Context(), "unknown")
@@ -175,8 +175,8 @@ func TestRemoteKeysWaits(t *testing.T) {
 		for name, hung := range hungServers() {
 			t.Run(fmt.Sprint(tt.name, " ", name), func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
-					server := &remoteServer{answer: answerWith(200, doc)}
-					r := newRemote(t, server)
+					server := &memServer{answer: answerWith(200, doc)}
+					r := newKeys(t, server)
 					answer, release := hung()
 					tt.prepare(t, r, func() { server.set(answer) })
 					begin := time.Now()
@@ -198,15 +198,15 @@ func TestRemoteKeysWaits(t *testing.T) {
 	}
 }
 
-// TestRemoteKeysServerThatStartsASecondLater: while there is no set, the next
+// TestKeysServerThatStartsASecondLater: while there is no set, the next
 // fetch is a second after the first one.
-func TestRemoteKeysServerThatStartsASecondLater(t *testing.T) {
+func TestKeysServerThatStartsASecondLater(t *testing.T) {
 	for _, withRun := range []bool{false, true} {
 		t.Run(fmt.Sprint("Run ", withRun), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				pub := newRemoteKey(t)
-				server := &remoteServer{answer: answerDown}
-				r := newRemote(t, server)
+				pub := newKey(t)
+				server := &memServer{answer: answerDown}
+				r := newKeys(t, server)
 				ctx, cancel := context.WithCancel(t.Context())
 				defer cancel()
 				if withRun {
@@ -215,7 +215,7 @@ func TestRemoteKeysServerThatStartsASecondLater(t *testing.T) {
 				set, err := r.KeySet(t.Context(), pub.KeyID())
 				requireUnavailable(t, set, err)
 				time.Sleep(time.Second)
-				server.set(answerWith(200, remoteDocument(t, pub)))
+				server.set(answerWith(200, document(t, pub)))
 				time.Sleep(250 * time.Millisecond) // jitter
 				requireKey(t, r, pub)
 				require.Len(t, server.fetches(), 2)
@@ -225,16 +225,16 @@ func TestRemoteKeysServerThatStartsASecondLater(t *testing.T) {
 }
 
 // Fetches that never end, whatever their context says, leave later ones alone.
-func TestRemoteKeysTransportThatIgnoresItsContext(t *testing.T) {
+func TestKeysTransportThatIgnoresItsContext(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		old, next := newRemoteKey(t), newRemoteKey(t)
+		old, next := newKey(t), newKey(t)
 		release := make(chan struct{})
-		server := &remoteServer{answer: answerWith(200, remoteDocument(t, old))}
-		r := newRemote(t, server)
+		server := &memServer{answer: answerWith(200, document(t, old))}
+		r := newKeys(t, server)
 		requireKey(t, r, old)
 		server.set(func(req *http.Request) (*http.Response, error) {
 			<-release
-			return answerWith(200, remoteDocument(t, old))(req)
+			return answerWith(200, document(t, old))(req)
 		})
 		for range 3 {
 			set, err := r.KeySet(t.Context(), next.KeyID())
@@ -243,7 +243,7 @@ func TestRemoteKeysTransportThatIgnoresItsContext(t *testing.T) {
 			synctest.Wait()
 		}
 		require.GreaterOrEqual(t, len(server.fetches()), 3)
-		server.set(answerWith(200, remoteDocument(t, next)))
+		server.set(answerWith(200, document(t, next)))
 		close(release) // they end late, with the old set
 		synctest.Wait()
 		time.Sleep(40 * time.Second)
@@ -259,27 +259,27 @@ func TestRemoteKeysTransportThatIgnoresItsContext(t *testing.T) {
 	})
 }
 
-func TestRemoteKeysOneHungFetchDoesNotStopTheNext(t *testing.T) {
+func TestKeysOneHungFetchDoesNotStopTheNext(t *testing.T) {
 	for hangs := range 3 {
 		t.Run(fmt.Sprint(hangs), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				pub := newRemoteKey(t)
+				pub := newKey(t)
 				release := make(chan struct{})
 				defer close(release)
 				n := 0
 				var mu sync.Mutex
-				server := &remoteServer{answer: func(req *http.Request) (*http.Response, error) {
+				server := &memServer{answer: func(req *http.Request) (*http.Response, error) {
 					mu.Lock()
 					n++
 					hung := n <= hangs
 					mu.Unlock()
 					if hung {
 						<-release
-						return nil, errRemoteDown
+						return nil, errDown
 					}
-					return answerWith(200, remoteDocument(t, pub))(req)
+					return answerWith(200, document(t, pub))(req)
 				}}
-				r := newRemote(t, server)
+				r := newKeys(t, server)
 				ctx, cancel := context.WithCancel(t.Context())
 				defer cancel()
 				go func() { _ = r.Run(ctx) }()
@@ -290,13 +290,13 @@ func TestRemoteKeysOneHungFetchDoesNotStopTheNext(t *testing.T) {
 	}
 }
 
-// TestRemoteKeysUseAConnectionAFetch: one that died silently would fail each
+// TestKeysUseAConnectionAFetch: one that died silently would fail each
 // fetch for minutes.
-func TestRemoteKeysUseAConnectionAFetch(t *testing.T) {
+func TestKeysUseAConnectionAFetch(t *testing.T) {
 	for _, h2 := range []bool{false, true} {
 		t.Run(fmt.Sprint("HTTP/2 ", h2), func(t *testing.T) {
-			pub := newRemoteKey(t)
-			doc := remoteDocument(t, pub)
+			pub := newKey(t)
+			doc := document(t, pub)
 			var mu sync.Mutex
 			connections, protocols := 0, map[string]int{}
 			server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -315,11 +315,13 @@ func TestRemoteKeysUseAConnectionAFetch(t *testing.T) {
 			}
 			server.StartTLS()
 			t.Cleanup(server.Close)
-			r, err := sessiontoken.NewRemoteKeys(sessiontoken.RemoteKeysConfig{
-				URL: server.URL, Client: server.Client(), RefreshEvery: 1, MaxStale: time.Hour,
-			})
+			machine := new(clock.Clock)
+			var r *remote.Keys
+			var err error
+			clock.As(machine, func() { r, err = remote.NewKeys(remote.KeysConfig{URL: server.URL, Client: server.Client()}) })
 			require.NoError(t, err)
-			for range 5 {
+			for i := range 5 {
+				machine.SetAhead(time.Duration(i) * time.Hour)
 				requireKey(t, r, pub)
 			}
 			mu.Lock()
@@ -331,11 +333,11 @@ func TestRemoteKeysUseAConnectionAFetch(t *testing.T) {
 }
 
 // Without a set no token can be verified: that is one line a minute.
-func TestRemoteKeysWithoutASetAreLoud(t *testing.T) {
+func TestKeysWithoutASetAreLoud(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var logged bytes.Buffer
-		server := &remoteServer{answer: answerDown}
-		r := newRemote(t, server, func(c *sessiontoken.RemoteKeysConfig) {
+		server := &memServer{answer: answerDown}
+		r := newKeys(t, server, func(c *remote.KeysConfig) {
 			c.Logger = slog.New(slog.NewTextHandler(&logged, nil))
 		})
 		for range 180 {
@@ -344,12 +346,12 @@ func TestRemoteKeysWithoutASetAreLoud(t *testing.T) {
 			time.Sleep(time.Second)
 		}
 		require.Equal(t, 3, strings.Count(logged.String(), "reason=jwks_unavailable"))
-		require.Contains(t, logged.String(), "RemoteKeysConfig.URL")
+		require.Contains(t, logged.String(), "KeysConfig.URL")
 		require.InDelta(t, 180, r.Metrics()["jwks_undecided_total"], 0)
 	})
 }
 
-func TestRemoteKeysRefuseANilTransport(t *testing.T) {
-	_, err := sessiontoken.NewRemoteKeys(sessiontoken.RemoteKeysConfig{URL: "https://id.example", Client: &http.Client{Transport: (*http.Transport)(nil)}})
-	require.ErrorContains(t, err, "RemoteKeysConfig.Client")
+func TestKeysRefuseANilTransport(t *testing.T) {
+	_, err := remote.NewKeys(remote.KeysConfig{URL: "https://id.example", Client: &http.Client{Transport: (*http.Transport)(nil)}})
+	require.ErrorContains(t, err, "KeysConfig.Client")
 }

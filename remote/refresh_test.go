@@ -1,4 +1,4 @@
-package sessiontoken_test
+package remote_test
 
 import (
 	"bytes"
@@ -18,12 +18,14 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/sessiontoken/sessiontoken"
+	"github.com/sessiontoken/sessiontoken/internal/clock"
 	"github.com/sessiontoken/sessiontoken/keys"
+	"github.com/sessiontoken/sessiontoken/remote"
 )
 
-func TestRemoteKeysUnknownKids(t *testing.T) {
-	pub := newRemoteKey(t)
-	good := remoteDocument(t, pub)
+func TestKeysUnknownKids(t *testing.T) {
+	pub := newKey(t)
+	good := document(t, pub)
 	tests := []struct {
 		name   string
 		answer func(*http.Request) (*http.Response, error)
@@ -34,15 +36,15 @@ func TestRemoteKeysUnknownKids(t *testing.T) {
 		{"hung", answerHung, false},
 		{"panic", answerPanic, false},
 		{"no response", func(*http.Request) (*http.Response, error) { return nil, nil }, false},
-		{"500", answerWith(500, remoteMarker), false},
+		{"500", answerWith(500, marker), false},
 		{"empty", answerWith(200, `{"keys":[]}`), false},
-		{"garbage", answerWith(200, remoteMarker), false},
+		{"garbage", answerWith(200, marker), false},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				server := &remoteServer{answer: answerWith(200, good)}
-				r := newRemote(t, server)
+				server := &memServer{answer: answerWith(200, good)}
+				r := newKeys(t, server)
 				kept := requireKey(t, r, pub)
 				server.set(func(req *http.Request) (*http.Response, error) {
 					time.Sleep(100 * time.Millisecond) // so that the flood meets it under way
@@ -82,18 +84,18 @@ func TestRemoteKeysUnknownKids(t *testing.T) {
 	}
 }
 
-// TestRemoteKeysFlood asks for made-up kids for a minute. At most one fetch in
+// TestKeysFlood asks for made-up kids for a minute. At most one fetch in
 // 2 s comes of it, besides the two in hand. No answer is a set without two fetches
 // since the call, the second 1.2 s after it. Known kids notice nothing.
-func TestRemoteKeysFlood(t *testing.T) {
+func TestKeysFlood(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		pub, next := newRemoteKey(t), newRemoteKey(t)
-		server := &remoteServer{answer: answerWith(200, remoteDocument(t, pub))}
-		r := newRemote(t, server)
+		pub, next := newKey(t), newKey(t)
+		server := &memServer{answer: answerWith(200, document(t, pub))}
+		r := newKeys(t, server)
 		requireKey(t, r, pub)
 		server.set(func(req *http.Request) (*http.Response, error) {
 			time.Sleep(30 * time.Millisecond)
-			return answerWith(200, remoteDocument(t, pub))(req)
+			return answerWith(200, document(t, pub))(req)
 		})
 		time.Sleep(time.Minute)
 		begin := time.Now()
@@ -136,7 +138,7 @@ func TestRemoteKeysFlood(t *testing.T) {
 		require.NotZero(t, undecided.Load())
 		require.NotZero(t, decided.Load())
 
-		server.set(answerWith(200, remoteDocument(t, pub, next)))
+		server.set(answerWith(200, document(t, pub, next)))
 		called := time.Now()
 		requireKey(t, r, next)
 		require.LessOrEqual(t, time.Since(called), 2*time.Second, "a genuine new key is found in the middle of it")
@@ -145,59 +147,59 @@ func TestRemoteKeysFlood(t *testing.T) {
 }
 
 // While too many calls wait for an unknown kid, further ones fail at once.
-func TestRemoteKeysCallsThatWaitAreBounded(t *testing.T) {
+func TestKeysCallsThatWaitAreBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var logged bytes.Buffer
-		pub := newRemoteKey(t)
-		server := &remoteServer{answer: answerWith(200, remoteDocument(t, pub))}
-		r := newRemote(t, server, func(c *sessiontoken.RemoteKeysConfig) {
+		pub := newKey(t)
+		server := &memServer{answer: answerWith(200, document(t, pub))}
+		r := newKeys(t, server, func(c *remote.KeysConfig) {
 			c.Logger = slog.New(slog.NewTextHandler(&logged, nil))
 		})
 		requireKey(t, r, pub)
 		var wg sync.WaitGroup
 		for i := range 1024 {
-			wg.Go(func() { _, _ = r.KeySet(t.Context(), fmt.Sprint(remoteMarker, i)) })
+			wg.Go(func() { _, _ = r.KeySet(t.Context(), fmt.Sprint(marker, i)) })
 		}
 		synctest.Wait()
 		begin := time.Now()
 		for range 10 {
-			set, err := r.KeySet(t.Context(), remoteMarker)
+			set, err := r.KeySet(t.Context(), marker)
 			requireUnavailable(t, set, err)
 			requireKey(t, r, pub)
 		}
 		require.Zero(t, time.Since(begin))
 		require.Equal(t, 1, strings.Count(logged.String(), "reason=jwks_unknown_kid"))
-		require.NotContains(t, logged.String(), remoteMarker)
+		require.NotContains(t, logged.String(), marker)
 		wg.Wait()
 		requireKey(t, r, pub)
 		time.Sleep(2 * time.Second)
 	})
 }
 
-// TestRemoteKeysNewKeyIsFoundWithinTwoSeconds: however recently the set was
+// TestKeysNewKeyIsFoundWithinTwoSeconds: however recently the set was
 // fetched, and whatever made-up kids asked for before, a key that is published
 // now is found by the first call or by one that follows it at once, within 2 s;
 // meanwhile the answer is an error and never the old set.
-func TestRemoteKeysNewKeyIsFoundWithinTwoSeconds(t *testing.T) {
+func TestKeysNewKeyIsFoundWithinTwoSeconds(t *testing.T) {
 	tests := []struct {
 		name   string
-		before func(*testing.T, *sessiontoken.RemoteKeys)
+		before func(*testing.T, *remote.Keys)
 	}{
-		{"right after the first fetch", func(*testing.T, *sessiontoken.RemoteKeys) {}},
-		{"a second after a fetch", func(*testing.T, *sessiontoken.RemoteKeys) { time.Sleep(time.Second) }},
-		{"29 s after a fetch", func(*testing.T, *sessiontoken.RemoteKeys) { time.Sleep(29 * time.Second) }},
-		{"a made-up kid every 29 s", func(t *testing.T, r *sessiontoken.RemoteKeys) {
+		{"right after the first fetch", func(*testing.T, *remote.Keys) {}},
+		{"a second after a fetch", func(*testing.T, *remote.Keys) { time.Sleep(time.Second) }},
+		{"29 s after a fetch", func(*testing.T, *remote.Keys) { time.Sleep(29 * time.Second) }},
+		{"a made-up kid every 29 s", func(t *testing.T, r *remote.Keys) {
 			for i := range 20 {
 				time.Sleep(29 * time.Second)
 				go func() { _, _ = r.KeySet(t.Context(), fmt.Sprint("made up ", i)) }()
 			}
 			synctest.Wait()
 		}},
-		{"right after two looks", func(t *testing.T, r *sessiontoken.RemoteKeys) {
+		{"right after two looks", func(t *testing.T, r *remote.Keys) {
 			time.Sleep(time.Minute)
 			_, _ = r.KeySet(t.Context(), "made up")
 		}},
-		{"right after three looks", func(t *testing.T, r *sessiontoken.RemoteKeys) {
+		{"right after three looks", func(t *testing.T, r *remote.Keys) {
 			time.Sleep(time.Minute)
 			_, _ = r.KeySet(t.Context(), "made up")
 			_, _ = r.KeySet(t.Context(), "another")
@@ -207,20 +209,20 @@ func TestRemoteKeysNewKeyIsFoundWithinTwoSeconds(t *testing.T) {
 		for _, cached := range []bool{false, true} {
 			t.Run(fmt.Sprint(tt.name, " cached ", cached), func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
-					old, next := newRemoteKey(t), newRemoteKey(t)
+					old, next := newKey(t), newKey(t)
 					var doc atomic.Value
-					doc.Store(remoteDocument(t, old))
-					server := &remoteServer{answer: func(req *http.Request) (*http.Response, error) {
+					doc.Store(document(t, old))
+					server := &memServer{answer: func(req *http.Request) (*http.Response, error) {
 						return answerWith(200, doc.Load().(string))(req)
 					}}
 					if cached {
 						server.set(sharedCache(server.answer))
 					}
-					r := newRemote(t, server)
+					r := newKeys(t, server)
 					requireKey(t, r, old)
 					tt.before(t, r)
 					time.Sleep(time.Millisecond)
-					doc.Store(remoteDocument(t, next)) // an emergency: the old key is gone
+					doc.Store(document(t, next)) // an emergency: the old key is gone
 					begin := time.Now()
 					for {
 						set, err := r.KeySet(t.Context(), next.KeyID())
@@ -264,17 +266,17 @@ func sharedCache(answer func(*http.Request) (*http.Response, error)) func(*http.
 	}
 }
 
-// TestRemoteKeysFetchForAnUnknownKidPassesCaches: only such a fetch tells the
+// TestKeysFetchForAnUnknownKidPassesCaches: only such a fetch tells the
 // caches on the way not to answer it.
-func TestRemoteKeysFetchForAnUnknownKidPassesCaches(t *testing.T) {
+func TestKeysFetchForAnUnknownKidPassesCaches(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		pub := newRemoteKey(t)
+		pub := newKey(t)
 		var said []string
-		server := &remoteServer{answer: func(req *http.Request) (*http.Response, error) {
+		server := &memServer{answer: func(req *http.Request) (*http.Response, error) {
 			said = append(said, req.Header.Get("Cache-Control"))
-			return answerWith(200, remoteDocument(t, pub))(req)
+			return answerWith(200, document(t, pub))(req)
 		}}
-		r := newRemote(t, server)
+		r := newKeys(t, server)
 		requireKey(t, r, pub)
 		require.Equal(t, []string{""}, said)
 		time.Sleep(time.Minute)
@@ -290,13 +292,13 @@ func TestRemoteKeysFetchForAnUnknownKidPassesCaches(t *testing.T) {
 
 // A key that is gone is refused, not undecided, as soon as that is settled: its
 // tokens come from everywhere.
-func TestRemoteKeysTokensOfARemovedKeyAreDecided(t *testing.T) {
+func TestKeysTokensOfARemovedKeyAreDecided(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		old, next := newRemoteKey(t), newRemoteKey(t)
-		server := &remoteServer{answer: answerWith(200, remoteDocument(t, old))}
-		r := newRemote(t, server)
+		old, next := newKey(t), newKey(t)
+		server := &memServer{answer: answerWith(200, document(t, old))}
+		r := newKeys(t, server)
 		requireKey(t, r, old)
-		server.set(answerWith(200, remoteDocument(t, next)))
+		server.set(answerWith(200, document(t, next)))
 		requireKey(t, r, next)
 		var wg sync.WaitGroup
 		for range 50 { // 5 s
@@ -314,16 +316,16 @@ func TestRemoteKeysTokensOfARemovedKeyAreDecided(t *testing.T) {
 		}
 		wg.Wait()
 		require.LessOrEqual(t, len(server.fetches()), 5+60, "one fetch in 10 s")
-		server.set(answerWith(200, remoteDocument(t, old, next)))
+		server.set(answerWith(200, document(t, old, next)))
 		time.Sleep(10 * time.Second)
 		requireKey(t, r, old) // it is back: the set is older than what was settled
 	})
 }
 
-func TestRemoteKeysWaitIsBounded(t *testing.T) {
+func TestKeysWaitIsBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		server := &remoteServer{answer: answerHung}
-		r := newRemote(t, server)
+		server := &memServer{answer: answerHung}
+		r := newKeys(t, server)
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
 		begin := time.Now()
@@ -351,13 +353,13 @@ func TestRemoteKeysWaitIsBounded(t *testing.T) {
 	})
 }
 
-func TestRemoteKeysServerDownAtTheStart(t *testing.T) {
+func TestKeysServerDownAtTheStart(t *testing.T) {
 	for _, withRun := range []bool{false, true} {
 		t.Run(fmt.Sprint("Run ", withRun), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				pub := newRemoteKey(t)
-				server := &remoteServer{answer: answerDown}
-				r := newRemote(t, server)
+				pub := newKey(t)
+				server := &memServer{answer: answerDown}
+				r := newKeys(t, server)
 				_, err := r.Status()
 				require.Error(t, err)
 				if withRun {
@@ -369,11 +371,11 @@ func TestRemoteKeysServerDownAtTheStart(t *testing.T) {
 				for range 100 {
 					set, err := r.KeySet(t.Context(), pub.KeyID())
 					requireUnavailable(t, set, err)
-					require.ErrorIs(t, err, errRemoteDown)
+					require.ErrorIs(t, err, errDown)
 					time.Sleep(time.Second)
 				}
 				fetched, err := r.Status()
-				require.ErrorIs(t, err, errRemoteDown)
+				require.ErrorIs(t, err, errDown)
 				require.True(t, fetched.IsZero())
 				fetches := server.fetches()
 				require.Less(t, len(fetches), 10) // in 100 s
@@ -383,7 +385,7 @@ func TestRemoteKeysServerDownAtTheStart(t *testing.T) {
 					require.LessOrEqual(t, gap, want*time.Second*5/4+time.Second)
 				}
 
-				server.set(answerWith(200, remoteDocument(t, pub)))
+				server.set(answerWith(200, document(t, pub)))
 				time.Sleep(38 * time.Second) // the cooldown and what Run adds to it
 				requireKey(t, r, pub)
 				fetched, err = r.Status()
@@ -394,12 +396,12 @@ func TestRemoteKeysServerDownAtTheStart(t *testing.T) {
 	}
 }
 
-func TestRemoteKeysOutage(t *testing.T) {
+func TestKeysOutage(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		pub := newRemoteKey(t)
-		good := answerWith(200, remoteDocument(t, pub))
-		server := &remoteServer{answer: good}
-		r := newRemote(t, server)
+		pub := newKey(t)
+		good := answerWith(200, document(t, pub))
+		server := &memServer{answer: good}
+		r := newKeys(t, server)
 		kept := requireKey(t, r, pub)
 		begin := time.Now()
 		server.set(answerDown)
@@ -424,7 +426,7 @@ func TestRemoteKeysOutage(t *testing.T) {
 		set, err = r.KeySet(t.Context(), pub.KeyID())
 		requireUnavailable(t, set, err)
 		fetched, err := r.Status()
-		require.ErrorIs(t, err, errRemoteDown)
+		require.ErrorIs(t, err, errDown)
 		require.True(t, fetched.Equal(begin))
 
 		server.set(good)
@@ -435,13 +437,13 @@ func TestRemoteKeysOutage(t *testing.T) {
 	})
 }
 
-func TestRemoteKeysIdleForLongerThanMaxStale(t *testing.T) {
+func TestKeysIdleForLongerThanMaxStale(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		old, next := newRemoteKey(t), newRemoteKey(t)
-		server := &remoteServer{answer: answerWith(200, remoteDocument(t, old))}
-		r := newRemote(t, server)
+		old, next := newKey(t), newKey(t)
+		server := &memServer{answer: answerWith(200, document(t, old))}
+		r := newKeys(t, server)
 		requireKey(t, r, old)
-		server.set(answerWith(200, remoteDocument(t, next)))
+		server.set(answerWith(200, document(t, next)))
 		time.Sleep(25 * time.Hour)
 		set, err := r.KeySet(t.Context(), old.KeyID()) // waits: the old set must not answer
 		require.NoError(t, err)
@@ -453,15 +455,15 @@ func TestRemoteKeysIdleForLongerThanMaxStale(t *testing.T) {
 
 // RefreshEvery bounds how long a removed key verifies, whether the source was
 // used in the meantime or not.
-func TestRemoteKeysIdleForLongerThanRefreshEvery(t *testing.T) {
+func TestKeysIdleForLongerThanRefreshEvery(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		old, next := newRemoteKey(t), newRemoteKey(t)
-		server := &remoteServer{answer: answerWith(200, remoteDocument(t, old, next))}
-		r := newRemote(t, server)
+		old, next := newKey(t), newKey(t)
+		server := &memServer{answer: answerWith(200, document(t, old, next))}
+		r := newKeys(t, server)
 		requireKey(t, r, old)
 		server.set(func(req *http.Request) (*http.Response, error) {
 			time.Sleep(100 * time.Millisecond)
-			return answerWith(200, remoteDocument(t, next))(req)
+			return answerWith(200, document(t, next))(req)
 		})
 		time.Sleep(10 * time.Minute)
 		var wg sync.WaitGroup
@@ -484,13 +486,13 @@ func TestRemoteKeysIdleForLongerThanRefreshEvery(t *testing.T) {
 
 // While the server hangs, a source that was idle waits for it once, one that is
 // used does not wait, and both serve the last good set.
-func TestRemoteKeysWaitsOnceForAHungServer(t *testing.T) {
+func TestKeysWaitsOnceForAHungServer(t *testing.T) {
 	for _, withRun := range []bool{false, true} {
 		t.Run(fmt.Sprint("Run ", withRun), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				pub := newRemoteKey(t)
-				server := &remoteServer{answer: answerWith(200, remoteDocument(t, pub))}
-				r := newRemote(t, server)
+				pub := newKey(t)
+				server := &memServer{answer: answerWith(200, document(t, pub))}
+				r := newKeys(t, server)
 				running, stop := context.WithCancel(t.Context())
 				defer stop()
 				if withRun {
@@ -529,20 +531,20 @@ func TestRemoteKeysWaitsOnceForAHungServer(t *testing.T) {
 	}
 }
 
-func TestRemoteKeysRefetchReplacesTheSet(t *testing.T) {
+func TestKeysRefetchReplacesTheSet(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		a, b, c := newRemoteKey(t), newRemoteKey(t), newRemoteKey(t)
-		server := &remoteServer{answer: answerWith(200, remoteDocument(t, a, b))}
-		r := newRemote(t, server)
+		a, b, c := newKey(t), newKey(t), newKey(t)
+		server := &memServer{answer: answerWith(200, document(t, a, b))}
+		r := newKeys(t, server)
 		first := requireKey(t, r, a)
 
-		server.set(answerWith(200, remoteDocument(t, b, a))) // the same keys in another order
+		server.set(answerWith(200, document(t, b, a))) // the same keys in another order
 		time.Sleep(time.Minute)
 		same, err := r.KeySet(t.Context(), c.KeyID())
 		require.NoError(t, err)
 		require.Same(t, first, same)
 
-		server.set(answerWith(200, remoteDocument(t, b, c)))
+		server.set(answerWith(200, document(t, b, c)))
 		second := requireKey(t, r, c)
 		require.NotSame(t, first, second)
 		time.Sleep(time.Minute)
@@ -556,25 +558,30 @@ func TestRemoteKeysRefetchReplacesTheSet(t *testing.T) {
 	})
 }
 
-// TestRemoteKeysSwapIsAtomic has readers look for half a set: every set holds
+// TestKeysSwapIsAtomic has readers look for half a set: every set holds
 // both keys of its generation or none.
-func TestRemoteKeysSwapIsAtomic(t *testing.T) {
+func TestKeysSwapIsAtomic(t *testing.T) {
 	pairs := [2][2]*keys.PublicKey{}
 	docs := [2]string{}
 	for i := range pairs {
-		pairs[i] = [2]*keys.PublicKey{newRemoteKey(t), newRemoteKey(t)}
-		docs[i] = remoteDocument(t, pairs[i][0], pairs[i][1])
+		pairs[i] = [2]*keys.PublicKey{newKey(t), newKey(t)}
+		docs[i] = document(t, pairs[i][0], pairs[i][1])
 	}
 	var n atomic.Int32
-	server := &remoteServer{answer: func(r *http.Request) (*http.Response, error) {
+	server := &memServer{answer: func(r *http.Request) (*http.Response, error) {
 		return answerWith(200, docs[n.Add(1)%2])(r)
 	}}
-	r := newRemote(t, server, func(c *sessiontoken.RemoteKeysConfig) { c.RefreshEvery = 1 })
+	machine := new(clock.Clock)
+	var r *remote.Keys
+	clock.As(machine, func() {
+		r = newKeys(t, server, func(c *remote.KeysConfig) { c.RefreshEvery, c.MaxStale = time.Second, 1000*time.Hour })
+	})
 	var wg sync.WaitGroup
-	var wrong atomic.Int32
+	var wrong, calls atomic.Int32
 	for range 8 {
 		wg.Go(func() {
 			for range 3000 {
+				machine.SetAhead(time.Duration(calls.Add(1)) * time.Second) // the set is due
 				set, err := r.KeySet(t.Context(), "")
 				if err != nil {
 					wrong.Add(1)
@@ -595,9 +602,9 @@ func TestRemoteKeysSwapIsAtomic(t *testing.T) {
 	require.Greater(t, n.Load(), int32(2))
 }
 
-// TestRemoteKeysRefreshTimes asks once a second, with known kids only, and looks
+// TestKeysRefreshTimes asks once a second, with known kids only, and looks
 // at when the second fetch came.
-func TestRemoteKeysRefreshTimes(t *testing.T) {
+func TestKeysRefreshTimes(t *testing.T) {
 	tests := []struct {
 		name     string
 		every    time.Duration
@@ -625,9 +632,9 @@ func TestRemoteKeysRefreshTimes(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
 					ctx, cancel := context.WithCancel(t.Context())
 					defer cancel()
-					pub := newRemoteKey(t)
-					server := &remoteServer{answer: answerWith(200, remoteDocument(t, pub), tt.header...)}
-					r := newRemote(t, server, func(c *sessiontoken.RemoteKeysConfig) { c.RefreshEvery = tt.every })
+					pub := newKey(t)
+					server := &memServer{answer: answerWith(200, document(t, pub), tt.header...)}
+					r := newKeys(t, server, func(c *remote.KeysConfig) { c.RefreshEvery = tt.every })
 					if withRun {
 						go func() { _ = r.Run(ctx) }()
 						time.Sleep(tt.lifetime)
@@ -648,15 +655,15 @@ func TestRemoteKeysRefreshTimes(t *testing.T) {
 	}
 }
 
-func TestRemoteKeysClientsSpread(t *testing.T) {
+func TestKeysClientsSpread(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		defer cancel()
-		doc := remoteDocument(t, newRemoteKey(t))
-		servers := make([]*remoteServer, 100)
+		doc := document(t, newKey(t))
+		servers := make([]*memServer, 100)
 		for i := range servers {
-			servers[i] = &remoteServer{answer: answerWith(200, doc)}
-			r := newRemote(t, servers[i])
+			servers[i] = &memServer{answer: answerWith(200, doc)}
+			r := newKeys(t, servers[i])
 			go func() { _ = r.Run(ctx) }()
 		}
 		time.Sleep(10 * time.Minute)
@@ -676,11 +683,11 @@ func TestRemoteKeysClientsSpread(t *testing.T) {
 	})
 }
 
-func TestRemoteKeysRunEndsWithItsContext(t *testing.T) {
+func TestKeysRunEndsWithItsContext(t *testing.T) {
 	for _, name := range []string{"before", "while it waits", "while it fetches"} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				server := &remoteServer{answer: answerWith(200, remoteDocument(t, newRemoteKey(t)))}
+				server := &memServer{answer: answerWith(200, document(t, newKey(t)))}
 				if name == "while it fetches" {
 					server.set(answerHung)
 				}
@@ -689,7 +696,7 @@ func TestRemoteKeysRunEndsWithItsContext(t *testing.T) {
 					cancel()
 				}
 				done := make(chan error, 1)
-				go func() { done <- newRemote(t, server).Run(ctx) }()
+				go func() { done <- newKeys(t, server).Run(ctx) }()
 				synctest.Wait()
 				begin := time.Now()
 				cancel()
@@ -701,14 +708,14 @@ func TestRemoteKeysRunEndsWithItsContext(t *testing.T) {
 	}
 }
 
-func TestRemoteKeysLogsChangesOnly(t *testing.T) {
+func TestKeysLogsChangesOnly(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		defer cancel()
 		var logged bytes.Buffer
-		good := answerWith(200, remoteDocument(t, newRemoteKey(t)))
-		server := &remoteServer{answer: good}
-		r := newRemote(t, server, func(c *sessiontoken.RemoteKeysConfig) {
+		good := answerWith(200, document(t, newKey(t)))
+		server := &memServer{answer: good}
+		r := newKeys(t, server, func(c *remote.KeysConfig) {
 			c.Logger = slog.New(slog.NewTextHandler(&logged, nil))
 		})
 		go func() { _ = r.Run(ctx) }()
@@ -724,6 +731,6 @@ func TestRemoteKeysLogsChangesOnly(t *testing.T) {
 			require.Equal(t, outage, strings.Count(logged.String(), "level=WARN"))
 			require.Equal(t, outage, strings.Count(logged.String(), "level=INFO"))
 		}
-		require.NotContains(t, logged.String(), remoteMarker)
+		require.NotContains(t, logged.String(), marker)
 	})
 }

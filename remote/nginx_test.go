@@ -1,6 +1,6 @@
 //go:build unix
 
-package sessiontoken_test
+package remote_test
 
 import (
 	"context"
@@ -23,6 +23,7 @@ import (
 
 	"github.com/sessiontoken/sessiontoken"
 	"github.com/sessiontoken/sessiontoken/keys"
+	"github.com/sessiontoken/sessiontoken/remote"
 )
 
 // startNginx starts a shared cache over plain http on loopback in front of the
@@ -86,10 +87,10 @@ http {
 	return "http://" + addr
 }
 
-// TestRemoteKeysBehindASharedCache has three replicas of an issuer on one store,
+// TestKeysBehindASharedCache has three replicas of an issuer on one store,
 // none of which reads it more often than once a minute by itself, nginx as a
 // shared cache in front of their key sets, and a verifier behind that.
-func TestRemoteKeysBehindASharedCache(t *testing.T) {
+func TestKeysBehindASharedCache(t *testing.T) {
 	long(t)
 	const bar = 2 * time.Second // in quiet; asserted at ten times that
 	quiet := slog.New(slog.DiscardHandler)
@@ -120,7 +121,7 @@ func TestRemoteKeysBehindASharedCache(t *testing.T) {
 	url := startNginx(t, backends...) + "/.well-known/jwks.json"
 	fetches := new(countingTransport)
 	const refreshEvery = 6 * time.Second
-	remote, err := sessiontoken.NewRemoteKeys(sessiontoken.RemoteKeysConfig{
+	source, err := remote.NewKeys(remote.KeysConfig{
 		URL: url, Client: &http.Client{Transport: fetches}, RefreshEvery: refreshEvery, Logger: quiet,
 	})
 	require.NoError(t, err)
@@ -134,14 +135,14 @@ func TestRemoteKeysBehindASharedCache(t *testing.T) {
 	emergency := func(ring *keys.Ring) (revoked string, took time.Duration, refused int) {
 		require.NoError(t, ring.Look(t.Context())) // it knows what the others did
 		revoked = signing(ring)
-		_, err := remote.KeySet(t.Context(), revoked)
+		_, err := source.KeySet(t.Context(), revoked)
 		require.NoError(t, err)
 		require.NoError(t, ring.Revoke(t.Context(), revoked))
 		begin := time.Now()
 		next := signing(ring)
 		require.NotEqual(t, revoked, next)
 		for time.Since(begin) < 10*bar {
-			set, err := remote.KeySet(t.Context(), next)
+			set, err := source.KeySet(t.Context(), next)
 			if err != nil {
 				time.Sleep(20 * time.Millisecond)
 				continue
@@ -159,7 +160,7 @@ func TestRemoteKeysBehindASharedCache(t *testing.T) {
 		if i > 0 {
 			time.Sleep(2 * time.Second) // two fetches are in hand again
 		}
-		_, err := remote.KeySet(t.Context(), fmt.Sprint("made up ", i)) // a fetch right before
+		_, err := source.KeySet(t.Context(), fmt.Sprint("made up ", i)) // a fetch right before
 		t.Log("made-up kid:", err)
 		revoked, took, refused := emergency(rings[i%3])
 		t.Logf("a token of the new key is accepted after %v, that is %.2f of the bar", took, took.Seconds()/bar.Seconds())
@@ -167,7 +168,7 @@ func TestRemoteKeysBehindASharedCache(t *testing.T) {
 		require.Zero(t, refused, "the old set for a new key")
 		begin := time.Now()
 		for {
-			set, err := remote.KeySet(t.Context(), revoked)
+			set, err := source.KeySet(t.Context(), revoked)
 			if err == nil {
 				if _, ok := set.Key(revoked); !ok {
 					break
@@ -187,7 +188,7 @@ func TestRemoteKeysBehindASharedCache(t *testing.T) {
 	for i := range 50 {
 		wg.Go(func() {
 			for n := 0; ctx.Err() == nil; n++ {
-				if _, err := remote.KeySet(ctx, fmt.Sprint("flood ", i, n)); err != nil {
+				if _, err := source.KeySet(ctx, fmt.Sprint("flood ", i, n)); err != nil {
 					undecided.Add(1)
 				} else {
 					decided.Add(1)

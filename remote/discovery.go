@@ -1,0 +1,92 @@
+package remote
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"net/url"
+	"strings"
+	"sync/atomic"
+
+	"github.com/go-json-experiment/json"
+
+	"github.com/sessiontoken/sessiontoken/internal/clock"
+	"github.com/sessiontoken/sessiontoken/internal/strictjson"
+)
+
+// discovery finds the URL of the key set in the document of an issuer (OpenID
+// Connect Discovery 1.0 section 4).
+type discovery struct {
+	issuer string
+	url    *url.URL // of the document
+	plain  bool     // the key set may be http on a loopback host
+
+	found   atomic.Pointer[foundURL] // what the last good document named, or nil
+	failure atomic.Pointer[error]    // of the last reading; nil before the first
+}
+
+// foundURL is a URL with the start of the reading that found it.
+type foundURL struct {
+	url   *url.URL
+	began clock.Instant
+}
+
+// newDiscovery checks the name of an issuer. The error says what is wrong with
+// it and does not repeat it.
+func newDiscovery(issuer string, plain bool) (*discovery, error) {
+	u, err := checkURL(issuer, plain)
+	switch {
+	case err != nil:
+		return nil, err
+	case u.RawQuery != "" || u.ForceQuery:
+		return nil, errors.New("must not have a query")
+	}
+	document, err := url.Parse(strings.TrimSuffix(issuer, "/") + "/.well-known/openid-configuration")
+	if err != nil {
+		return nil, errors.New("is not an absolute URL with a host")
+	}
+	// An https issuer never leads to plain http.
+	return &discovery{issuer: issuer, url: document, plain: u.Scheme == "http"}, nil
+}
+
+// read gets the document and returns the URL that it names.
+func (d *discovery) read(ctx context.Context, c client, noCache bool) (*url.URL, error) {
+	body, _, err := c.get(ctx, d.url, request{accept: "application/json", noCache: noCache, maxBody: maxDiscoveryBody})
+	if err != nil {
+		return nil, fmt.Errorf("discovery: %w", err)
+	}
+	u, err := d.parse(body)
+	if err != nil {
+		return nil, fmt.Errorf("discovery: %w", err)
+	}
+	return u, nil
+}
+
+// parse returns the jwks_uri of a document, if the document is the issuer's.
+// Members that are not looked at are ignored.
+func (d *discovery) parse(body []byte) (*url.URL, error) {
+	var document struct {
+		Issuer  string `json:"issuer"`
+		JWKSURI string `json:"jwks_uri"`
+	}
+	body = bytes.TrimPrefix(body, []byte("\ufeff"))
+	if strictjson.TooDeep(body) || json.Unmarshal(body, &document) != nil {
+		return nil, errors.New("the document is malformed")
+	}
+	switch {
+	case document.Issuer == d.issuer:
+	case strings.TrimSuffix(document.Issuer, "/") == strings.TrimSuffix(d.issuer, "/"):
+		return nil, fmt.Errorf("the document's issuer is %.100q, which differs from Config.Issuer by a slash at the end alone: Config.Issuer must be what the tokens say", document.Issuer)
+	default:
+		return nil, fmt.Errorf("the document's issuer is %.100q, and not Config.Issuer", document.Issuer)
+	}
+	if document.JWKSURI == "" {
+		return nil, errors.New("the document has no jwks_uri")
+	}
+	u, err := checkURL(document.JWKSURI, d.plain)
+	if err != nil {
+		return nil, fmt.Errorf("the document's jwks_uri %w", err)
+	}
+	return u, nil
+}
