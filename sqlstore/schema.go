@@ -154,7 +154,7 @@ func checkVersion(doing string, found sql.NullInt64) error {
 	case !found.Valid:
 		return fmt.Errorf("sqlstore: %s: the tables are not complete; call CreateSchema, or run all of Schema in a migration", doing)
 	case found.Int64 != version:
-		return fmt.Errorf("sqlstore: %s: the tables are of version %d, and this program reads version %d: use a release that reads them, or another database; or drop the tables that begin with sessiontoken_, which signs everyone out", doing, found.Int64, version)
+		return fmt.Errorf("sqlstore: %s: the tables are of version %d, and this program reads version %d: use a release that reads them, or another database; or drop the tables that begin with sessiontoken_, which signs all users out", doing, found.Int64, version)
 	}
 	return nil
 }
