@@ -55,8 +55,8 @@ func TestZeroValuesAreRefused(t *testing.T) {
 		"nil func":   sourceFunc(nil),
 	}
 	verifying := map[string]sessiontoken.KeySource{
-		"nil set":     (*keys.Set)(nil),
-		"zero set":    new(keys.Set),
+		"nil set":  (*keys.Set)(nil),
+		"zero set": new(keys.Set),
 	}
 	lists := map[string]revoke.Checker{
 		"nil list":  (*revoke.List)(nil),

@@ -35,7 +35,7 @@ const maxIdentified = 400
 // times at least 1 s.
 type RingConfig struct {
 	// Store is where the ring is kept. Required. A store that is neither a
-	// [MemStore] nor a [FileStore] must be [Sealed].
+	// [MemStore] nor a [FileStore] itself must be [Sealed].
 	Store Store
 	// InsecureUnsealed permits a store that may be shared over a network to
 	// hold private keys in the clear: a process that reads it can sign.
@@ -45,7 +45,8 @@ type RingConfig struct {
 	// to another name. The empty string is a name too.
 	Name string
 	// VerifyOnly is for a replica that never signs: it only reads the store, and
-	// the private keys may be sealed with a secret it does not have.
+	// the private keys may be sealed with a secret it does not have. A
+	// [FileStore] may then be a file that is mounted: see there.
 	VerifyOnly bool
 
 	// Algorithm is that of the keys made from now on. Empty means ES256. The key
@@ -101,16 +102,15 @@ func (cfg *RingConfig) setDefaults() error {
 	if arg.IsNil(cfg.Store) {
 		return errors.New("keys: RingConfig.Store is required")
 	}
-	switch s := cfg.Store.(type) {
-	case *sealedStore:
-		if arg.IsNil(s.Store) || arg.IsNil(s.aead) {
-			return errors.New("keys: RingConfig.Store is sealed, but without a store or an AEAD")
-		}
-	case localStore:
-	default:
-		if !cfg.InsecureUnsealed && !cfg.VerifyOnly {
-			return errors.New("keys: RingConfig.Store may be shared over a network and is not Sealed; set InsecureUnsealed to keep private keys in the clear all the same")
-		}
+	sealed, isSealed := cfg.Store.(*sealedStore)
+	switch {
+	case isSealed && (arg.IsNil(sealed.Store) || arg.IsNil(sealed.aead)):
+		return errors.New("keys: RingConfig.Store is sealed, but without a store or an AEAD")
+	case !isSealed && !isLocal(cfg.Store) && !cfg.InsecureUnsealed && !cfg.VerifyOnly:
+		return errors.New("keys: RingConfig.Store may be shared over a network and is not Sealed; set InsecureUnsealed to keep private keys in the clear all the same")
+	}
+	if cfg.VerifyOnly {
+		cfg.Store = readOnly(cfg.Store)
 	}
 	if len(cfg.Name) > maxName || !utf8.ValidString(cfg.Name) || strings.ContainsRune(cfg.Name, 0) {
 		return fmt.Errorf("keys: RingConfig.Name must be valid UTF-8 of at most %d bytes, without a NUL", maxName)

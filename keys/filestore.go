@@ -43,18 +43,24 @@ import (
 // directory: a user who can write to it can replace the keys. On Windows modes
 // mean little, and the access list of the directory has to protect the file.
 //
+// A ring that is VerifyOnly writes nothing, and reads a file that something
+// else puts there, such as a secret that is mounted into a container: the path
+// may be a symbolic link, the directory may be read-only, and the group and
+// others may read the file (mode 0440 or 0444). That they may write it is an
+// error still: it decides which keys are trusted. Let the issuer's ring be
+// [Sealed], so that the file holds no key that signs in the clear. On Windows
+// the directory has to be writable, for the lock.
+//
 // Unless the document is sealed, every backup or snapshot of the file holds
 // private keys that can sign until they retire. Restoring an old one brings
 // back keys that were retired or revoked since, unless a process that runs knows
 // of it: revoke them again.
 type FileStore struct {
-	path string
+	path    string
+	mounted bool // for a ring that only reads: see readOnly
 }
 
-var (
-	_ Store      = (*FileStore)(nil)
-	_ localStore = (*FileStore)(nil)
-)
+var _ Store = (*FileStore)(nil)
 
 var errNoPath = errors.New("keys: FileStore: path is empty")
 
@@ -69,9 +75,21 @@ func NewFileStore(path string) (*FileStore, error) {
 	return &FileStore{path: path}, nil
 }
 
+// readOnly returns the store as a ring uses it that writes nothing.
+func readOnly(s Store) Store {
+	switch s := s.(type) {
+	case *FileStore:
+		return &FileStore{path: s.path, mounted: true}
+	case *sealedStore:
+		return &sealedStore{readOnly(s.Store), s.aead}
+	}
+	return s
+}
+
 // Load implements [Store]. No file means no document; a file that is empty,
 // is larger than 1 MiB, is not a regular file, or (on Unix) is open to its
-// group or to others, is an error.
+// group or to others, is an error. For a ring that is VerifyOnly,
+// [FileStore] says which of these it may be.
 //
 // Time is zero: the clock is that of the process itself.
 func (s *FileStore) Load(ctx context.Context, name string) (Stored, error) {
@@ -108,6 +126,9 @@ func (s *FileStore) Save(ctx context.Context, name string, doc []byte, rev strin
 	if err := checkDocument(doc); err != nil {
 		return "", err
 	}
+	if s.mounted {
+		return "", errors.New("keys: FileStore: a ring that is VerifyOnly does not save")
+	}
 	f, err := s.file(name)
 	if err != nil {
 		return "", err
@@ -131,10 +152,11 @@ func (s *FileStore) Save(ctx context.Context, name string, doc []byte, rev strin
 	return contentRevision(doc), nil
 }
 
-func (*FileStore) local() {}
-
 // documentFile is the file of one document.
-type documentFile struct{ path string }
+type documentFile struct {
+	path    string
+	mounted bool
+}
 
 // file returns the file of a name. No two names have one file, and none has
 // the file that another one needs beside it.
@@ -143,7 +165,7 @@ func (s *FileStore) file(name string) (documentFile, error) {
 		return documentFile{}, errNoPath
 	}
 	if name == "" {
-		return documentFile{s.path}, nil
+		return documentFile{s.path, s.mounted}, nil
 	}
 	escaped := strings.ReplaceAll(url.QueryEscape(name), ".", "%2E")
 	if escaped == "lock" || escaped == "tmp" {
@@ -153,7 +175,7 @@ func (s *FileStore) file(name string) (documentFile, error) {
 		sum := sha256.Sum256([]byte(name))
 		escaped = "%sha256-" + hex.EncodeToString(sum[:]) // not what any name is escaped to
 	}
-	return documentFile{s.path + "." + escaped}, nil
+	return documentFile{s.path + "." + escaped, s.mounted}, nil
 }
 
 // maxEscaped leaves room for the rest in a file name, which mostly may have 255
@@ -176,11 +198,14 @@ func (s documentFile) read() (doc []byte, rev string, err error) {
 	if err != nil {
 		return nil, "", fmt.Errorf("keys: FileStore: %w", err)
 	}
-	if err := s.checkFile(info); err != nil {
+	open := openSafely
+	if s.mounted {
+		open = openMounted
+	} else if err := s.checkFile(info); err != nil {
 		return nil, "", err
 	}
 
-	f, err := os.OpenFile(s.path, os.O_RDONLY|openSafely, 0)
+	f, err := os.OpenFile(s.path, os.O_RDONLY|open, 0)
 	if err != nil {
 		// Also if the file is gone by now: Save never removes one, so
 		// this is not the absence that Load reports.
@@ -211,7 +236,12 @@ func (s documentFile) checkFile(info fs.FileInfo) error {
 	if !info.Mode().IsRegular() {
 		return fmt.Errorf("keys: FileStore: %s is not a regular file (mode %v)", s.path, info.Mode())
 	}
-	if perm := info.Mode().Perm(); modesProtect && perm&0o077 != 0 {
+	perm := info.Mode().Perm()
+	switch {
+	case !modesProtect:
+	case s.mounted && perm&0o022 != 0:
+		return fmt.Errorf("keys: FileStore: %s has mode %04o, which lets its group or others write the keys that are trusted; chmod 444 it", s.path, perm)
+	case !s.mounted && perm&0o077 != 0:
 		return fmt.Errorf("keys: FileStore: %s has mode %04o, which lets its group or others at the keys; chmod 600 it, and rotate the keys if they may have been read", s.path, perm)
 	}
 	return nil

@@ -9,6 +9,7 @@ import (
 
 const (
 	openSafely    = 0
+	openMounted   = 0
 	modesProtect  = false
 	readNeedsLock = true
 )

@@ -157,6 +157,82 @@ func TestFileStoreRefusesFiles(t *testing.T) {
 }
 
 // A lock file that points elsewhere is not followed.
+// A replica that only verifies reads a secret as it is mounted into a container: a
+// link to a file that its group may read, in a folder that is not written.
+func TestVerifyOnlyReadsMountedSecret(t *testing.T) {
+	aead, err := keys.NewAESGCM(make([]byte, 32))
+	require.NoError(t, err)
+	issued := filepath.Join(t.TempDir(), "ring")
+	source, err := keys.NewFileStore(issued)
+	require.NoError(t, err)
+	issuer, err := keys.NewRing(keys.RingConfig{Store: keys.Sealed(source, aead), Logger: quiet})
+	require.NoError(t, err)
+	kid := current(t, issuer)
+
+	dir := t.TempDir()
+	path := filepath.Join(dir, "ring")
+	require.NoError(t, os.Symlink(filepath.Join("..data", "ring"), path))
+	// mount puts another version of the secret in place, as a container's host does.
+	mount := func(version string, mode fs.FileMode) {
+		t.Helper()
+		doc, err := os.ReadFile(issued)
+		require.NoError(t, err)
+		require.NoError(t, os.Chmod(dir, 0o755))
+		require.NoError(t, os.Mkdir(filepath.Join(dir, version), 0o755))
+		file := filepath.Join(dir, version, "ring")
+		require.NoError(t, os.WriteFile(file, doc, mode))
+		require.NoError(t, os.Chmod(file, mode)) // whatever the umask
+		next := filepath.Join(dir, "..next")
+		require.NoError(t, os.Symlink(version, next))
+		require.NoError(t, os.Rename(next, filepath.Join(dir, "..data")))
+		require.NoError(t, os.Chmod(dir, 0o555))
+	}
+	t.Cleanup(func() { _ = os.Chmod(dir, 0o755) })
+	names := func() (names []string) {
+		entries, err := os.ReadDir(dir)
+		require.NoError(t, err)
+		for _, e := range entries {
+			names = append(names, e.Name())
+		}
+		return names
+	}
+	ring := func(change ...func(*keys.RingConfig)) *keys.Ring {
+		t.Helper()
+		s, err := keys.NewFileStore(path)
+		require.NoError(t, err)
+		cfg := keys.RingConfig{Store: s, VerifyOnly: true, Logger: quiet}
+		for _, f := range change {
+			f(&cfg)
+		}
+		r, err := keys.NewRing(cfg)
+		require.NoError(t, err)
+		return r
+	}
+
+	mount("..1", 0o440)
+	before := names()
+	require.True(t, published(t, ring(), kid))
+	require.True(t, published(t, ring(func(c *keys.RingConfig) { c.Store = keys.Sealed(c.Store, aead) }), kid))
+	require.Equal(t, before, names(), "nothing is written beside it")
+	_, err = ring(func(c *keys.RingConfig) { c.VerifyOnly = false }).SigningKey(t.Context())
+	require.ErrorContains(t, err, "not a regular file", "a ring that writes does not follow links")
+
+	require.NoError(t, issuer.Revoke(t.Context(), kid))
+	mount("..2", 0o444)
+	require.True(t, published(t, ring(), current(t, issuer)))
+	require.False(t, published(t, ring(), kid))
+
+	for i, mode := range []fs.FileMode{0o460, 0o446, 0o660, 0o666} {
+		mount(fmt.Sprint("..", 3+i), mode)
+		_, err = ring().KeySet(t.Context(), "")
+		require.ErrorContains(t, err, "write the keys that are trusted", "mode %04o", mode)
+	}
+	require.NoError(t, os.Chmod(dir, 0o755))
+	require.NoError(t, os.Remove(filepath.Join(dir, "..data")))
+	_, err = ring().KeySet(t.Context(), "")
+	require.ErrorIs(t, err, fs.ErrNotExist, "a link to nothing is not a store without a document")
+}
+
 func TestFileStoreRefusesLockSymlink(t *testing.T) {
 	s, path := newFileStore(t)
 	target := filepath.Join(t.TempDir(), "target")

@@ -11,7 +11,10 @@ import (
 const (
 	// openSafely refuses a symbolic link as the last part of a path, and
 	// does not hang on a named pipe.
-	openSafely = syscall.O_NOFOLLOW | syscall.O_NONBLOCK
+	openSafely = openMounted | syscall.O_NOFOLLOW
+
+	// openMounted does not hang either, and follows links.
+	openMounted = syscall.O_NONBLOCK
 
 	// modesProtect: permission bits decide who can read a file.
 	modesProtect = true

@@ -13,6 +13,9 @@ const (
 	// openSafely has nothing to add on Windows; checkFile refuses links.
 	openSafely = 0
 
+	// openMounted has nothing to add either.
+	openMounted = 0
+
 	// modesProtect: permission bits are made up from the read-only flag.
 	modesProtect = false
 

@@ -73,9 +73,16 @@ type Store interface {
 // answer to the one that loses a race: load again and work from what is there.
 var ErrConflict = errors.New("keys: the stored document has changed")
 
-// localStore marks the stores whose document does not leave this host. A
-// Ring refuses to keep unsealed private keys in any other.
-type localStore interface{ local() }
+// isLocal reports whether a store's document does not leave this host. A Ring
+// refuses to keep unsealed private keys in any other. The types count, and not
+// what they can do: a store that embeds one of them is another.
+func isLocal(s Store) bool {
+	switch s.(type) {
+	case *MemStore, *FileStore:
+		return true
+	}
+	return false
+}
 
 // maxDocument is the most bytes that a stored document can have.
 const maxDocument = 1 << 20

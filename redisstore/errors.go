@@ -5,26 +5,65 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"regexp"
+	"strconv"
 	"strings"
 )
 
-// failed says what to do about an error, where that is known. One of a context that
-// has ended is the context's.
+// failed says what to do about an error, where that is known. One of a context
+// that has ended is the context's.
 func failed(ctx context.Context, doing string, err error) error {
+	return failedIn(ctx, doing, "", err)
+}
+
+// failedIn is failed for an error of a script with that text.
+func failedIn(ctx context.Context, doing, script string, err error) error {
 	if ctx.Err() != nil {
 		err = ctx.Err()
 	}
-	if advice := adviceOn(err); advice != "" {
+	if advice := adviceOn(err, script); advice != "" {
 		return fmt.Errorf("redisstore: %s: %s: %w", doing, advice, err)
 	}
 	return fmt.Errorf("redisstore: %s: %w", doing, err)
 }
 
-// advice has what to do about the errors of Redis, by the word that they begin with.
+// commands are those that the package documentation lists.
+const commands = "+del +eval +evalsha +exists +get +hget +hmget +hset +pexpireat +pttl +set +time +xadd +xdel +xrange +xread +xrevrange " +
+	"+zadd +zrange +zrangebyscore +zrem +zremrangebyscore"
+
+var (
+	refusedCommand = regexp.MustCompile(`run the '([a-z|]+)' command`)
+	scriptLine     = regexp.MustCompile(`user_script: ?([0-9]+)`)
+	calledCommand  = regexp.MustCompile(`redis\.call\('([A-Z]+)'`)
+)
+
+// lacked returns the rules that grant what a user was refused: one, if the server
+// says which. Of a command within a script, servers before Redis 7.2 tell its line
+// alone.
+func lacked(text, script string) string {
+	if m := refusedCommand.FindStringSubmatch(text); m != nil {
+		return "+" + m[1]
+	}
+	if m := scriptLine.FindStringSubmatch(text); m != nil && script != "" {
+		n, _ := strconv.Atoi(m[1])
+		if lines := strings.Split(script, "\n"); 0 < n && n <= len(lines) {
+			var rules []string
+			for _, called := range calledCommand.FindAllStringSubmatch(lines[n-1], -1) {
+				rules = append(rules, "+"+strings.ToLower(called[1]))
+			}
+			if len(rules) > 0 {
+				return strings.Join(rules, " ")
+			}
+		}
+	}
+	return commands
+}
+
+// advice has what to do about the errors of Redis, by the word that they begin
+// with.
 var advice = map[string]string{
 	"NOAUTH":      "the server wants a password; give one to the client",
 	"WRONGPASS":   "the server refuses the user or the password of the client",
-	"NOPERM":      "the server's user may not do that; its ACL has to permit the commands of this package on keys that begin with the prefix",
 	"READONLY":    "the server is a replica; connect to the master, through Sentinel say",
 	"OOM":         "the server's memory is full; raise its maxmemory",
 	"MISCONF":     "the server cannot write to its disk; is that full",
@@ -33,12 +72,15 @@ var advice = map[string]string{
 	"WRONGTYPE":   "a key with the prefix is not what this version writes; use another prefix",
 }
 
-func adviceOn(err error) string {
+func adviceOn(err error, script string) string {
 	if errors.Is(err, errReplica) {
 		return advice["READONLY"]
 	}
 	text := err.Error()
 	word, _, _ := strings.Cut(text, " ")
+	if word == "NOPERM" || strings.Contains(text, "The user executing the script can't") {
+		return "the server's user may not do that; permit " + lacked(text, script) + " to it in its ACL, on keys that begin with the prefix in braces"
+	}
 	if a := advice[word]; a != "" {
 		return a
 	}

@@ -2,27 +2,33 @@ package redisstore_test
 
 import (
 	"context"
+	"fmt"
 	"log"
 
 	"github.com/redis/go-redis/v9"
 
+	"github.com/sessiontoken/sessiontoken"
 	"github.com/sessiontoken/sessiontoken/keys"
 	"github.com/sessiontoken/sessiontoken/redisstore"
 	"github.com/sessiontoken/sessiontoken/refresh"
 	"github.com/sessiontoken/sessiontoken/revoke"
 )
 
+// addresses are those of one server, of a Cluster's nodes, or of Sentinels.
+var addresses = []string{"redis.internal:6379"}
+
+type state struct{ Name string }
+
 // One store for all that replicas share, on one Redis, behind Sentinel or on a
-// Cluster: the client decides. This one needs a server, and does not run here.
+// Cluster: the client decides.
 func Example() {
-	ctx := context.Background()
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
 	var sealing, refreshing [32]byte // random, from where you keep secrets
 
-	client := redis.NewUniversalClient(&redis.UniversalOptions{
-		Addrs: []string{"redis.internal:6379"}, ContextTimeoutEnabled: true,
-	})
+	client := redis.NewUniversalClient(&redis.UniversalOptions{Addrs: addresses, ContextTimeoutEnabled: true})
 	defer client.Close()
-	store := must(redisstore.New(redisstore.Config{Client: client, WaitReplicas: 1})) // 0 where there are no replicas
+	store := must(redisstore.New(redisstore.Config{Client: client})) // with replicas: WaitReplicas
 	if err := store.CheckPersistence(ctx); err != nil {
 		log.Fatal(err) // or go on: it is logged before the first write all the same
 	}
@@ -33,4 +39,21 @@ func Example() {
 	go ring.Run(ctx)
 	go revocations.Run(ctx)
 	_ = manager // for sessionhttp.Config.Refresh
+
+	issuer := must(sessiontoken.NewIssuer[state](sessiontoken.IssuerConfig{
+		Issuer: "https://auth.example", Audience: []string{"orders"}, Keys: ring, Revocations: revocations}))
+	verifier := must(sessiontoken.NewVerifier[state](sessiontoken.VerifierConfig{
+		Issuer: "https://auth.example", Audience: "orders", Keys: ring, Revocations: revocations}))
+
+	token, claims, err := issuer.Issue(ctx, "user-42", state{"Ada"})
+	if err != nil {
+		log.Fatal(err)
+	}
+	_, err = verifier.Verify(ctx, token)
+	fmt.Println("before:", err)
+	if err := revocations.RevokeSession(ctx, claims.SessionID); err != nil {
+		log.Fatal(err)
+	}
+	_, err = verifier.Verify(ctx, token)
+	fmt.Println("after:", err)
 }

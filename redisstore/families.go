@@ -13,11 +13,11 @@ import (
 
 // A family is a hash. Its id is in the sorted set of its subject and in that of
 // its session, with the time at which the server forgets it: a set holds what
-// lives, and goes with the last of it. All keys of one prefix are on one node, so
-// that a script may find some of them in others.
+// lives, and goes with the last of it. All keys of one prefix are on one node,
+// so that a script may find some of them in others.
 
-// indexFamily is what a script ends with that has written the family KEYS[1] until
-// ARGV[3], with the id ARGV[4], of the sets KEYS[2] and KEYS[3].
+// indexFamily is what a script ends with that has written the family KEYS[1]
+// until ARGV[3], with the id ARGV[4], of the sets KEYS[2] and KEYS[3].
 const indexFamily = `
 redis.call('PEXPIREAT', KEYS[1], ARGV[3])
 local time = redis.call('TIME')
@@ -31,19 +31,19 @@ end
 return 1`
 
 var (
-	createFamily = redis.NewScript(`
+	createFamily = newScript(`
 if redis.call('EXISTS', KEYS[1]) == 1 then return 0 end
 redis.call('HSET', KEYS[1], 'version', ARGV[1], 'data', ARGV[2], 'until', ARGV[5], 'subject', ARGV[6], 'session', ARGV[7])` + indexFamily)
-	swapFamily = redis.NewScript(`
+	swapFamily = newScript(`
 if redis.call('HGET', KEYS[1], 'version') ~= ARGV[6] then return 0 end
 redis.call('HSET', KEYS[1], 'version', ARGV[1], 'data', ARGV[2], 'until', ARGV[5])` + indexFamily)
-	deleteFamily = redis.NewScript(`
+	deleteFamily = newScript(`
 local of = redis.call('HMGET', KEYS[1], 'subject', 'session')
 if of[1] then redis.call('ZREM', ARGV[2] .. of[1], ARGV[1]) end
 if of[2] then redis.call('ZREM', ARGV[3] .. of[2], ARGV[1]) end
 redis.call('DEL', KEYS[1])
 return 1`)
-	deleteSession = redis.NewScript(`
+	deleteSession = newScript(`
 for _, id in ipairs(redis.call('ZRANGE', KEYS[1], 0, -1)) do
 	local subject = redis.call('HGET', ARGV[1] .. id, 'subject')
 	if subject then redis.call('ZREM', ARGV[2] .. subject, id) end
@@ -51,7 +51,7 @@ for _, id in ipairs(redis.call('ZRANGE', KEYS[1], 0, -1)) do
 end
 redis.call('DEL', KEYS[1])
 return 1`)
-	deleteSubject = redis.NewScript(`
+	deleteSubject = newScript(`
 for _, id in ipairs(redis.call('ZRANGE', KEYS[1], 0, -1)) do
 	local session = redis.call('HGET', ARGV[1] .. id, 'session')
 	if ARGV[3] == '' or session ~= ARGV[3] then
@@ -105,8 +105,8 @@ func (s *Store) DeleteSession(ctx context.Context, namespace, sessionID string) 
 	return err
 }
 
-// DeleteSubject removes the families of a subject but those of one session. It is
-// part of refresh.Store.
+// DeleteSubject removes the families of a subject but those of one session. It
+// is part of refresh.Store.
 func (s *Store) DeleteSubject(ctx context.Context, namespace, subject, exceptSessionID string) error {
 	_, err := s.run(ctx, "delete families", deleteSubject, []string{s.subject(namespace, subject)}, s.family(namespace, ""), s.session(namespace, ""), exceptSessionID)
 	return err

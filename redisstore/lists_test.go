@@ -207,7 +207,8 @@ func TestProtocol2(t *testing.T) {
 	require.NotZero(t, must(s.Load(t.Context(), "")).Time)
 }
 
-// A birth is seen with all that was written before it, also while it is written.
+// A birth is seen with all that was written before it, also while it is
+// written.
 func TestBirthComesLast(t *testing.T) {
 	s, reader := open(t, fmt.Sprintf("one x %s", alone(t).(*redis.Client).Options().Addr))
 	ctx, cancel := context.WithCancel(t.Context())

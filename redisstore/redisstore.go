@@ -1,22 +1,36 @@
-// Package redisstore keeps key rings, revocations and refresh tokens' families in
-// Redis or Valkey, from version 6.2 on, alone or as a Cluster.
+// Package redisstore keeps key rings, revocations and refresh tokens' families
+// in Redis or Valkey, from version 6.2 on, alone or as a Cluster.
 //
-// One [Store] is a Store of packages keys, revoke and refresh at once, and tells a
-// revoke.List of news with a blocking read. Several issuers share one store: names
-// of rings and namespaces keep them apart.
+// One [Store] is a Store of packages keys, revoke and refresh at once, and
+// tells a revoke.List of news with a blocking read. Several issuers share one
+// store: names of rings and namespaces keep them apart.
 //
-// Every reading proves that a master gave it: a replica, whose copy may lag, is an
-// error. The time that is told with a reading is the server's.
+// Every reading proves that a master gave it: a replica, whose copy may lag, is
+// an error. The time that is told with a reading is the server's.
 //
 // # What Redis promises
 //
 // Redis acknowledges a write before it is on disk unless it runs with
 // "appendonly yes" and "appendfsync always", and loses what it had acknowledged
 // when it is killed: with its default settings minutes of it, with "appendfsync
-// everysec" a second. A sign-out that is lost is a session that lives on, for as long
-// as it is renewed. A store logs it if its server is not set up for that; see
-// [Store.CheckPersistence]. A replica that takes over may lack the last writes too;
-// Config.WaitReplicas has each write wait for replicas.
+// everysec" a second. A sign-out that is lost is a session that lives on, for
+// as long as it is renewed. A store logs it if its server is not set up for
+// that; see [Store.CheckPersistence]. A replica that takes over may lack the
+// last writes too; Config.WaitReplicas has each write wait for replicas.
+//
+// # Rights
+//
+// The server's user needs these commands, on the keys of the prefix alone. For
+// the default prefix:
+//
+//	ACL SETUSER sessiontoken on >PASSWORD ~{sessiontoken}:*
+//	ACL SETUSER sessiontoken +del +eval +evalsha +exists +get +hget +hmget
+//	ACL SETUSER sessiontoken +hset +pexpireat +pttl +set +time +xadd +xdel
+//	ACL SETUSER sessiontoken +xrange +xread +xrevrange +zadd +zrange
+//	ACL SETUSER sessiontoken +zrangebyscore +zrem +zremrangebyscore
+//
+// Config.WaitReplicas needs +wait too, a Cluster +cluster|slots, and
+// [Store.CheckPersistence] +config|get.
 package redisstore
 
 import (
@@ -41,16 +55,16 @@ type Config struct {
 	// Client is the connection, which the caller opens and closes: of one
 	// server, of a Sentinel or of a Cluster. It is a *redis.Client, or a
 	// *redis.ClusterClient that reads from masters. Required. With
-	// ContextTimeoutEnabled its calls end when their context does; without, they
-	// may outlive it by its ReadTimeout.
+	// ContextTimeoutEnabled its calls end when their context does; without,
+	// they may outlive it by its ReadTimeout.
 	Client redis.UniversalClient
-	// Prefix is what all keys begin with, within a hash tag, so that they are on
-	// one node of a Cluster. Empty means "sessiontoken".
+	// Prefix is what all keys begin with, within a hash tag, so that they are
+	// on one node of a Cluster. Empty means "sessiontoken".
 	Prefix string
 	// KeepFor should be longer than the MaxSession of every issuer. Revocations
-	// that are over within it are in a log that is trimmed by age, by the server's
-	// clock. Those that live longer, such as those of keys, are kept too, each until
-	// it is over, and take twice the memory. 0 means 25 h.
+	// that are over within it are in a log that is trimmed by age, by the
+	// server's clock. Those that live longer, such as those of keys, are kept
+	// too, each until it is over, and take twice the memory. 0 means 25 h.
 	KeepFor time.Duration
 	// WaitReplicas is how many replicas must have a write before it counts; a
 	// write that fewer have within WaitTimeout is an error, and may have
@@ -59,13 +73,14 @@ type Config struct {
 	WaitReplicas int
 	// WaitTimeout bounds that. 0 means 1 s.
 	WaitTimeout time.Duration
-	// Logger is told once, before the first write, if the server loses what it has
-	// acknowledged (Warn): see [Store.CheckPersistence]. Nil means slog.Default().
+	// Logger is told once, before the first write, if the server loses what it
+	// has acknowledged (Warn): see [Store.CheckPersistence]. Nil means
+	// slog.Default().
 	Logger *slog.Logger
 }
 
-// Store keeps everything under one prefix. It is safe for concurrent use, by any
-// number of processes.
+// Store keeps everything under one prefix. It is safe for concurrent use, by
+// any number of processes.
 type Store struct {
 	cfg     Config
 	tag     string
@@ -111,8 +126,8 @@ func New(cfg Config) (*Store, error) {
 	return &Store{cfg: cfg, tag: "{" + cfg.Prefix + "}:"}, nil
 }
 
-// checkClient returns an error for a client that may read from a replica, or from
-// a server that does not have the keys.
+// checkClient returns an error for a client that may read from a replica, or
+// from a server that does not have the keys.
 func checkClient(client redis.UniversalClient) error {
 	if arg.IsNil(client) {
 		return errors.New("redisstore: Config.Client is required")
@@ -139,8 +154,8 @@ func (s *Store) family(namespace, id string) string       { return s.in(namespac
 func (s *Store) subject(namespace, subject string) string { return s.in(namespace, "subject", subject) }
 func (s *Store) session(namespace, id string) string      { return s.in(namespace, "session", id) }
 
-// in is a key of a namespace, whose length keeps it from running into what comes
-// after it.
+// in is a key of a namespace, whose length keeps it from running into what
+// comes after it.
 func (s *Store) in(namespace, kind, name string) string {
 	return fmt.Sprintf("%s%s:%d:%s:%s", s.tag, kind, len(namespace), namespace, name)
 }
@@ -148,8 +163,8 @@ func (s *Store) in(namespace, kind, name string) string {
 // version is that of what is written.
 const version = "2"
 
-// ready returns an error if what is there is of another version. Before the first
-// write, it says what may be lost.
+// ready returns an error if what is there is of another version. Before the
+// first write, it says what may be lost.
 func (s *Store) ready(ctx context.Context, doing string, writes bool) error {
 	if err := ctx.Err(); err != nil {
 		return failed(ctx, doing, err)
@@ -167,10 +182,12 @@ func (s *Store) ready(ctx context.Context, doing string, writes bool) error {
 	return nil
 }
 
-// checkVersion asks until something is there, and marks what is about to be written.
+// checkVersion asks until something is there, and marks what is about to be
+// written.
 func (s *Store) checkVersion(ctx context.Context, doing string, writes bool) error {
 	if writes {
-		if err := s.cfg.Client.SetNX(ctx, s.version(), version, 0).Err(); err != nil {
+		err := s.cfg.Client.SetArgs(ctx, s.version(), version, redis.SetArgs{Mode: "NX"}).Err()
+		if err != nil && !errors.Is(err, redis.Nil) { // it is there
 			return failed(ctx, doing, err)
 		}
 	}
@@ -191,8 +208,8 @@ func (s *Store) checkVersion(ctx context.Context, doing string, writes bool) err
 var errReplica = errors.New("the server is not a master")
 
 // ask sends commands to the one server that has the keys, in one round trip. It
-// is an error unless that is a master: it says so before and after the commands,
-// with HELLO, which any user may send.
+// is an error unless that is a master: it says so before and after the
+// commands, with HELLO, which any user may send.
 func (s *Store) ask(ctx context.Context, doing string, commands func(p redis.Pipeliner)) error {
 	if err := s.ready(ctx, doing, false); err != nil {
 		return err
@@ -240,8 +257,8 @@ func (s *Store) askOnce(ctx context.Context, commands func(p redis.Pipeliner)) e
 	return nil
 }
 
-// isMaster reports whether an answer to HELLO is a master's. It is a map or a list,
-// by the protocol.
+// isMaster reports whether an answer to HELLO is a master's. It is a map or a
+// list, by the protocol.
 func isMaster(hello *redis.Cmd) bool {
 	switch v := hello.Val().(type) {
 	case map[any]any:
@@ -256,21 +273,29 @@ func isMaster(hello *redis.Cmd) bool {
 	return false
 }
 
-// movedAway reports whether an error says that another node of a Cluster has the
-// keys now.
+// movedAway reports whether an error says that another node of a Cluster has
+// the keys now.
 func movedAway(err error) bool {
 	return errors.Is(err, errReplica) || redis.HasErrorPrefix(err, "MOVED") || redis.HasErrorPrefix(err, "ASK")
 }
 
+// script is one that writes.
+type script struct {
+	*redis.Script
+	text string
+}
+
+func newScript(text string) *script { return &script{redis.NewScript(text), text} }
+
 // run runs a script that writes, and waits for the replicas if it has to.
-func (s *Store) run(ctx context.Context, doing string, script *redis.Script, keys []string, args ...any) (int64, error) {
+func (s *Store) run(ctx context.Context, doing string, script *script, keys []string, args ...any) (int64, error) {
 	if err := s.ready(ctx, doing, true); err != nil {
 		return 0, err
 	}
 	if s.cfg.WaitReplicas == 0 {
 		n, err := script.Run(ctx, s.cfg.Client, keys, args...).Int64()
 		if err != nil {
-			return 0, failed(ctx, doing, err)
+			return 0, failedIn(ctx, doing, script.text, err)
 		}
 		return n, nil
 	}
@@ -279,7 +304,7 @@ func (s *Store) run(ctx context.Context, doing string, script *redis.Script, key
 		if cluster, ok := s.cfg.Client.(*redis.ClusterClient); ok {
 			cluster.ReloadState(ctx) // the keys may be elsewhere by now
 		}
-		return 0, failed(ctx, doing, err)
+		return 0, failedIn(ctx, doing, script.text, err)
 	}
 	return n, nil
 }
@@ -292,12 +317,13 @@ func (s *Store) node(ctx context.Context) (redis.Cmdable, error) {
 	return s.cfg.Client, nil
 }
 
-// runAndWait returns when the replicas have what the script wrote, and all that was
-// written before. WAIT speaks for the connection that it is sent on: it goes with
-// the script. Sent afterwards, it could reach a server that has taken over and knows
-// nothing of the write. It is asked for also if the script found nothing to write,
-// which may be because the same was tried before and no replica had it.
-func (s *Store) runAndWait(ctx context.Context, script *redis.Script, keys []string, args ...any) (int64, error) {
+// runAndWait returns when the replicas have what the script wrote, and all that
+// was written before. WAIT speaks for the connection that it is sent on: it
+// goes with the script. Sent afterwards, it could reach a server that has taken
+// over and knows nothing of the write. It is asked for also if the script found
+// nothing to write, which may be because the same was tried before and no
+// replica had it.
+func (s *Store) runAndWait(ctx context.Context, script *script, keys []string, args ...any) (int64, error) {
 	node, err := s.node(ctx)
 	if err != nil {
 		return 0, err
@@ -332,28 +358,32 @@ func (s *Store) runAndWait(ctx context.Context, script *redis.Script, keys []str
 	}
 }
 
-// CheckPersistence returns an error if the server loses acknowledged writes when it
-// is killed, or when its memory is full, or does not tell. A store
-// logs that by itself before its first write; a program that would rather not start
-// calls this. In a Cluster it asks the master that has the keys.
+// CheckPersistence returns an error if the server loses acknowledged writes
+// when it is killed, or drops some when its memory is full, or does not
+// tell. The error names each setting at fault. A store logs it by
+// itself before its first write; a program that would rather not start calls
+// this. In a Cluster it asks the master that has the keys.
 func (s *Store) CheckPersistence(ctx context.Context) error {
 	node, err := s.node(ctx)
 	if err != nil {
 		return failed(ctx, "ask for its settings", err)
 	}
-	var got [4]string
-	for i, name := range []string{"appendonly", "appendfsync", "maxmemory", "maxmemory-policy"} {
-		values, err := node.ConfigGet(ctx, name).Result()
+	var losses []string
+	for _, want := range []struct{ setting, value, loss string }{
+		{"appendonly", "yes", "it loses acknowledged writes when it is killed"},
+		{"appendfsync", "always", "it loses the last acknowledged writes when it is killed"},
+		{"maxmemory-policy", "noeviction", "it drops revocations and signed-in users when its memory is full"},
+	} {
+		got, err := node.ConfigGet(ctx, want.setting).Result()
 		if err != nil {
-			return failed(ctx, "ask for "+name, err)
+			return failed(ctx, "ask for "+want.setting, err)
 		}
-		got[i] = values[name]
+		if got[want.setting] != want.value {
+			losses = append(losses, fmt.Sprintf("it has %s %.20q, and without %q %s", want.setting, got[want.setting], want.value, want.loss))
+		}
 	}
-	switch {
-	case got[0] != "yes" || got[1] != "always":
-		return fmt.Errorf("redisstore: the server has appendonly %.20q and appendfsync %.20q; without \"yes\" and \"always\" it loses acknowledged writes when it is killed", got[0], got[1])
-	case got[2] != "0" && got[3] != "noeviction":
-		return fmt.Errorf("redisstore: the server has maxmemory-policy %.20q; without \"noeviction\" it drops what it needs when its memory is full", got[3])
+	if len(losses) > 0 {
+		return fmt.Errorf("redisstore: the server is not set up to keep what it acknowledges: %s", strings.Join(losses, "; "))
 	}
 	return nil
 }

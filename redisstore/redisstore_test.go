@@ -68,9 +68,9 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-// storeAt opens the store at a place: "one PREFIX ADDR", "cluster PREFIX ADDRS" or
-// "sentinel PREFIX ADDRS", with addresses as "ADDR" or "ADDR=PROXY". With WAIT
-// before the prefix, each write waits for a replica.
+// storeAt opens the store at a place: "one PREFIX ADDR", "cluster PREFIX ADDRS"
+// or "sentinel PREFIX ADDRS", with addresses as "ADDR" or "ADDR=PROXY". With
+// WAIT before the prefix, each write waits for a replica.
 func storeAt(place string) (*redisstore.Store, error) {
 	field := strings.Fields(place)
 	cfg := redisstore.Config{Prefix: field[1]}
@@ -109,7 +109,8 @@ func connect(t *testing.T, addrs ...string) redis.UniversalClient {
 
 var prefixes atomic.Int64
 
-// kinds are the servers that every test runs on: one alone, and a Cluster of three.
+// kinds are the servers that every test runs on: one alone, and a Cluster of
+// three.
 var kinds = map[string]func() ([]string, error){
 	"one":     func() ([]string, error) { addr, err := single(); return []string{addr}, err },
 	"cluster": cluster,
@@ -221,8 +222,8 @@ func many(t *testing.T, c redis.UniversalClient, prefix string, n int) {
 	}
 }
 
-// A long list of revoked sessions is known to a replica that starts, in pages that
-// fit their time.
+// A long list of revoked sessions is known to a replica that starts, in pages
+// that fit their time.
 func TestReplicaStartsWithMany(t *testing.T) {
 	c := alone(t)
 	s := must(redisstore.New(redisstore.Config{Client: c, Prefix: "many"}))
@@ -246,8 +247,8 @@ func TestReplicaStartsWithMany(t *testing.T) {
 	require.NoError(t, c.Del(t.Context(), "{many}:revocations").Err())
 }
 
-// A server that takes over may lack what another acknowledged last, and its clock
-// may be behind: what is added to it is not passed over.
+// A server that takes over may lack what another acknowledged last, and its
+// clock may be behind: what is added to it is not passed over.
 func TestAnotherHistory(t *testing.T) {
 	c := alone(t)
 	s := must(redisstore.New(redisstore.Config{Client: c, Prefix: "history"}))
@@ -282,9 +283,9 @@ func TestAnotherHistory(t *testing.T) {
 	require.False(t, must(s.Since(t.Context(), page.Next)).Reset)
 }
 
-// What was written long ago leaves the log, by the server's clock. What has to be
-// kept for longer than Config.KeepFor is kept apart, until it is over; a birth is
-// kept for ever.
+// What was written long ago leaves the log, by the server's clock. What has to
+// be kept for longer than Config.KeepFor is kept apart, until it is over; a
+// birth is kept for ever.
 func TestKeepFor(t *testing.T) {
 	c := alone(t)
 	s := must(redisstore.New(redisstore.Config{Client: c, Prefix: "keep", KeepFor: 2 * time.Hour}))
@@ -436,19 +437,35 @@ func TestBadServers(t *testing.T) {
 	}
 }
 
+// What a server may lose is named, all of it.
 func TestPersistence(t *testing.T) {
 	c := alone(t)
 	require.NoError(t, must(redisstore.New(redisstore.Config{Client: c})).CheckPersistence(t.Context()))
-	for says, options := range map[string][]string{
-		"appendonly":                 nil,
-		"appendfsync \"everysec\"":   {"--appendonly", "yes"},
-		"maxmemory-policy \"allkeys": {"--appendonly", "yes", "--appendfsync", "always", "--maxmemory", "1gb", "--maxmemory-policy", "allkeys-lru"},
+	const appendonly, appendfsync, policy = `appendonly "no"`, `appendfsync "everysec"`, `maxmemory-policy "allkeys-lru"`
+	for _, row := range []struct {
+		name    string
+		options []string
+		says    []string
+	}{
+		{"the defaults", nil, []string{appendonly, appendfsync}},
+		{"a second is lost", []string{"--appendonly", "yes"}, []string{appendfsync}},
+		{"full memory", append([]string{"--maxmemory", "1gb", "--maxmemory-policy", "allkeys-lru"}, durable...), []string{policy}},
+		{"no limit of memory yet", append([]string{"--maxmemory-policy", "allkeys-lru"}, durable...), []string{policy}},
+		{"a cache", []string{"--maxmemory", "1gb", "--maxmemory-policy", "allkeys-lru"}, []string{appendonly, appendfsync, policy}},
 	} {
-		addr, stop, err := servers.Redis(options...)
-		require.NoError(t, err)
-		defer stop()
-		s := must(redisstore.New(redisstore.Config{Client: connect(t, addr)}))
-		require.ErrorContains(t, s.CheckPersistence(t.Context()), says)
+		t.Run(row.name, func(t *testing.T) {
+			addr, stop, err := servers.Redis(row.options...)
+			require.NoError(t, err)
+			defer stop()
+			err = must(redisstore.New(redisstore.Config{Client: connect(t, addr)})).CheckPersistence(t.Context())
+			for _, s := range []string{appendonly, appendfsync, policy} {
+				if slices.Contains(row.says, s) {
+					require.ErrorContains(t, err, s)
+				} else {
+					require.NotContains(t, err.Error(), s)
+				}
+			}
+		})
 	}
 }
 
@@ -544,8 +561,8 @@ func TestFaults(t *testing.T) {
 	faults.Revoked(t, "one faults "+server.Addr, "one faults "+proxy.Addr, append(faults.Network(proxy), faults.Killed(server), faults.Frozen(server))...)
 }
 
-// TestFullDisk: with "appendfsync always" Redis ends when it cannot write, rather
-// than to acknowledge what is not on disk.
+// TestFullDisk: with "appendfsync always" Redis ends when it cannot write,
+// rather than to acknowledge what is not on disk.
 func TestFullDisk(t *testing.T) {
 	disk := faults.SmallDisk(t, 16)
 	server, err := servers.StartRedis(durable...)
@@ -555,8 +572,8 @@ func TestFullDisk(t *testing.T) {
 	faults.Revoked(t, at, at, faults.Full(t, server, disk, "cannot be reached"))
 }
 
-// TestFaultsCluster: three masters, and all ways to them fail; then the one that has
-// the keys is killed.
+// TestFaultsCluster: three masters, and all ways to them fail; then the one
+// that has the keys is killed.
 func TestFaultsCluster(t *testing.T) {
 	nodes, addrs := startCluster(t, 3, 0)
 	var through []string
@@ -570,8 +587,8 @@ func TestFaultsCluster(t *testing.T) {
 		append(faults.Network(proxies...), faults.Killed(owner(t, nodes, addrs, "{faults}:revocations")))...)
 }
 
-// startCluster starts a Cluster that keeps what it acknowledged. It notices a node
-// that is gone within a second or two.
+// startCluster starts a Cluster that keeps what it acknowledged. It notices a
+// node that is gone within a second or two.
 func startCluster(t *testing.T, masters, replicas int) (nodes []*servers.Server, addrs []string) {
 	t.Helper()
 	for range masters * (1 + replicas) {
@@ -603,8 +620,8 @@ func replicated(t *testing.T, place string) {
 	require.Eventually(t, func() bool { return s.Append(t.Context(), entry("x")) == nil }, 30*time.Second, 100*time.Millisecond)
 }
 
-// between kills a server once it has answered the first write, and sends the client
-// to another.
+// between kills a server once it has answered the first write, and sends the
+// client to another.
 type between struct {
 	once   sync.Once
 	server *servers.Server
@@ -643,8 +660,8 @@ func (b *between) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.Proc
 	}
 }
 
-// A master writes, and is gone before a replica has it; another takes over, with a
-// replica of its own. The write is lost, and must not be acknowledged.
+// A master writes, and is gone before a replica has it; another takes over,
+// with a replica of its own. The write is lost, and must not be acknowledged.
 func TestFailOverBetweenWriteAndWait(t *testing.T) {
 	first, err := servers.StartRedis(durable...)
 	installed(t, err)
@@ -672,8 +689,8 @@ func TestFailOverBetweenWriteAndWait(t *testing.T) {
 	require.NotEmpty(t, must(s.Since(t.Context(), "")).Entries)
 }
 
-// failsOver is a master that is killed: a replica takes over. Afterwards, end is
-// called.
+// failsOver is a master that is killed: a replica takes over. Afterwards, end
+// is called.
 func failsOver(master *servers.Server, after time.Duration, end func() error) faults.Fault {
 	return faults.Fault{
 		Name:  "the master is killed, and a replica takes over",
@@ -682,8 +699,8 @@ func failsOver(master *servers.Server, after time.Duration, end func() error) fa
 	}
 }
 
-// TestFailOverCluster: each write waits for a replica, so the one that takes over
-// has it.
+// TestFailOverCluster: each write waits for a replica, so the one that takes
+// over has it.
 func TestFailOverCluster(t *testing.T) {
 	nodes, addrs := startCluster(t, 3, 1)
 	at := "cluster WAITfaults " + strings.Join(addrs, ",")

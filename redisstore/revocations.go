@@ -15,16 +15,16 @@ import (
 	"github.com/sessiontoken/sessiontoken/revoke"
 )
 
-// Revocations are in two streams, with ids that ascend over both. The one called
-// revocations holds what is over within Config.KeepFor, and is trimmed by age: most
-// of it is sessions. The one called kept holds what lives longer, such as keys, each
-// until it is over, and the births of the store for ever. Its entries are found by
-// their Until in the sorted set called kept-until. The last one stays in any case,
-// for it is what cursors name.
+// Revocations are in two streams, with ids that ascend over both. The one
+// called revocations holds what is over within Config.KeepFor, and is trimmed
+// by age: most of it is sessions. The one called kept holds what lives longer,
+// such as keys, each until it is over, and the births of the store for ever.
+// Its entries are found by their Until in the sorted set called kept-until. The
+// last one stays in any case, for it is what cursors name.
 //
 // All times are the server's: a client whose clock is wrong must not take away
 // what the others need.
-var appendEntries = redis.NewScript(`
+var appendEntries = newScript(`
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local keep = tonumber(ARGV[1])
@@ -88,15 +88,15 @@ func (s *Store) append(ctx context.Context, entries []revoke.Entry) error {
 	return err
 }
 
-// pageSize and keptSize are how many entries of each stream Since reads at once: a
-// server that sends a million answers no other client meanwhile.
+// pageSize and keptSize are how many entries of each stream Since reads at
+// once: a server that sends a million answers no other client meanwhile.
 const (
 	pageSize = 9_000
 	keptSize = 1_000
 )
 
-// place names an entry of a stream: by its id, and by its tag, which tells it from
-// one of the same id in another log. The zero place is before all.
+// place names an entry of a stream: by its id, and by its tag, which tells it
+// from one of the same id in another log. The zero place is before all.
 type place struct{ id, tag string }
 
 func (p place) String() string { return p.start() + "." + p.tag }
@@ -147,15 +147,15 @@ func parseCursor(s string) (c cursor, ok bool) {
 	return c, ok1 && ok2
 }
 
-// errUnknownCursor: the server took over and lacks what the cursor names, it was
-// emptied, or it is another one.
+// errUnknownCursor: the server took over and lacks what the cursor names, it
+// was emptied, or it is another one.
 var errUnknownCursor = errors.New("the cursor is of another log")
 
 // Since returns what was revoked since. It is part of revoke.Store.
 //
-// The entries that the cursor names are read again, to see whether this is still
-// the same log: a server that takes over may lack the last entries, and give their
-// ids or earlier ones to others.
+// The entries that the cursor names are read again, to see whether this is
+// still the same log: a server that takes over may lack the last entries, and
+// give their ids or earlier ones to others.
 func (s *Store) Since(ctx context.Context, from string) (revoke.Page, error) {
 	const doing = "read revocations"
 	c, ok := parseCursor(from)
@@ -177,8 +177,8 @@ func (s *Store) since(ctx context.Context, doing string, from cursor) (page revo
 	var kept, recent *redis.XMessageSliceCmd
 	err = s.ask(ctx, doing, func(p redis.Pipeliner) {
 		now = p.Time(ctx)
-		// Kept first: a birth is written after what it is the birth of, and must not
-		// be seen without that.
+		// Kept first: a birth is written after what it is the birth of, and
+		// must not be seen without that.
 		kept = p.XRangeN(ctx, s.kept(), from.kept.start(), "+", keptSize)
 		recent = p.XRangeN(ctx, s.revocations(), from.recent.start(), "+", pageSize)
 	})
@@ -192,8 +192,8 @@ func (s *Store) since(ctx context.Context, doing string, from cursor) (page revo
 	}
 	page.Time = now.Val().UTC()
 	page.More = len(kept.Val()) == keptSize || len(recent.Val()) == pageSize
-	// Of a stream that was not read to its end, what comes next may be before what
-	// the other one has.
+	// Of a stream that was not read to its end, what comes next may be before
+	// what the other one has.
 	if len(recent.Val()) == pageSize {
 		keptEntries = upTo(keptEntries, entries[len(entries)-1].place)
 	}
@@ -261,8 +261,8 @@ func entryOf(values map[string]any) (e revoke.Entry, tag string, err error) {
 	return e, tag, nil
 }
 
-// maxBlock bounds one blocking read: a context that is cancelled, and not at its
-// deadline, is noticed after that.
+// maxBlock bounds one blocking read: a context that is cancelled, and not at
+// its deadline, is noticed after that.
 const maxBlock = time.Second
 
 // Wait returns when there may be something after the cursor. It is part of

@@ -13,7 +13,7 @@ import (
 
 const maxDocument = 1 << 20
 
-var saveRing = redis.NewScript(`
+var saveRing = newScript(`
 local rev = redis.call('HGET', KEYS[1], 'rev') or ''
 if rev ~= ARGV[1] then return 0 end
 redis.call('HSET', KEYS[1], 'doc', ARGV[2], 'rev', ARGV[3])

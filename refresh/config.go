@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
+	"strings"
 	"time"
 	"unicode/utf8"
 
@@ -85,8 +86,8 @@ func NewManager(cfg Config) (*Manager, error) {
 	switch {
 	case arg.IsNil(cfg.Store):
 		return nil, errors.New("refresh: Config.Store is required")
-	case !utf8.ValidString(cfg.Namespace):
-		return nil, errors.New("refresh: Config.Namespace is not valid UTF-8")
+	case !utf8.ValidString(cfg.Namespace) || strings.ContainsRune(cfg.Namespace, 0):
+		return nil, errors.New("refresh: Config.Namespace must be valid UTF-8, without a NUL")
 	case len(cfg.Secrets) == 0:
 		return nil, errors.New("refresh: Config.Secrets is required")
 	case slices.ContainsFunc(cfg.Secrets, func(s []byte) bool { return len(s) < 32 }):

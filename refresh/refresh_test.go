@@ -1090,6 +1090,7 @@ func TestNewManagerNamesTheField(t *testing.T) {
 		{"Store", func(c *refresh.Config) { c.Store = nil }},
 		{"Store", func(c *refresh.Config) { c.Store = (*refresh.MemStore)(nil) }},
 		{"Namespace", func(c *refresh.Config) { c.Namespace = "\xff" }},
+		{"Namespace", func(c *refresh.Config) { c.Namespace = "a\x00b" }},
 		{"Secrets", func(c *refresh.Config) { c.Secrets = nil }},
 		{"Secrets", func(c *refresh.Config) { c.Secrets = [][]byte{secret, secret[:31]} }},
 		{"Revocations", func(c *refresh.Config) { c.Revocations = nil }},

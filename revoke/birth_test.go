@@ -437,6 +437,10 @@ func TestBirth(t *testing.T) {
 		require.NoError(t, err)
 		require.Empty(t, p.Entries)
 		require.Zero(t, l.Status().Birth)
+
+		l = running(t, &struct{ revoke.MemStore }{})
+		require.False(t, revoked(t, l, "sid", "ada", "", time.Now()))
+		require.NotZero(t, l.Status().Birth, "a store that has one in memory is another one, and may be shared")
 	})
 }
 

@@ -10,7 +10,8 @@ import (
 // Scope is what kind of thing an [Entry] revokes.
 type Scope string
 
-// The scopes. Entries of a session and of a key count whenever the session began.
+// The scopes. Entries of a session and of a key count whenever the session
+// began.
 const (
 	Session Scope = "session" // the session with this id (sid)
 	Subject Scope = "subject" // every session of this subject (sub) begun by then
@@ -50,50 +51,66 @@ type Entry struct {
 
 // Page is a piece of what a store holds.
 type Page struct {
-	// Entries are those of all namespaces, in the order in which they were added.
+	// Entries are those of all namespaces, in the order in which they were
+	// added.
 	Entries []Entry
 	// Next is the cursor to read on with.
 	Next string
-	// More reports whether entries that were added before the call are left. Next
-	// is then another cursor than the one of the call.
+	// More reports whether entries that were added before the call are left.
+	// Next is then another cursor than the one of the call.
 	More bool
-	// Reset reports that the store does not know the cursor, which was not empty:
-	// this is the first page of a reading of everything.
+	// Reset reports that the store does not know the cursor, which was not
+	// empty: this is the first page of a reading of everything.
 	Reset bool
-	// Time is the store's clock at this reading, never zero: that of the server, or
-	// of the host for a store without a server.
+	// Time is the store's clock at this reading, never zero: that of the
+	// server, or of the host for a store without a server.
 	Time time.Time
 }
 
 // Store keeps entries for all replicas. It holds no logic; package storetest
-// shows what it has to do. All methods are called concurrently.
+// tests a store.
+//
+// What every implementation promises:
+//
+//   - Absence: an empty store returns a page without entries, with a cursor and
+//     the time. A store that cannot tell what it holds answers with an error.
+//   - Success: when Append has returned nil, every Since that begins later
+//     returns its entries, on every replica, after the entries of earlier
+//     Appends.
+//   - Primary: Since answers from what Append writes to. A copy that may lag is
+//     an error.
+//   - Size: Append takes any number of entries. A page has at most 10,000, so
+//     that it is read within one reading's limit. Namespace and Scope are valid
+//     UTF-8 without a NUL.
+//   - Repetition: after an error some entries may have been added, the first
+//     ones first. The caller repeats the call, so that an entry may be there
+//     twice, and Since may return an entry again.
+//   - Cursors: one that the store does not know, such as one of another store
+//     or from before it lost data, means all, with Reset. Only a page without
+//     More covers all that was added before the call.
+//   - Aliasing: slices are copied. The caller may change what it passed to
+//     Append, and what Since returned.
+//   - Expiry: an entry past its Until by the store's own clock may be left out,
+//     and no other.
+//   - Concurrency: all methods may be called from any number of goroutines and
+//     processes. A cursor never passes an Append that has not returned yet, in
+//     whatever order they end.
+//   - Cancellation: a ctx that is done before the call ends it with ctx's error
+//     and without a change. One that ends during the call ends it soon.
 type Store interface {
 	// Append adds entries, in this order.
-	//
-	//   - Success: when it returns nil, every later Since that starts before it
-	//     returns them, on every replica.
-	//   - Failure: some may have been added, the first ones first. A caller
-	//     repeats the call, and repeating is safe: an entry may be there twice.
 	Append(ctx context.Context, entries ...Entry) error
 
 	// Since returns the entries that were added after those that an earlier
 	// page's Next had covered; with an empty cursor, all of them.
-	//
-	//   - Repetition: it may return some again.
-	//   - Expiry: it may leave out those past their Until by the store's clock.
-	//   - Unknown cursor: one that the store does not know, such as one of
-	//     another store or from before it lost data, means all, with Reset.
-	//   - Pages: only a page without More covers all that was added before the
-	//     call.
-	//   - Truth: if what answers is a copy that may lag behind, it is an error.
 	Since(ctx context.Context, cursor string) (Page, error)
 }
 
 // Waiter is what a [Store] may be too: one that can tell when there is news, so
-// that a list need not wait for SyncEvery to pass. It is a hint and nothing more:
-// what counts is what Since returns, and when.
+// that a list need not wait for SyncEvery to pass. It is a hint and nothing
+// more: what counts is what Since returns, and when.
 type Waiter interface {
-	// Wait returns nil when there may be entries after cursor, and an error when
-	// ctx ends or it cannot wait.
+	// Wait returns nil when there may be entries after cursor, and an error
+	// when ctx ends or it cannot wait.
 	Wait(ctx context.Context, cursor string) error
 }

@@ -4,9 +4,11 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
+	"unicode/utf8"
 
 	"github.com/sessiontoken/sessiontoken/internal/arg"
 	"github.com/sessiontoken/sessiontoken/internal/clock"
@@ -128,6 +130,9 @@ type outcome struct{ err error }
 func NewList(cfg Config) (*List, error) {
 	if arg.IsNil(cfg.Store) {
 		return nil, errors.New("revoke: Config.Store is required")
+	}
+	if !utf8.ValidString(cfg.Namespace) || strings.ContainsRune(cfg.Namespace, 0) {
+		return nil, errors.New("revoke: Config.Namespace must be valid UTF-8, without a NUL")
 	}
 	for _, d := range []struct {
 		name        string

@@ -261,6 +261,8 @@ func TestNewListNamesTheField(t *testing.T) {
 		{"below SyncEvery", "MaxStale", revoke.Config{Store: new(revoke.MemStore), SyncEvery: time.Minute}},
 		{"negative", "MaxStale", revoke.Config{Store: new(revoke.MemStore), MaxStale: -1}},
 		{"a bare number", "MaxSkew", revoke.Config{Store: new(revoke.MemStore), MaxSkew: 60}},
+		{"no UTF-8", "Namespace", revoke.Config{Store: new(revoke.MemStore), Namespace: "\xff"}},
+		{"a NUL", "Namespace", revoke.Config{Store: new(revoke.MemStore), Namespace: "a\x00b"}},
 	} {
 		t.Run(row.field+" "+row.name, func(t *testing.T) {
 			_, err := revoke.NewList(row.cfg)

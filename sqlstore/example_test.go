@@ -11,7 +11,7 @@ import (
 	"github.com/sessiontoken/sessiontoken/keys"
 	"github.com/sessiontoken/sessiontoken/refresh"
 	"github.com/sessiontoken/sessiontoken/revoke"
-	"github.com/sessiontoken/sessiontoken/sqlstore"
+	"github.com/sessiontoken/sessiontoken/sqlstore/sqlite"
 )
 
 type state struct{ Name string }
@@ -28,15 +28,11 @@ func Example() {
 	defer os.RemoveAll(dir)
 	var sealing, refreshing [32]byte // random, from where you keep secrets
 
-	db, err := sqlstore.OpenSQLite(filepath.Join(dir, "sessions.db")) // or OpenPostgres("postgres://…")
+	store, err := sqlite.Open(ctx, filepath.Join(dir, "sessions.db")) // or postgres.Open(ctx, "postgres://…")
 	if err != nil {
 		log.Fatal(err)
 	}
-	defer db.Close()
-	store := must(sqlstore.New(sqlstore.Config{DB: db, Dialect: sqlstore.SQLite}))
-	if err := store.CreateSchema(ctx); err != nil { // or run sqlstore.Schema in a migration
-		log.Fatal(err)
-	}
+	defer store.Close()
 
 	ring := must(keys.NewRing(keys.RingConfig{Store: keys.Sealed(store, must(keys.NewAESGCM(sealing[:])))}))
 	revocations := must(revoke.NewList(revoke.Config{Store: store}))

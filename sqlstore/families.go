@@ -111,8 +111,8 @@ func (s *Store) DeleteSession(ctx context.Context, namespace, sessionID string) 
 	return err
 }
 
-// DeleteSubject removes the families of a subject but those of one session. It is
-// part of refresh.Store.
+// DeleteSubject removes the families of a subject but those of one session. It
+// is part of refresh.Store.
 func (s *Store) DeleteSubject(ctx context.Context, namespace, subject, exceptSessionID string) error {
 	query, args := `DELETE FROM sessiontoken_families WHERE namespace = $1 AND subject = $2`, []any{namespace, []byte(subject)}
 	if exceptSessionID != "" {

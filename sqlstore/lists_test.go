@@ -9,7 +9,7 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
-	"modernc.org/sqlite"
+	modernc "modernc.org/sqlite"
 
 	"github.com/sessiontoken/sessiontoken/internal/clock"
 	"github.com/sessiontoken/sessiontoken/internal/faults"
@@ -135,8 +135,8 @@ func TestGrowth(t *testing.T) {
 	})
 }
 
-// A file that was restored under a reader, and has grown past its cursor since, is
-// read again from the beginning.
+// A file that was restored under a reader, and has grown past its cursor since,
+// is read again from the beginning.
 func TestRestoredFile(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "sessions.db")
 	db := openAt(sqlstore.SQLite, path)
@@ -168,7 +168,7 @@ func restore(t *testing.T, db *sql.DB, from string) {
 	defer conn.Close()
 	require.NoError(t, conn.Raw(func(c any) error {
 		b, err := c.(interface {
-			NewRestore(string) (*sqlite.Backup, error)
+			NewRestore(string) (*modernc.Backup, error)
 		}).NewRestore(from)
 		if err != nil {
 			return err
@@ -207,8 +207,9 @@ func TestTimes(t *testing.T) {
 	}
 }
 
-// A process deletes what is over with its first write, however few it makes, and
-// again when a minute has passed. The birth of the store and the newest entry stay.
+// A process deletes what is over with its first write, however few it makes,
+// and again when a minute has passed. The birth of the store and the newest
+// entry stay.
 func TestSweep(t *testing.T) {
 	each(t, func(t *testing.T, d sqlstore.Dialect) {
 		connect := connector(t, d)

@@ -111,8 +111,8 @@ func (s *Store) Since(ctx context.Context, cursor string) (revoke.Page, error) {
 	return page, nil
 }
 
-// rowName names a row: by its number, and by its tag. The zero rowName is before
-// all rows.
+// rowName names a row: by its number, and by its tag. The zero rowName is
+// before all rows.
 type rowName struct{ seq, tag int64 }
 
 func (n rowName) String() string { return fmt.Sprintf("%d.%d", n.seq, n.tag) }
@@ -125,8 +125,8 @@ func parseRowName(s string) (n rowName, ok bool) {
 	return n, err1 == nil && err2 == nil && n.seq >= 0
 }
 
-// page is a query of Since: its rows begin with the proof, whether there is a row
-// of the name that the cursor has, and the newest row there is.
+// page is a query of Since: its rows begin with the proof, whether there is a
+// row of the name that the cursor has, and the newest row there is.
 const pageColumns = `p.standby, p.now_us,
 	(SELECT count(*) FROM sessiontoken_revocations k WHERE k.seq = $1 AND k.tag = $2), n.seq, n.tag`
 
@@ -191,8 +191,9 @@ func readPage(rows *sql.Rows, cursor rowName, r *pageRow, more ...any) (entries 
 	return entries, rows.Err()
 }
 
-// sinceNumber reads SQLite, which has one writer at a time: numbers are given out
-// in the order in which writers commit, and the last row seen is the cursor.
+// sinceNumber reads SQLite, which has one writer at a time: numbers are given
+// out in the order in which writers commit, and the last row seen is the
+// cursor.
 func (s *Store) sinceNumber(ctx context.Context, cursor string) (revoke.Page, error) {
 	from, ok := parseRowName(cursor)
 	if cursor != "" && !ok {
@@ -219,17 +220,18 @@ func (s *Store) sinceNumber(ctx context.Context, cursor string) (revoke.Page, er
 	return page, nil
 }
 
-// snapshotCursor says what was read of a PostgreSQL. Numbers are not given out in
-// the order in which writers commit there, so what was read is named as PostgreSQL
-// itself does: by the snapshot in which it was seen, whose transactions it lists.
-// What comes next is what that snapshot does not show.
+// snapshotCursor says what was read of a PostgreSQL. Numbers are not given out
+// in the order in which writers commit there, so what was read is named as
+// PostgreSQL itself does: by the snapshot in which it was seen, whose
+// transactions it lists. What comes next is what that snapshot does not show.
 //
 // While a page was read and not all, seen is what was read before, goal is what
 // will have been read at the end, and xid and seq are those of the last row.
 //
 // A server that takes over, or that was restored, may give transaction ids out
-// again that the cursor knows, for other rows. So a cursor is good for one server,
-// for as long as that runs, and while the row is there that was the newest one.
+// again that the cursor knows, for other rows. So a cursor is good for one
+// server, for as long as that runs, and while the row is there that was the
+// newest one.
 type snapshotCursor struct {
 	server     string
 	newest     rowName

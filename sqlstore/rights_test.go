@@ -9,18 +9,19 @@ import (
 
 	"github.com/sessiontoken/sessiontoken/refresh"
 	"github.com/sessiontoken/sessiontoken/sqlstore"
+	"github.com/sessiontoken/sessiontoken/sqlstore/postgres"
 )
 
 // The user that a program runs as needs no more than SELECT, INSERT, UPDATE and
 // DELETE on the tables.
 func TestFourRightsAreEnough(t *testing.T) {
 	dsn := newDatabase(t)
-	admin := must(sqlstore.OpenPostgres(dsn))
+	admin := must(postgres.DB(dsn))
 	defer admin.Close()
 	must(admin.Exec(sqlstore.Schema(sqlstore.Postgres)))
 	must(admin.Exec("DROP ROLE IF EXISTS clerk; CREATE ROLE clerk LOGIN"))
 	must(admin.Exec("GRANT SELECT, INSERT, UPDATE, DELETE ON sessiontoken_schema, sessiontoken_rings, sessiontoken_revocations, sessiontoken_families TO clerk"))
-	db := must(sqlstore.OpenPostgres(strings.Replace(dsn, "bench@", "clerk@", 1)))
+	db := must(postgres.DB(strings.Replace(dsn, "bench@", "clerk@", 1)))
 	defer db.Close()
 	s := must(sqlstore.New(sqlstore.Config{DB: db, Dialect: sqlstore.Postgres}))
 	ctx := t.Context()

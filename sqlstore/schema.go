@@ -10,8 +10,9 @@ import (
 // version is that of the tables and of what is in them.
 const version = 2
 
-// Schema returns the statements that create the tables, for your own migrations.
-// They can be run again. The names of all tables begin with sessiontoken_.
+// Schema returns the statements that create the tables, for your own
+// migrations. They can be run again. The names of all tables begin with
+// sessiontoken_.
 func Schema(d Dialect) string {
 	blob, number, xid := "BLOB", "INTEGER PRIMARY KEY AUTOINCREMENT", ""
 	if d == Postgres {
@@ -61,10 +62,13 @@ CREATE INDEX IF NOT EXISTS sessiontoken_families_until ON sessiontoken_families 
 }
 
 // CreateSchema runs [Schema] in one transaction, for programs that have no
-// migrations of their own, unless the tables are there. Any number of them may do
-// so at once. Tables of another version are an error, and left as they are.
+// migrations of their own, unless the tables are there. Any number of them may
+// do so at once. Tables of another version are an error, and left as they are.
 func (s *Store) CreateSchema(ctx context.Context) error {
-	const doing = "create the tables"
+	const doing = creating
+	if err := s.checkEngine(ctx, doing); err != nil {
+		return err
+	}
 	if found, err := s.foundVersion(ctx); err == nil && found.Valid {
 		return checkVersion(doing, found)
 	}
@@ -93,11 +97,14 @@ func (s *Store) CreateSchema(ctx context.Context) error {
 	return s.ready(ctx, doing)
 }
 
-// ready returns an error unless the tables are there, and of this version. It asks
-// until they are.
+// ready returns an error unless the database is of the dialect and the tables
+// are there, of this version. It asks until they are.
 func (s *Store) ready(ctx context.Context, doing string) error {
 	if s.checked.Load() {
 		return nil
+	}
+	if err := s.checkEngine(ctx, doing); err != nil {
+		return err
 	}
 	found, err := s.foundVersion(ctx)
 	if err != nil {
@@ -108,6 +115,32 @@ func (s *Store) ready(ctx context.Context, doing string) error {
 	}
 	s.checked.Store(true)
 	return nil
+}
+
+// engines has what only the engine of a dialect answers.
+var engines = map[Dialect]string{
+	SQLite:   `SELECT sqlite_version()`,
+	Postgres: `SELECT current_setting('server_version_num')`,
+}
+
+// checkEngine returns an error unless the database is of the dialect.
+func (s *Store) checkEngine(ctx context.Context, doing string) error {
+	if s.checked.Load() {
+		return nil
+	}
+	is := func(d Dialect) error {
+		var answer string
+		return s.db.QueryRowContext(ctx, engines[d]).Scan(&answer)
+	}
+	err := is(s.dialect)
+	if err == nil {
+		return nil
+	}
+	other := map[Dialect]Dialect{SQLite: Postgres, Postgres: SQLite}[s.dialect]
+	if ctx.Err() == nil && advice(doing, err) == "" && is(other) == nil {
+		return fmt.Errorf("sqlstore: %s: Config.Dialect is %q, and Config.DB is a database of %q; open the store with package sqlstore/%[3]s, or set Dialect", doing, string(s.dialect), string(other))
+	}
+	return s.explain(ctx, doing, err)
 }
 
 // foundVersion is that of the tables, if they are complete.
@@ -121,7 +154,7 @@ func checkVersion(doing string, found sql.NullInt64) error {
 	case !found.Valid:
 		return fmt.Errorf("sqlstore: %s: the tables are not complete; call CreateSchema, or run all of Schema in a migration", doing)
 	case found.Int64 != version:
-		return fmt.Errorf("sqlstore: %s: the tables are of version %d, and this program reads version %d: use a release that reads them, or another database; or drop the tables that begin with sessiontoken_, which signs everyone out", doing, found.Int64, version)
+		return fmt.Errorf("sqlstore: %s: the tables are of version %d, and this program reads version %d: use a release that reads them, or another database; or drop the tables that begin with sessiontoken_, which signs all users out", doing, found.Int64, version)
 	}
 	return nil
 }

@@ -1,20 +1,25 @@
-// Package sqlstore keeps key rings, revocations and refresh tokens' families in a
-// SQL database: SQLite for the processes of one machine, PostgreSQL beyond it.
+// Package sqlstore keeps key rings, revocations and refresh tokens' families in
+// a SQL database: SQLite for the processes of one machine, PostgreSQL beyond
+// it.
 //
-// One [Store] is a Store of packages keys, revoke and refresh at once. It writes
-// each change with one statement, or in one transaction, which is acknowledged
-// when it is durable. Several issuers share one database: names of rings and
-// namespaces keep them apart.
+// Package sqlstore/sqlite opens a store in a file, and package
+// sqlstore/postgres one in a server. Each links the driver of its engine; this
+// package links none.
 //
-// Every reading proves that the primary gave it: a PostgreSQL standby, whose copy
-// may lag, is an error. The time that is told with a reading is the PostgreSQL
-// server's; SQLite has no clock but that of the machine.
+// One [Store] is a Store of packages keys, revoke and refresh at once. It
+// writes each change with one statement, or in one transaction, which is
+// acknowledged when it is durable. Several issuers share one database: names of
+// rings and namespaces keep them apart.
 //
-// The state of a ring has to be sealed (keys.Sealed): a database is a thing that
-// is backed up, replicated and read by others.
+// Every reading proves that the primary gave it: a PostgreSQL standby, whose
+// copy may lag, is an error. The time that is told with a reading is the
+// PostgreSQL server's; SQLite has no clock but that of the machine.
 //
-// What is over is deleted an hour later, by the first write of a process and then
-// once a minute at most.
+// The state of a ring has to be sealed (keys.Sealed): a database is a thing
+// that is backed up, replicated and read by others.
+//
+// What is over is deleted an hour later, by the first write of a process and
+// then once a minute at most.
 package sqlstore
 
 import (
@@ -22,13 +27,9 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
-	"net/url"
 	"sync"
 	"sync/atomic"
 	"time"
-
-	_ "github.com/jackc/pgx/v5/stdlib" // the driver of OpenPostgres
-	_ "modernc.org/sqlite"             // the driver of OpenSQLite
 
 	"github.com/sessiontoken/sessiontoken/internal/clock"
 	"github.com/sessiontoken/sessiontoken/keys"
@@ -45,12 +46,14 @@ const (
 	Postgres Dialect = "postgres" // 13 or later
 )
 
-// Config says what a [Store] uses.
+// Config is for [New].
 type Config struct {
-	// DB is the database, which the caller opens and closes. Required. For SQLite
-	// it should come from [OpenSQLite], which sets what durability needs.
+	// DB is the database. Required. For SQLite it should come from DB of
+	// package sqlstore/sqlite, which sets what durability needs; for PostgreSQL
+	// from that of package sqlstore/postgres, which works behind poolers too.
 	DB *sql.DB
-	// Dialect is that of DB. Required.
+	// Dialect is that of DB. Required. With that of another engine every call
+	// is an error.
 	Dialect Dialect
 }
 
@@ -61,7 +64,7 @@ type Store struct {
 	dialect Dialect
 	clock   *clock.Clock
 	turn    chan struct{} // of a SQLite: held by the one that writes
-	checked atomic.Bool   // the tables are of this version
+	checked atomic.Bool   // the engine is that of the dialect, and the tables of this version
 
 	sweeping sync.Mutex
 	swept    map[string]clock.Instant // by table: when what is over was last deleted
@@ -73,9 +76,9 @@ var (
 	_ refresh.Store = (*Store)(nil)
 )
 
-// New checks the configuration and returns the store for it. An error names the
-// field at fault. It does no I/O; the tables must be there: see [Schema] and
-// [Store.CreateSchema].
+// New returns the store in a database that the program has opened itself. An
+// error names the field at fault. It does no I/O; the tables must be there: see
+// [Schema] and [Store.CreateSchema].
 func New(cfg Config) (*Store, error) {
 	if cfg.DB == nil {
 		return nil, errors.New("sqlstore: Config.DB is required")
@@ -86,19 +89,8 @@ func New(cfg Config) (*Store, error) {
 	return &Store{db: cfg.DB, dialect: cfg.Dialect, clock: clock.Here(), turn: make(chan struct{}, 1), swept: map[string]clock.Instant{}}, nil
 }
 
-// OpenSQLite opens a database file for several processes of one machine: a
-// write-ahead log, synced to disk with each write, and 5 s of patience with other
-// writers. The folder must be on a local disk.
-func OpenSQLite(path string) (*sql.DB, error) {
-	u := url.URL{Scheme: "file", Opaque: (&url.URL{Path: path}).EscapedPath(), RawQuery: url.Values{
-		"_pragma": {"busy_timeout(5000)", "journal_mode(WAL)", "synchronous(FULL)"},
-		"_txlock": {"immediate"},
-	}.Encode()}
-	return sql.Open("sqlite", u.String())
-}
-
-// OpenPostgres opens a PostgreSQL database by its connection string, with pgx.
-func OpenPostgres(dsn string) (*sql.DB, error) { return sql.Open("pgx", dsn) }
+// Close closes the database, Config.DB.
+func (s *Store) Close() error { return s.db.Close() }
 
 // Both dialects know $1.
 
@@ -121,8 +113,8 @@ func (s *Store) write(ctx context.Context, doing string, f func() error) error {
 		return err
 	}
 	if s.dialect == SQLite {
-		// It has one writer at a time, and those that wait for it look again and
-		// again, without any order. Within a process they can wait in turn.
+		// It has one writer at a time, and those that wait for it look again
+		// and again, without any order. Within a process they can wait in turn.
 		select {
 		case s.turn <- struct{}{}:
 			defer func() { <-s.turn }()
@@ -140,8 +132,8 @@ func (s *Store) write(ctx context.Context, doing string, f func() error) error {
 var errStandby = errors.New("the server is in recovery")
 
 // proof returns the columns that prove in a query who answers it, and tell the
-// server's time in Unix microseconds. They are scanned into a witness. SQLite has
-// no standby and no clock of its own.
+// server's time in Unix microseconds. They are scanned into a witness. SQLite
+// has no standby and no clock of its own.
 func (s *Store) proof() string {
 	if s.dialect == Postgres {
 		return `pg_is_in_recovery() AS standby, ` + postgresMicros + ` AS now_us`

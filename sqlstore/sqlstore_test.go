@@ -21,15 +21,37 @@ import (
 	"github.com/sessiontoken/sessiontoken/refresh"
 	"github.com/sessiontoken/sessiontoken/revoke"
 	"github.com/sessiontoken/sessiontoken/sqlstore"
+	"github.com/sessiontoken/sessiontoken/sqlstore/postgres"
+	"github.com/sessiontoken/sessiontoken/sqlstore/sqlite"
 	"github.com/sessiontoken/sessiontoken/storetest"
 )
 
 var stop func()
 
-var postgres = sync.OnceValues(func() (dsn string, err error) {
-	dsn, stop, err = servers.Postgres()
-	return dsn, err
+var single = sync.OnceValues(func() (s *servers.Server, err error) {
+	if s, err = servers.StartPostgres(); err == nil {
+		stop = s.Stop
+	}
+	return s, err
 })
+
+// shared returns the PostgreSQL that most tests use, each a part of its own. It
+// skips the test where there is none, but in CI.
+func shared(t *testing.T) *servers.Server {
+	t.Helper()
+	s, err := single()
+	installed(t, err)
+	return s
+}
+
+// installed skips the test where there is no server, but in CI.
+func installed(t *testing.T, err error) {
+	t.Helper()
+	if errors.Is(err, servers.ErrMissing) && os.Getenv("CI") == "" {
+		t.Skip("NOT RUN: the server is not installed")
+	}
+	require.NoError(t, err)
+}
 
 func TestMain(m *testing.M) {
 	if faults.Main(func(place string) (faults.Store, error) {
@@ -50,16 +72,11 @@ var databases atomic.Int64
 // newDatabase returns the connection string of a new, empty one.
 func newDatabase(t *testing.T) string {
 	t.Helper()
-	dsn, err := postgres()
-	if errors.Is(err, servers.ErrMissing) && os.Getenv("CI") == "" {
-		t.Skip("NOT RUN: PostgreSQL is not installed")
-	}
-	require.NoError(t, err)
-	admin := must(sqlstore.OpenPostgres(dsn))
+	dsn := servers.PostgresDSN(shared(t).Addr)
+	admin := must(postgres.DB(dsn))
 	defer admin.Close()
 	name := fmt.Sprintf("test_%d", databases.Add(1))
-	_, err = admin.Exec("CREATE DATABASE " + name)
-	require.NoError(t, err)
+	must(admin.Exec("CREATE DATABASE " + name))
 	return strings.Replace(dsn, "/postgres?", "/"+name+"?", 1)
 }
 
@@ -67,12 +84,8 @@ func newDatabase(t *testing.T) string {
 // sooner than a database.
 func newSchema(t *testing.T) string {
 	t.Helper()
-	dsn, err := postgres()
-	if errors.Is(err, servers.ErrMissing) && os.Getenv("CI") == "" {
-		t.Skip("NOT RUN: PostgreSQL is not installed")
-	}
-	require.NoError(t, err)
-	admin := must(sqlstore.OpenPostgres(dsn))
+	dsn := servers.PostgresDSN(shared(t).Addr)
+	admin := must(postgres.DB(dsn))
 	defer admin.Close()
 	name := fmt.Sprintf("test_%d", databases.Add(1))
 	must(admin.Exec("CREATE SCHEMA " + name))
@@ -82,10 +95,7 @@ func newSchema(t *testing.T) string {
 // connector returns what opens connections to one new, empty database.
 func connector(t *testing.T, d sqlstore.Dialect) func() *sql.DB {
 	t.Helper()
-	at := filepath.Join(t.TempDir(), "sessions 100%.db")
-	if d == sqlstore.Postgres {
-		at = newSchema(t)
-	}
+	at := emptyPlace(t, d)
 	return func() *sql.DB {
 		db := openAt(d, at)
 		db.SetMaxOpenConns(10)
@@ -96,13 +106,13 @@ func connector(t *testing.T, d sqlstore.Dialect) func() *sql.DB {
 
 func openAt(d sqlstore.Dialect, at string) *sql.DB {
 	if d == sqlstore.Postgres {
-		return must(sqlstore.OpenPostgres(at))
+		return must(postgres.DB(at))
 	}
-	return must(sqlstore.OpenSQLite(at))
+	return must(sqlite.DB(at))
 }
 
-// openDB returns two stores on one new database, each with connections of its own,
-// and other connections to it.
+// openDB returns two stores on one new database, each with connections of its
+// own, and other connections to it.
 func openDB(t *testing.T, d sqlstore.Dialect) (a, b *sqlstore.Store, db *sql.DB) {
 	t.Helper()
 	connect := connector(t, d)
@@ -142,8 +152,9 @@ func TestStore(t *testing.T) {
 	})
 }
 
-// A transaction that is slow to commit has a smaller number than those after it.
-func TestCursorPassesNobody(t *testing.T) {
+// A transaction that is slow to commit has a smaller number than those after
+// it.
+func TestCursorPassesNoWriter(t *testing.T) {
 	a, b, db := openDB(t, sqlstore.Postgres)
 	tx, err := db.Begin()
 	require.NoError(t, err)
@@ -248,8 +259,8 @@ func TestPages(t *testing.T) {
 	})
 }
 
-// A million revoked sessions are known to a replica that starts, in pages that fit
-// their time.
+// A million revoked sessions are known to a replica that starts, in pages that
+// fit their time.
 func TestReplicaStartsWithMany(t *testing.T) {
 	each(t, func(t *testing.T, d sqlstore.Dialect) {
 		_, b, db := openDB(t, d)
@@ -284,21 +295,21 @@ func TestCreateSchemaAtOnce(t *testing.T) {
 // What is wrong with a database is said, with what to do about it. Nothing is
 // written then.
 func TestBadDatabases(t *testing.T) {
-	sqlite := func(prepare func(path string)) func(t *testing.T) (sqlstore.Dialect, *sql.DB) {
+	inSQLite := func(prepare func(path string)) func(t *testing.T) (sqlstore.Dialect, *sql.DB) {
 		return func(t *testing.T) (sqlstore.Dialect, *sql.DB) {
 			path := filepath.Join(t.TempDir(), "x.db")
 			prepare(path)
-			return sqlstore.SQLite, must(sqlstore.OpenSQLite(path))
+			return sqlstore.SQLite, must(sqlite.DB(path))
 		}
 	}
-	postgres := func(prepare string, change ...string) func(t *testing.T) (sqlstore.Dialect, *sql.DB) {
+	inPostgres := func(prepare string, change ...string) func(t *testing.T) (sqlstore.Dialect, *sql.DB) {
 		return func(t *testing.T) (sqlstore.Dialect, *sql.DB) {
 			dsn := newDatabase(t)
-			db := must(sqlstore.OpenPostgres(dsn))
+			db := must(postgres.DB(dsn))
 			defer db.Close()
 			_, err := db.Exec(prepare)
 			require.NoError(t, err)
-			return sqlstore.Postgres, must(sqlstore.OpenPostgres(strings.NewReplacer(change...).Replace(dsn)))
+			return sqlstore.Postgres, must(postgres.DB(strings.NewReplacer(change...).Replace(dsn)))
 		}
 	}
 	tables := func(d sqlstore.Dialect) string { return sqlstore.Schema(d) }
@@ -307,31 +318,33 @@ func TestBadDatabases(t *testing.T) {
 		open func(t *testing.T) (sqlstore.Dialect, *sql.DB)
 		says string
 	}{
-		{"SQLite without tables", sqlite(func(string) {}), "CreateSchema"},
-		{"SQLite, a file of something else", sqlite(func(path string) {
+		{"SQLite without tables", inSQLite(func(string) {}), "CreateSchema"},
+		{"SQLite, a file of something else", inSQLite(func(path string) {
 			require.NoError(t, os.WriteFile(path, []byte(strings.Repeat("not a database\n", 400)), 0o600))
 		}), "not a SQLite database"},
-		{"SQLite in a folder that is not there", sqlite(func(path string) {
+		{"SQLite in a folder that is not there", inSQLite(func(path string) {
 			require.NoError(t, os.RemoveAll(filepath.Dir(path)))
 		}), "check its path"},
-		{"SQLite of a later version", sqlite(func(path string) {
-			db := must(sqlstore.OpenSQLite(path))
+		{"SQLite of a later version", inSQLite(func(path string) {
+			db := must(sqlite.DB(path))
 			defer db.Close()
 			must(db.Exec(tables(sqlstore.SQLite) + "UPDATE sessiontoken_schema SET version = 7"))
 		}), "version 7, and this program reads version 2"},
-		{"SQLite, a migration that stopped", sqlite(func(path string) {
-			db := must(sqlstore.OpenSQLite(path))
+		{"SQLite, a migration that stopped", inSQLite(func(path string) {
+			db := must(sqlite.DB(path))
 			defer db.Close()
 			must(db.Exec("CREATE TABLE sessiontoken_schema (version bigint PRIMARY KEY)"))
 		}), "not complete"},
-		{"PostgreSQL without tables", postgres(""), "CreateSchema"},
-		{"PostgreSQL of a later version", postgres(tables(sqlstore.Postgres) + "UPDATE sessiontoken_schema SET version = 7"), "version 7, and this program reads version 2"},
-		{"PostgreSQL, a user without rights", postgres(tables(sqlstore.Postgres)+"DROP ROLE IF EXISTS poor; CREATE ROLE poor LOGIN", "bench@", "poor@"), "grant it"},
-		{"PostgreSQL, a wrong password", postgres("DROP ROLE IF EXISTS locked; CREATE ROLE locked LOGIN PASSWORD 'right'", "bench@", "locked:hunter2@"), "check the connection string"},
-		{"PostgreSQL, no such database", postgres("", "/test_", "/none_"), "no such database"},
-		{"PostgreSQL that only reads", postgres(tables(sqlstore.Postgres) + "DO $$ BEGIN EXECUTE 'ALTER DATABASE ' || current_database() || ' SET default_transaction_read_only = on'; END $$"), "connect to the primary"},
+		{"PostgreSQL without tables", inPostgres(""), "CreateSchema"},
+		{"PostgreSQL of a later version", inPostgres(tables(sqlstore.Postgres) + "UPDATE sessiontoken_schema SET version = 7"), "version 7, and this program reads version 2"},
+		{"PostgreSQL, a user without rights", inPostgres(tables(sqlstore.Postgres)+"DROP ROLE IF EXISTS poor; CREATE ROLE poor LOGIN", "bench@", "poor@"), "grant it"},
+		{"PostgreSQL, a search_path of no schema", inPostgres(tables(sqlstore.Postgres), "?", "?search_path=nowhere&"), "search_path"},
+		{"PostgreSQL, a user who may not use the schema", inPostgres(tables(sqlstore.Postgres)+"DROP ROLE IF EXISTS outside; CREATE ROLE outside LOGIN; REVOKE ALL ON SCHEMA public FROM public", "bench@", "outside@"), "USAGE"},
+		{"PostgreSQL, a wrong password", inPostgres("DROP ROLE IF EXISTS locked; CREATE ROLE locked LOGIN PASSWORD 'right'", "bench@", "locked:hunter2@"), "check the connection string"},
+		{"PostgreSQL, no such database", inPostgres("", "/test_", "/none_"), "no such database"},
+		{"PostgreSQL that only reads", inPostgres(tables(sqlstore.Postgres) + "DO $$ BEGIN EXECUTE 'ALTER DATABASE ' || current_database() || ' SET default_transaction_read_only = on'; END $$"), "connect to the primary"},
 		{"PostgreSQL, no server there", func(t *testing.T) (sqlstore.Dialect, *sql.DB) {
-			return sqlstore.Postgres, must(sqlstore.OpenPostgres("postgres://none:hunter2@127.0.0.1:1/none?sslmode=disable"))
+			return sqlstore.Postgres, must(postgres.DB("postgres://none:hunter2@127.0.0.1:1/none?sslmode=disable"))
 		}, "cannot be reached"},
 	} {
 		t.Run(row.name, func(t *testing.T) {
@@ -362,13 +375,13 @@ func TestBadDatabases(t *testing.T) {
 // A user that may not create tables can call it, once they are there.
 func TestCreateSchemaWithoutRights(t *testing.T) {
 	dsn := newDatabase(t)
-	admin := must(sqlstore.OpenPostgres(dsn))
+	admin := must(postgres.DB(dsn))
 	defer admin.Close()
 	must(admin.Exec("DROP ROLE IF EXISTS worker; CREATE ROLE worker LOGIN"))
-	db := must(sqlstore.OpenPostgres(strings.Replace(dsn, "bench@", "worker@", 1)))
+	db := must(postgres.DB(strings.Replace(dsn, "bench@", "worker@", 1)))
 	defer db.Close()
 	s := must(sqlstore.New(sqlstore.Config{DB: db, Dialect: sqlstore.Postgres}))
-	require.ErrorContains(t, s.CreateSchema(t.Context()), "may not do that")
+	require.ErrorContains(t, s.CreateSchema(t.Context()), "may not create tables")
 	must(admin.Exec(sqlstore.Schema(sqlstore.Postgres)))
 	must(admin.Exec("GRANT SELECT, INSERT, UPDATE, DELETE ON sessiontoken_schema, sessiontoken_rings, sessiontoken_revocations, sessiontoken_families TO worker"))
 	require.NoError(t, s.CreateSchema(t.Context()))
@@ -407,10 +420,7 @@ func TestNewNamesTheField(t *testing.T) {
 // place returns a place for processes: a new database with the tables in it.
 func place(t *testing.T, d sqlstore.Dialect) (place, at string) {
 	t.Helper()
-	at = filepath.Join(t.TempDir(), "sessions.db")
-	if d == sqlstore.Postgres {
-		at = newSchema(t)
-	}
+	at = emptyPlace(t, d)
 	createSchema(t, d, at)
 	return string(d) + " " + at, at
 }
@@ -459,8 +469,8 @@ func TestFaultsPostgres(t *testing.T) {
 	faults.Revoked(t, "postgres "+dsn, "postgres "+servers.PostgresDSN(proxy.Addr), append(faults.Network(proxy), faults.Killed(server), faults.Frozen(server))...)
 }
 
-// TestFullDisk: what cannot be written is refused, and what was revoked before is
-// still known.
+// TestFullDisk: what cannot be written is refused, and what was revoked before
+// is still known.
 func TestFullDisk(t *testing.T) {
 	t.Run("sqlite", func(t *testing.T) {
 		disk := faults.SmallDisk(t, 8)
@@ -496,16 +506,13 @@ func TestFailOver(t *testing.T) {
 func start(t *testing.T, options ...string) *servers.Server {
 	t.Helper()
 	server, err := servers.StartPostgres(options...)
-	if errors.Is(err, servers.ErrMissing) && os.Getenv("CI") == "" {
-		t.Skip("NOT RUN: PostgreSQL is not installed")
-	}
-	require.NoError(t, err)
+	installed(t, err)
 	t.Cleanup(server.Stop)
 	return server
 }
 
-// TestFaultsSQLite: another process holds the lock for 3 s, and a process is killed
-// in the middle of its writes.
+// TestFaultsSQLite: another process holds the lock for 3 s, and a process is
+// killed in the middle of its writes.
 func TestFaultsSQLite(t *testing.T) {
 	at, path := place(t, sqlstore.SQLite)
 	db := openAt(sqlstore.SQLite, path)

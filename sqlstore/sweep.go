@@ -7,8 +7,8 @@ import (
 	"time"
 )
 
-// sweepEvery is how often a process deletes what is over, at most; sweepAtMost is
-// how much of it at once, so that no write takes long for that.
+// sweepEvery is how often a process deletes what is over, at most; sweepAtMost
+// is how much of it at once, so that no write takes long for that.
 const (
 	sweepEvery  = time.Minute
 	sweepAtMost = 10_000
@@ -21,8 +21,8 @@ const (
 )
 
 // sweeps are the statements that delete what was over an hour ago: late, for
-// clocks that differ. Of revocations the birth of the store stays, and the newest
-// row, which is what cursors name.
+// clocks that differ. Of revocations the birth of the store stays, and the
+// newest row, which is what cursors name.
 var sweeps = map[string]string{
 	revocations: `DELETE FROM sessiontoken_revocations WHERE seq IN (SELECT seq FROM sessiontoken_revocations
 		WHERE until_ms < NOW - 3600000 AND scope <> 'birth' AND seq < (SELECT max(seq) FROM sessiontoken_revocations) LIMIT $1 LOCK)`,
@@ -30,14 +30,14 @@ var sweeps = map[string]string{
 		WHERE until_ms < NOW - 3600000 LIMIT $1 LOCK)`,
 }
 
-// sweep deletes what is over from a table, unless this process did so within the
-// last minute. What fails is left for the next time.
+// sweep deletes what is over from a table, unless this process did so within
+// the last minute. What fails is left for the next time.
 func (s *Store) sweep(ctx context.Context, table string) {
 	if !s.due(table) {
 		return
 	}
-	// The clock is the one that all share: one that is wrong must not delete what
-	// the others need.
+	// The clock is the one that all share: one that is wrong must not delete
+	// what the others need.
 	now, lock := strconv.FormatInt(s.clock.Now().UnixMilli(), 10), ""
 	if s.dialect == Postgres {
 		now, lock = `(extract(epoch FROM statement_timestamp()) * 1000)::bigint`, `FOR UPDATE SKIP LOCKED`

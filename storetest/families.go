@@ -89,6 +89,15 @@ func Families(t *testing.T, open func(t *testing.T) (a, b refresh.Store)) {
 		got, err := b.Find(t.Context(), "", r.ID)
 		check(t, err)
 		same(t, got, r)
+		r = record("any bytes", "ada\x00\xff'\\")
+		r.SessionID = "sid\x00\xfe"
+		check(t, a.Create(t.Context(), r))
+		same(t, find(t, b, r.ID), r)
+		if n := count(t, b, space, r.Subject); n != 1 {
+			t.Fatalf("%d records of a subject of any bytes", n)
+		}
+		check(t, a.DeleteSession(t.Context(), space, r.SessionID))
+		gone(t, b, r.ID)
 	})
 	run("data is any bytes", "Data of up to 4 KiB comes back as it was, whatever it holds", func(t *testing.T, a, b refresh.Store) {
 		every := make([]byte, 256)

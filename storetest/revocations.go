@@ -32,6 +32,9 @@ func Revocations(t *testing.T, open func(t *testing.T) (a, b revoke.Store)) {
 			if p.Time.IsZero() {
 				t.Fatal("a page tells no time")
 			}
+			if len(p.Entries) > 10_000 {
+				t.Fatalf("a page has %d entries", len(p.Entries))
+			}
 			if p.Reset && !first {
 				t.Fatal("a cursor of the page before is not known")
 			}
@@ -133,6 +136,37 @@ func Revocations(t *testing.T, open func(t *testing.T) (a, b revoke.Store)) {
 			if got[i].Digest != want[i].Digest {
 				t.Fatalf("entry %d is another one", i)
 			}
+		}
+	})
+	run("pages are bounded", "a page has at most 10,000 entries, and the next one goes on where it ended", func(t *testing.T, a, b revoke.Store) {
+		const n = 10_500
+		var want []revoke.Entry
+		for i := range n {
+			want = append(want, session(fmt.Sprint(i)))
+		}
+		check(t, a.Append(t.Context(), want...))
+		got, _ := since(t, b, "")
+		if len(got) != n {
+			t.Fatalf("%d entries of %d", len(got), n)
+		}
+		for i := range want {
+			if got[i].Digest != want[i].Digest {
+				t.Fatalf("entry %d is another one", i)
+			}
+		}
+	})
+	run("slices are copied", "the caller may change what it passed and what it got", func(t *testing.T, a, b revoke.Store) {
+		entries := []revoke.Entry{session("x"), session("y")}
+		want := []revoke.Entry{entries[0], entries[1]}
+		check(t, a.Append(t.Context(), entries...))
+		clear(entries)
+		for range 2 {
+			p, err := b.Since(t.Context(), "")
+			check(t, err)
+			if !reflect.DeepEqual(distinct(p.Entries), want) {
+				t.Fatalf("%+v came back as %+v", want, p.Entries)
+			}
+			clear(p.Entries)
 		}
 	})
 	run("a cursor misses nothing", "when Append has returned, every later Since returns the entry, on every replica", func(t *testing.T, a, b revoke.Store) {

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"crypto/rand"
-	"database/sql"
 	"errors"
 	"fmt"
 	"os"
@@ -16,6 +15,8 @@ import (
 	"github.com/sessiontoken/sessiontoken/refresh"
 	"github.com/sessiontoken/sessiontoken/revoke"
 	"github.com/sessiontoken/sessiontoken/sqlstore"
+	"github.com/sessiontoken/sessiontoken/sqlstore/postgres"
+	"github.com/sessiontoken/sessiontoken/sqlstore/sqlite"
 )
 
 // stores are the three that replicas share. One value of a backend is all of them.
@@ -38,17 +39,11 @@ func open(ctx context.Context, place string, seal []byte) (stores, error) {
 	case "memory":
 		return stores{new(keys.MemStore), new(revoke.MemStore), new(refresh.MemStore), func() {}}, nil
 	case "sqlite":
-		db, err := sqlstore.OpenSQLite(rest)
-		if err != nil {
-			return stores{}, err
-		}
-		return openSQL(ctx, db, sqlstore.SQLite, aead)
+		s, err := sqlite.Open(ctx, rest)
+		return inSQL(s, aead, err)
 	case "postgres", "postgresql":
-		db, err := sqlstore.OpenPostgres(place)
-		if err != nil {
-			return stores{}, err
-		}
-		return openSQL(ctx, db, sqlstore.Postgres, aead)
+		s, err := postgres.Open(ctx, place)
+		return inSQL(s, aead, err)
 	case "redis", "rediss":
 		options, err := redis.ParseURL(place)
 		if err != nil {
@@ -65,15 +60,12 @@ func open(ctx context.Context, place string, seal []byte) (stores, error) {
 	return stores{}, fmt.Errorf("webapp: -store begins with %q; it must be sqlite:, postgres:, redis: or memory", kind)
 }
 
-func openSQL(ctx context.Context, db *sql.DB, d sqlstore.Dialect, aead keys.AEAD) (stores, error) {
-	s, err := sqlstore.New(sqlstore.Config{DB: db, Dialect: d})
+// inSQL are the stores of one in a SQL database, unless it could not be opened.
+func inSQL(s *sqlstore.Store, aead keys.AEAD, err error) (stores, error) {
 	if err != nil {
 		return stores{}, err
 	}
-	if err := s.CreateSchema(ctx); err != nil {
-		return stores{}, err
-	}
-	return stores{keys.Sealed(s, aead), s, s, func() { _ = db.Close() }}, nil
+	return stores{keys.Sealed(s, aead), s, s, func() { _ = s.Close() }}, nil
 }
 
 // secrets reads the sealing key and the secret of refresh tokens, or makes them. A

@@ -39,7 +39,12 @@ const (
 // runList returns a list on a store, which follows it until the test ends.
 func runList(t *testing.T, s revoke.Store) *revoke.List {
 	t.Helper()
-	l := newList(t, s, "")
+	return runListIn(t, s, "")
+}
+
+func runListIn(t *testing.T, s revoke.Store, namespace string) *revoke.List {
+	t.Helper()
+	l := newList(t, s, namespace)
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
 	go func() {
