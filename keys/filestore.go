@@ -51,10 +51,7 @@ type FileStore struct {
 	path string
 }
 
-var (
-	_ Store      = (*FileStore)(nil)
-	_ localStore = (*FileStore)(nil)
-)
+var _ Store = (*FileStore)(nil)
 
 var errNoPath = errors.New("keys: FileStore: path is empty")
 
@@ -130,8 +127,6 @@ func (s *FileStore) Save(ctx context.Context, name string, doc []byte, rev strin
 	}
 	return contentRevision(doc), nil
 }
-
-func (*FileStore) local() {}
 
 // documentFile is the file of one document.
 type documentFile struct{ path string }

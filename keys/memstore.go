@@ -27,10 +27,7 @@ type memDocument struct {
 	n   uint64 // 1 for the first document saved
 }
 
-var (
-	_ Store      = (*MemStore)(nil)
-	_ localStore = (*MemStore)(nil)
-)
+var _ Store = (*MemStore)(nil)
 
 // revision of the document; "" for none.
 func (d memDocument) revision() string {
@@ -81,5 +78,3 @@ func (s *MemStore) load() map[string]memDocument {
 	}
 	return nil
 }
-
-func (*MemStore) local() {}

@@ -43,7 +43,7 @@ func (n *network) store() *keys.MemStore {
 	return n.mem
 }
 
-// shared has not MemStore's marker.
+// shared is no MemStore.
 type shared struct{ n *network }
 
 func (s shared) Load(ctx context.Context, name string) (keys.Stored, error) {
@@ -466,6 +466,8 @@ func TestRingConfig(t *testing.T) {
 		"no store":           {"Store", func(c *keys.RingConfig) { c.Store = nil }},
 		"nil store":          {"Store", func(c *keys.RingConfig) { c.Store = (*keys.MemStore)(nil) }},
 		"shared, unsealed":   {"InsecureUnsealed", func(c *keys.RingConfig) { c.Store = shared{new(network)} }},
+		"embeds MemStore":    {"InsecureUnsealed", func(c *keys.RingConfig) { c.Store = &struct{ keys.MemStore }{} }},
+		"embeds FileStore":   {"InsecureUnsealed", func(c *keys.RingConfig) { c.Store = struct{ *keys.FileStore }{new(keys.FileStore)} }},
 		"sealed nothing":     {"Store", func(c *keys.RingConfig) { c.Store = keys.Sealed(nil, nil) }},
 		"algorithm":          {"Algorithm", func(c *keys.RingConfig) { c.Algorithm = "none" }},
 		"HMAC":               {"Algorithm", func(c *keys.RingConfig) { c.Algorithm = "HS256" }},

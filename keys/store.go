@@ -73,10 +73,6 @@ type Store interface {
 // answer to the one that loses a race: load again and work from what is there.
 var ErrConflict = errors.New("keys: the stored document has changed")
 
-// localStore marks the stores whose document does not leave this host. A
-// Ring refuses to keep unsealed private keys in any other.
-type localStore interface{ local() }
-
 // maxDocument is the most bytes that a stored document can have.
 const maxDocument = 1 << 20
 
