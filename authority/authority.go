@@ -162,7 +162,7 @@ func (a *Authority[T]) Metrics() map[string]float64 {
 // would have kept it. An unknown id is [keys.ErrUnknownKey], and nothing was
 // revoked then. After any other error some of it may have been written. What
 // the list could not write, it writes again by itself; repeat the call all the
-// same. It takes at most about 10 s, whatever becomes of ctx.
+// same. It takes at most 17 s if the store hangs, whatever becomes of ctx.
 func (a *Authority[T]) RevokeKeys(ctx context.Context, kids ...string) error {
 	if len(kids) == 0 {
 		return errors.New("authority: RevokeKeys names no key")

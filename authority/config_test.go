@@ -253,6 +253,17 @@ func TestStoreThatWrapsMemory(t *testing.T) {
 		_, err = local.Revocations().Now(t.Context())
 		require.NoError(t, err)
 		require.Zero(t, local.Revocations().Status().Birth)
+		_, err = local.Ring().SigningKey(t.Context())
+		require.NoError(t, err)
+		require.Zero(t, local.Ring().Status().Unsealed)
+	})
+}
+
+// TestNewDoesNoIO: not even with a store that cannot be called.
+func TestNewDoesNoIO(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) { // which fails if a goroutine is left
+		_, err := authority.New(config(struct{ authority.Store }{}, with(secret(1))))
+		require.NoError(t, err)
 	})
 }
 

@@ -230,6 +230,7 @@ type network struct {
 	inner    atomic.Pointer[authority.Store]
 	down     atomic.Bool
 	readOnly atomic.Bool
+	hang     atomic.Pointer[chan struct{}] // until it is closed, whatever the context
 	written  atomic.Pointer[[]revoke.Entry]
 }
 
@@ -241,7 +242,24 @@ func newNetwork() *network {
 	return n
 }
 
+// hangs has all calls hang until release is called.
+func (n *network) hangs() (release func()) {
+	c := make(chan struct{})
+	n.hang.Store(&c)
+	return func() {
+		n.hang.Store(nil)
+		close(c)
+	}
+}
+
+func (n *network) wait() {
+	if c := n.hang.Load(); c != nil {
+		<-*c
+	}
+}
+
 func (n *network) Load(ctx context.Context, name string) (keys.Stored, error) {
+	n.wait()
 	if n.down.Load() {
 		return keys.Stored{}, errDown
 	}
@@ -249,6 +267,7 @@ func (n *network) Load(ctx context.Context, name string) (keys.Stored, error) {
 }
 
 func (n *network) Save(ctx context.Context, name string, doc []byte, rev string) (string, error) {
+	n.wait()
 	if n.down.Load() || n.readOnly.Load() {
 		return "", errDown
 	}
@@ -256,6 +275,7 @@ func (n *network) Save(ctx context.Context, name string, doc []byte, rev string)
 }
 
 func (n *network) Append(ctx context.Context, entries ...revoke.Entry) error {
+	n.wait()
 	if n.down.Load() || n.readOnly.Load() {
 		return errDown
 	}
@@ -270,6 +290,7 @@ func (n *network) Append(ctx context.Context, entries ...revoke.Entry) error {
 }
 
 func (n *network) Since(ctx context.Context, cursor string) (revoke.Page, error) {
+	n.wait()
 	if n.down.Load() {
 		return revoke.Page{}, errDown
 	}

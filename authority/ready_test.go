@@ -76,6 +76,33 @@ func TestReadyWithoutRun(t *testing.T) {
 	})
 }
 
+// TestReadyWhileTheStoreHangs: it answers within half a second, and from memory
+// once something is known.
+func TestReadyWhileTheStoreHangs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := newNetwork()
+		release := store.hangs()
+		a := newReplica(t, store, with(secret(1)))
+		began := time.Now()
+		status, h := a.ready(t)
+		require.LessOrEqual(t, time.Since(began), 500*time.Millisecond)
+		require.Equal(t, 503, status)
+		require.Equal(t, []string{"keys_unread", "revocations_unread"}, h.Reasons)
+		release()
+		time.Sleep(5 * time.Second)
+		status, _ = a.ready(t)
+		require.Equal(t, 200, status)
+		release = store.hangs()
+		time.Sleep(time.Second)
+		began = time.Now()
+		status, _ = a.ready(t)
+		require.Zero(t, time.Since(began))
+		require.Equal(t, 200, status)
+		release()
+		time.Sleep(time.Minute)
+	})
+}
+
 // TestReadyOnAnotherStore: a store that is another environment's is told by name.
 func TestReadyOnAnotherStore(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

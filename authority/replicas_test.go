@@ -1,6 +1,7 @@
 package authority_test
 
 import (
+	"context"
 	"maps"
 	"slices"
 	"testing"
@@ -157,6 +158,28 @@ func TestRevokeKeysWhileTheStoreIsDown(t *testing.T) {
 	})
 }
 
+// TestRevokeKeysWhileTheStoreHangs: it returns all the same, also to a caller that
+// has gone away, and what was revoked counts here.
+func TestRevokeKeysWhileTheStoreHangs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := newNetwork()
+		a, b := pair(t, store, with(secret(1)))
+		app := b.native(t)
+		c, err := b.Verifier().Verify(t.Context(), app.AccessToken)
+		require.NoError(t, err)
+		release := store.hangs()
+		gone, cancel := context.WithCancel(t.Context())
+		cancel()
+		began := time.Now()
+		require.Error(t, a.RevokeKeys(gone, c.KeyID))
+		require.LessOrEqual(t, time.Since(began), 17*time.Second)
+		require.NotEqual(t, 200, a.status(bearer("/page", app.AccessToken)))
+		release()
+		time.Sleep(2 * time.Minute)
+		require.Equal(t, 401, b.status(bearer("/page", app.AccessToken)))
+	})
+}
+
 // TestSecretsRoll: a secret is replaced in the three steps that Config.Secrets
 // tells, replica by replica. At every moment each replica signs, and takes the
 // tokens of the other; at the end nothing is left of the old secret.
@@ -248,6 +271,21 @@ func TestAuthoritiesAreApart(t *testing.T) {
 			})
 		})
 	}
+}
+
+// TestSecretsAreTheIssuers: what follows from a secret is another for each issuer,
+// also where two have one namespace by mistake.
+func TestSecretsAreTheIssuers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := newNetwork()
+		one := func(c *cfg) { c.Namespace = "one" }
+		a := newReplica(t, store, with(secret(1)), one)
+		b := newReplica(t, store, with(secret(1)), one, func(c *cfg) { c.Issuer = "https://other.example" })
+		app := a.native(t)
+		_, err := b.Ring().SigningKey(t.Context())
+		require.ErrorIs(t, err, keys.ErrUnseal)
+		require.Equal(t, 400, b.status(refreshRequest(app.RefreshToken)))
+	})
 }
 
 // TestOwedIsWrittenAtTheEnd: when its context ends, Run writes what the store has

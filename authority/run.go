@@ -16,15 +16,7 @@ import (
 // one of its parts stop before ctx ends, Run ends the other, logs it and
 // returns an error: then start the process anew.
 func (a *Authority[T]) Run(ctx context.Context) error {
-	err := runAll(ctx, part{"the key ring", a.ring.Run}, part{"the list of revocations", a.revocations.Run})
-	if ctx.Err() == nil {
-		logger := a.logger
-		if logger == nil {
-			logger = slog.Default()
-		}
-		logger.Error("authority: Run has stopped by itself; this replica learns late of what others do: start the process anew", "error", err)
-	}
-	return err
+	return runAll(ctx, a.logger, part{"the key ring", a.ring.Run}, part{"the list of revocations", a.revocations.Run})
 }
 
 // part is something that runs until its context ends.
@@ -35,7 +27,7 @@ type part struct {
 
 // runAll runs parts until ctx ends, or until one of them stops by itself, and
 // waits for all of them.
-func runAll(ctx context.Context, parts ...part) error {
+func runAll(ctx context.Context, logger *slog.Logger, parts ...part) error {
 	within, cancel := context.WithCancel(ctx)
 	defer cancel()
 	ended := make(chan error, len(parts))
@@ -62,8 +54,13 @@ func runAll(ctx context.Context, parts ...part) error {
 		errs = append(errs, <-ended)
 		cancel()
 	}
-	if err := errors.Join(errs...); err != nil {
-		return err
+	err := errors.Join(errs...)
+	if err == nil {
+		return ctx.Err()
 	}
-	return ctx.Err()
+	if logger == nil {
+		logger = slog.Default()
+	}
+	logger.Error("authority: Run has stopped by itself; this replica learns late of what others do: start the process anew", "error", err)
+	return err
 }

@@ -1,9 +1,12 @@
 package authority
 
 import (
+	"bytes"
 	"context"
 	"errors"
+	"log/slog"
 	"runtime"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -42,13 +45,17 @@ func TestRunAll(t *testing.T) {
 					ended.Store(true)
 					return ctx.Err()
 				}
-				err := runAll(ctx, part{"the first", tt.run}, part{"the second", second})
+				var log bytes.Buffer
+				logger := slog.New(slog.NewTextHandler(&log, nil))
+				err := runAll(ctx, logger, part{"the first", tt.run}, part{"the second", second})
 				require.True(t, ended.Load())
 				require.EqualError(t, err, tt.says)
 				if tt.is != nil {
 					require.ErrorIs(t, err, tt.is)
 				}
 				require.NotContains(t, err.Error(), "secret")
+				require.Equal(t, tt.is != context.Canceled, strings.Contains(log.String(), "has stopped by itself"))
+				require.NotContains(t, log.String(), "secret")
 			})
 		})
 	}
