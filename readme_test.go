@@ -217,7 +217,7 @@ func build(t *testing.T, program []byte) string {
 		"\nrequire " + module + " v0.0.0\nreplace " + module + " => " + root + "\n"
 
 	dir := t.TempDir()
-	binary := filepath.Join(dir, "newcomer.exe")
+	binary := filepath.Join(dir, "newcomer.exe") // a name that Windows runs too
 	for name, content := range map[string][]byte{"main.go": program, "go.mod": []byte(text), "go.sum": sum} {
 		require.NoError(t, os.WriteFile(filepath.Join(dir, name), content, 0o600))
 	}

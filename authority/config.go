@@ -118,7 +118,7 @@ func (cfg *Config[T]) check() error {
 		}
 	}
 	if m, ok := cfg.Store.(*memory); ok && len(cfg.Secrets) == 0 {
-		cfg.Secrets = [][]byte{m.secret[:]}
+		cfg.Secrets = [][]byte{m.secret()}
 	}
 	return checkSecrets(cfg.Secrets)
 }

@@ -230,8 +230,8 @@ func TestConfigIsCopied(t *testing.T) {
 	})
 }
 
-// TestStoreThatWrapsMemory: a store that wraps one in memory may be shared over a
-// network, and is treated as such a one: private keys are sealed, secrets are
+// TestStoreThatWrapsMemory: a store that wraps one in memory may be shared over
+// a network, and is treated as such a one: private keys are sealed, secrets are
 // required, and the list asks since when it has lost nothing.
 func TestStoreThatWrapsMemory(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -9,7 +9,8 @@
 //     that need a session.
 //   - [Authority.WellKnown] publishes the keys.
 //   - [Authority.Ready] is for a load balancer's health check.
-//   - [Authority.RenewHandler] renews cookies for pages whose API only reads them.
+//   - [Authority.RenewHandler] renews cookies for pages whose API only reads
+//     them.
 //
 // All replicas are made alike, of one store: a sign-out at one is known at the
 // others within a second, mostly. [Memory] is a store for one process. Beyond

@@ -15,9 +15,9 @@ import (
 
 type roles struct{ Roles []string }
 
-// A site with sign-in, a page and sign-out. With more than one replica, Store is
-// one of the module sqlstore or redisstore, and Secrets come from where secrets
-// are kept.
+// A site with sign-in, a page and sign-out. With more than one replica, Store
+// is one of the module sqlstore or redisstore, and Secrets come from where
+// secrets are kept.
 func Example() {
 	users := map[string]roles{"ada": {[]string{"admin"}}}
 	a, err := authority.New(authority.Config[roles]{

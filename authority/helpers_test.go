@@ -224,7 +224,8 @@ func (b browser) clone() browser {
 	return c
 }
 
-// network is a store that can be down, or read only, or another one than before.
+// network is a store that can be down, or read only, or another one than
+// before.
 type network struct {
 	refresh.Store
 	inner    atomic.Pointer[authority.Store]

@@ -20,7 +20,9 @@ type memory struct {
 	keyStore
 	revocationStore
 	familyStore
-	secret [32]byte // what Config.Secrets is if it is left out
+	// secret returns what Config.Secrets is if it is left out. A careless print
+	// shows an address and not what it returns.
+	secret func() []byte
 }
 
 // Memory returns an empty store in the memory of this process: for one process,
@@ -30,7 +32,7 @@ type memory struct {
 // It comes with a random secret of its own, so that Config.Secrets can be left
 // out.
 func Memory() Store {
-	m := new(memory)
-	rand.Read(m.secret[:])
-	return m
+	secret := make([]byte, minSecret)
+	rand.Read(secret)
+	return &memory{secret: func() []byte { return secret }}
 }

@@ -29,20 +29,21 @@ type health struct {
 //
 //   - keys_unread, keys_stale: the store of the keys was never read, or not for
 //     12 h
-//   - no_signing_key: no key can sign here: it cannot be unsealed, or none could
-//     be made
+//   - no_signing_key: no key can sign here: it cannot be unsealed, or none
+//     could be made
 //   - revocations_unread, revocations_stale: the store of the revocations was
 //     never read, or not for 30 s
 //   - revocations_foreign: the store is not the one that was read before
 //
 // The warnings:
 //
-//   - keys_unreadable, keys_unwritable, keys_clock, keys_locked: the last reading
-//     failed; what is due cannot be written; the clock of this machine is not
-//     the store's; private keys cannot be unsealed
-//   - revocations_unreadable, revocations_owed, revocations_restoring: the last
-//     reading failed; the store has not acknowledged what was revoked; it has
-//     lost data, which is written back
+//   - keys_unreadable: the last reading failed
+//   - keys_unwritable: what is due cannot be written
+//   - keys_clock: the clock of this machine is not the store's
+//   - keys_locked: private keys cannot be unsealed here
+//   - revocations_unreadable: the last reading failed
+//   - revocations_owed: the store has not acknowledged what was revoked
+//   - revocations_restoring: the store has lost data, which is written back
 func (a *Authority[T]) Ready() http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		header := w.Header()

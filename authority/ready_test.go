@@ -65,8 +65,8 @@ func TestReadyWhileTheStoreFails(t *testing.T) {
 	})
 }
 
-// TestReadyWithoutRun: the first question has the store read, so that it need not
-// be asked twice.
+// TestReadyWithoutRun: the first question has the store read, so that it need
+// not be asked twice.
 func TestReadyWithoutRun(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a := newReplica(t, authority.Memory())
@@ -103,7 +103,8 @@ func TestReadyWhileTheStoreHangs(t *testing.T) {
 	})
 }
 
-// TestReadyOnAnotherStore: a store that is another environment's is told by name.
+// TestReadyOnAnotherStore: a store that is another environment's is told by
+// name.
 func TestReadyOnAnotherStore(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		foreign, store := newNetwork(), newNetwork()

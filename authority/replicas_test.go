@@ -27,8 +27,8 @@ func pair(t *testing.T, store authority.Store, changes ...func(*cfg)) (a, b *rep
 	return a, b
 }
 
-// TestSignedOutEverywhere: who signs in at one replica is known at the other, and
-// who signs out there is refused at the first within the list's bound; with
+// TestSignedOutEverywhere: who signs in at one replica is known at the other,
+// and who signs out there is refused at the first within the list's bound; with
 // cookies, with tokens, and with what is left of a browser's cookies.
 func TestSignedOutEverywhere(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -60,8 +60,9 @@ func TestSignedOutEverywhere(t *testing.T) {
 	})
 }
 
-// TestRevokeKeys: a key that is revoked at one replica is refused at the other as
-// soon as a session is, and is gone from the ring everywhere; another one signs.
+// TestRevokeKeys: a key that is revoked at one replica is refused at the other
+// as soon as a session is, and is gone from the ring everywhere; another one
+// signs.
 func TestRevokeKeys(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a, b := pair(t, newNetwork(), with(secret(1)))
@@ -130,9 +131,9 @@ func TestRevokedKeyIsRemembered(t *testing.T) {
 	})
 }
 
-// TestRevokeKeysWhileTheStoreIsDown: it is an error, and the key is refused here
-// at once. When the store is back the list writes it, and every ring drops the
-// key, though nothing repeats the call.
+// TestRevokeKeysWhileTheStoreIsDown: it is an error, and the key is refused
+// here at once. When the store is back the list writes it, and every ring drops
+// the key, though nothing repeats the call.
 func TestRevokeKeysWhileTheStoreIsDown(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		store := newNetwork()
@@ -158,8 +159,8 @@ func TestRevokeKeysWhileTheStoreIsDown(t *testing.T) {
 	})
 }
 
-// TestRevokeKeysWhileTheStoreHangs: it returns all the same, also to a caller that
-// has gone away, and what was revoked counts here.
+// TestRevokeKeysWhileTheStoreHangs: it returns all the same, also to a caller
+// that has gone away, and what was revoked counts here.
 func TestRevokeKeysWhileTheStoreHangs(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		store := newNetwork()
@@ -273,8 +274,8 @@ func TestAuthoritiesAreApart(t *testing.T) {
 	}
 }
 
-// TestSecretsAreTheIssuers: what follows from a secret is another for each issuer,
-// also where two have one namespace by mistake.
+// TestSecretsAreTheIssuers: what follows from a secret is another for each
+// issuer, also where two have one namespace by mistake.
 func TestSecretsAreTheIssuers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		store := newNetwork()
@@ -288,8 +289,8 @@ func TestSecretsAreTheIssuers(t *testing.T) {
 	})
 }
 
-// TestOwedIsWrittenAtTheEnd: when its context ends, Run writes what the store has
-// not acknowledged, if it can within 5 s, and returns then.
+// TestOwedIsWrittenAtTheEnd: when its context ends, Run writes what the store
+// has not acknowledged, if it can within 5 s, and returns then.
 func TestOwedIsWrittenAtTheEnd(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		store := newNetwork()

@@ -28,7 +28,7 @@ type part struct {
 // runAll runs parts until ctx ends, or until one of them stops by itself, and
 // waits for all of them.
 func runAll(ctx context.Context, logger *slog.Logger, parts ...part) error {
-	within, cancel := context.WithCancel(ctx)
+	running, cancel := context.WithCancel(ctx)
 	defer cancel()
 	ended := make(chan error, len(parts))
 	for _, p := range parts {
@@ -38,9 +38,9 @@ func runAll(ctx context.Context, logger *slog.Logger, parts ...part) error {
 				_ = recover() // its value may hold what must not be logged
 				ended <- err
 			}()
-			err = p.run(within)
+			err = p.run(running)
 			switch {
-			case within.Err() != nil:
+			case running.Err() != nil:
 				err = nil
 			case err == nil:
 				err = fmt.Errorf("authority: %s has stopped", p.name)

@@ -17,8 +17,8 @@ import (
 
 var errEarly = errors.New("early")
 
-// TestRunAll: it ends when both parts have ended, and a part that stops by itself
-// ends the other and is an error, however it stops.
+// TestRunAll: it ends when both parts have ended, and a part that stops by
+// itself ends the other and is an error, however it stops.
 func TestRunAll(t *testing.T) {
 	for _, tt := range []struct {
 		name string

@@ -11,7 +11,8 @@ import (
 	"github.com/sessiontoken/sessiontoken/keys"
 )
 
-// TestWellKnown: the documents are where the issuer's URL says, and nowhere else.
+// TestWellKnown: the documents are where the issuer's URL says, and nowhere
+// else.
 func TestWellKnown(t *testing.T) {
 	for _, tt := range []struct {
 		name, issuer           string
