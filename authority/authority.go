@@ -34,7 +34,6 @@ type Authority[T any] struct {
 // the field at fault, and never holds a secret. New does no I/O and starts no
 // goroutine, and it keeps nothing that the caller can change.
 func New[T any](cfg Config[T]) (*Authority[T], error) {
-	cfg.Audience = slices.Clone(cfg.Audience)
 	if err := cfg.check(); err != nil {
 		return nil, err
 	}
@@ -175,7 +174,7 @@ func (a *Authority[T]) RevokeKeys(ctx context.Context, kids ...string) error {
 	}
 	others := slices.DeleteFunc(slices.Clone(kids), func(kid string) bool {
 		_, ok := known[kid]
-		return ok || a.revocations.KeyRevoked(kid)
+		return ok
 	})
 	if len(others) > 0 { // revoked in the ring already, or unknown
 		if err := a.ring.Revoke(ctx, others...); err != nil {

@@ -65,7 +65,8 @@ func TestSignedOutEverywhere(t *testing.T) {
 // signs.
 func TestRevokeKeys(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		a, b := pair(t, newNetwork(), with(secret(1)))
+		store := newNetwork()
+		a, b := pair(t, store, with(secret(1)))
 		app := b.native(t)
 		c, err := b.Verifier().Verify(t.Context(), app.AccessToken)
 		require.NoError(t, err)
@@ -76,6 +77,11 @@ func TestRevokeKeys(t *testing.T) {
 		require.Error(t, a.RevokeKeys(t.Context()))
 
 		require.NoError(t, a.RevokeKeys(t.Context(), c.KeyID))
+		late := newReplica(t, store, with(secret(1))).Ring() // whose list has read nothing
+		set, err := late.KeySet(t.Context(), "")
+		require.NoError(t, err)
+		_, found := set.Key(c.KeyID)
+		require.False(t, found, "the ring in the store lacks it already")
 		require.Equal(t, 401, a.status(bearer("/page", app.AccessToken)))
 		time.Sleep(b.knownWithin())
 		require.NotEqual(t, 200, b.status(bearer("/page", app.AccessToken)))
