@@ -24,26 +24,29 @@ import (
 	"github.com/sessiontoken/sessiontoken/keys"
 )
 
-// program returns the README's first Go block.
-func program(t *testing.T) []byte {
+// programs returns the Go blocks of the README that are whole programs.
+func programs(t *testing.T) (blocks [][]byte) {
 	t.Helper()
-	block := regexp.MustCompile("(?s)```go\n(package main\n.*?)```").FindSubmatch(readme(t))
-	require.NotNil(t, block, "the README has no program")
-	return block[1]
+	for _, m := range regexp.MustCompile("(?s)```go\n(package main\n.*?)```").FindAllSubmatch(readme(t), -1) {
+		blocks = append(blocks, m[1])
+	}
+	require.NotEmpty(t, blocks, "the README has no program")
+	return blocks
 }
 
-// TestReadmeProgramIsShort: a whole site is 45 lines, with at most 12 statements in
-// main and one goroutine to remember. A function that main hands on counts with
-// the statement that it is in.
-func TestReadmeProgramIsShort(t *testing.T) {
-	src := program(t)
-	formatted, err := format.Source(src)
-	require.NoError(t, err)
-	require.Equal(t, string(formatted), string(src), "gofmt")
-	require.LessOrEqual(t, bytes.Count(src, []byte("\n")), 45)
-	statements, goroutines := wiring(t, src)
-	require.LessOrEqual(t, statements, 12)
-	require.Equal(t, 1, goroutines)
+// TestReadmeProgramsAreShort: the first program, a whole site, has 45 lines. Each
+// has at most 12 statements in main, and one goroutine to remember. A function
+// that main hands on counts with the statement that it is in.
+func TestReadmeProgramsAreShort(t *testing.T) {
+	require.LessOrEqual(t, bytes.Count(programs(t)[0], []byte("\n")), 45)
+	for _, src := range programs(t) {
+		formatted, err := format.Source(src)
+		require.NoError(t, err)
+		require.Equal(t, string(formatted), string(src), "gofmt")
+		statements, goroutines := wiring(t, src)
+		require.LessOrEqual(t, statements, 12)
+		require.Equal(t, 1, goroutines)
+	}
 }
 
 // wiring counts the statements of main, and the goroutines that a program starts.
@@ -66,11 +69,11 @@ func wiring(t *testing.T, src []byte) (statements, goroutines int) {
 	return statements, goroutines
 }
 
-// TestReadmeProgramRuns compiles the README's program in a module of its own, as a
-// newcomer would, starts it, signs in, reads the page, signs out and is refused,
-// and reads the keys.
+// TestReadmeProgramRuns compiles the README's first program in a module of its
+// own, as a newcomer would, starts it, signs in, reads the page, signs out and is
+// refused, and reads the keys.
 func TestReadmeProgramRuns(t *testing.T) {
-	name := build(t, program(t))
+	name := build(t, programs(t)[0])
 	free, err := net.Listen("tcp", "localhost:0")
 	require.NoError(t, err)
 	_, port, err := net.SplitHostPort(free.Addr().String())
