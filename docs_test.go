@@ -179,7 +179,7 @@ func TestPlainWords(t *testing.T) {
 	for _, name := range []string{"README.md", "OPERATING.md", "SECURITY.md", "CHANGELOG.md", "CONTRIBUTING.md"} {
 		require.Empty(t, riddles.FindAllString(document(t, name), -1), name)
 	}
-	for _, file := range shipped(t, ".", "keys", "refresh", "remote", "revoke", "sessionhttp", "sessiontest", "redisstore", "sqlstore", "sqlstore/postgres", "sqlstore/sqlite", "internal/arg", "internal/clock", "internal/flight", "internal/loud", "internal/testhook") {
+	for _, file := range shipped(t, ".", "authority", "keys", "refresh", "remote", "revoke", "sessionhttp", "sessiontest", "redisstore", "sqlstore", "sqlstore/postgres", "sqlstore/sqlite", "internal/arg", "internal/clock", "internal/flight", "internal/loud", "internal/testhook") {
 		parsed, err := parser.ParseFile(token.NewFileSet(), file, nil, parser.ParseComments)
 		require.NoError(t, err)
 		for _, group := range parsed.Comments {
@@ -202,7 +202,7 @@ func reasonsInCode(t *testing.T) (reasons []string) {
 		require.NoError(t, err)
 		return s, true
 	}
-	for _, file := range shipped(t, ".", "keys", "refresh", "remote", "revoke", "sessionhttp", "redisstore", "sqlstore") {
+	for _, file := range shipped(t, ".", "authority", "keys", "refresh", "remote", "revoke", "sessionhttp", "redisstore", "sqlstore") {
 		fset := token.NewFileSet()
 		parsed, err := parser.ParseFile(fset, file, nil, parser.SkipObjectResolution)
 		require.NoError(t, err)

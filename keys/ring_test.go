@@ -43,7 +43,7 @@ func (n *network) store() *keys.MemStore {
 	return n.mem
 }
 
-// shared has not MemStore's marker.
+// shared is no MemStore.
 type shared struct{ n *network }
 
 func (s shared) Load(ctx context.Context, name string) (keys.Stored, error) {

@@ -14,9 +14,9 @@ import (
 	"time"
 
 	"github.com/sessiontoken/sessiontoken"
+	"github.com/sessiontoken/sessiontoken/authority"
 	"github.com/sessiontoken/sessiontoken/keys"
 	"github.com/sessiontoken/sessiontoken/refresh"
-	"github.com/sessiontoken/sessiontoken/revoke"
 	"github.com/sessiontoken/sessiontoken/sessionhttp"
 )
 
@@ -28,19 +28,18 @@ type State struct {
 }
 
 const (
-	issuerName = "http://localhost/webapp"
+	issuerName = "http://localhost"
 	audience   = "webapp"
-	// namespace keeps what this site stores apart from what others do.
-	namespace = "webapp"
 	// pageAudience is that of the tokens which the page may read: the API takes
 	// none of them.
 	pageAudience = "webapp-page"
 )
 
-// shared is what the replicas have in common: a database, and three stores.
+// shared is what the replicas have in common: a database, a store, and a secret.
 type shared struct {
-	stores
-	secret []byte         // of refresh tokens
+	store  authority.Store
+	close  func()
+	secret []byte
 	algs   []*keys.Static // one key of each algorithm, for the page that verifies
 
 	mu    sync.Mutex
@@ -54,7 +53,7 @@ type user struct {
 }
 
 func newShared(ctx context.Context, store, secretFile string) (*shared, error) {
-	seal, secret, err := secrets(secretFile)
+	secret, err := readSecret(secretFile)
 	if err != nil {
 		return nil, err
 	}
@@ -62,7 +61,7 @@ func newShared(ctx context.Context, store, secretFile string) (*shared, error) {
 		"ada":   {State: State{"Ada Lovelace", []string{"author", "editor"}, "light"}, Note: ""},
 		"grace": {State: State{"Grace Hopper", []string{"reader"}, "light"}, Note: ""},
 	}}
-	if s.stores, err = open(ctx, store, seal); err != nil {
+	if s.store, s.close, err = open(ctx, store); err != nil {
 		return nil, err
 	}
 	for _, alg := range []keys.Algorithm{keys.ES256, keys.EdDSA, keys.PS256, keys.RS256} {
@@ -92,50 +91,37 @@ func (s *shared) load(_ context.Context, old *sessiontoken.Claims[State]) (State
 
 // replica is one API server. All it has of its own is memory that it could lose.
 type replica struct {
-	name        string
-	shared      *shared
-	ring        *keys.Ring
-	revocations *revoke.List
-	families    *refresh.Manager
-	sessions    *sessionhttp.Sessions[State]
-	page        []*sessiontoken.Issuer[State] // one for each algorithm
+	name      string
+	shared    *shared
+	authority *authority.Authority[State]
+	sessions  *sessionhttp.Sessions[State]
+	page      []*sessiontoken.Issuer[State] // one for each algorithm
 }
 
 func newReplica(ctx context.Context, name string, s *shared, ttl time.Duration) (*replica, error) {
 	r := &replica{name: name, shared: s}
 	var err error
-	if r.revocations, err = revoke.NewList(revoke.Config{Store: s.revocations, Namespace: namespace}); err != nil {
-		return nil, err
-	}
-	if r.ring, err = keys.NewRing(keys.RingConfig{Store: s.keys, Name: namespace, Revoked: r.revocations.KeyRevoked}); err != nil {
-		return nil, err
-	}
-	go func() { _ = r.ring.Run(ctx) }()
-	go func() { _ = r.revocations.Run(ctx) }()
-	verifier, err := sessiontoken.NewVerifier[State](sessiontoken.VerifierConfig{Issuer: issuerName, Audience: audience, Keys: r.ring, Revocations: r.revocations})
+	r.authority, err = authority.New(authority.Config[State]{
+		Issuer: issuerName, Audience: []string{audience}, Store: s.store, Secrets: [][]byte{s.secret}, Load: s.load,
+		Limits: authority.Limits{TTL: ttl, RefreshIdle: 24 * time.Hour},
+		HTTP: sessionhttp.Config[State]{
+			RefreshPath: "/session/", DeviceLabel: device,
+			Unauthorized: http.HandlerFunc(r.unauthorized),
+		},
+	})
 	if err != nil {
 		return nil, err
 	}
-	issuer, err := sessiontoken.NewIssuer[State](sessiontoken.IssuerConfig{Issuer: issuerName, Audience: []string{audience}, Keys: r.ring, TTL: ttl, Revocations: r.revocations})
-	if err != nil {
-		return nil, err
-	}
+	r.sessions = r.authority.Sessions()
 	for _, key := range s.algs {
-		i, err := sessiontoken.NewIssuer[State](sessiontoken.IssuerConfig{Issuer: issuerName, Audience: []string{pageAudience}, Keys: key, TTL: time.Minute, Revocations: r.revocations})
+		i, err := sessiontoken.NewIssuer[State](sessiontoken.IssuerConfig{Issuer: issuerName, Audience: []string{pageAudience}, Keys: key, TTL: time.Minute, Revocations: r.authority.Revocations()})
 		if err != nil {
 			return nil, err
 		}
 		r.page = append(r.page, i)
 	}
-	if r.families, err = refresh.NewManager(refresh.Config{Store: s.families, Namespace: namespace, Secrets: [][]byte{s.secret}, Revocations: r.revocations, IdleTimeout: 24 * time.Hour}); err != nil {
-		return nil, err
-	}
-	r.sessions, err = sessionhttp.New(sessionhttp.Config[State]{
-		Verifier: verifier, Issuer: issuer, Load: s.load, Revocations: r.revocations, Refresh: r.families,
-		RefreshPath: "/session/", DeviceLabel: device,
-		Unauthorized: http.HandlerFunc(r.unauthorized),
-	})
-	return r, err
+	go func() { _ = r.authority.Run(ctx) }()
+	return r, nil
 }
 
 //go:embed web
@@ -160,12 +146,8 @@ func (r *replica) routes() http.Handler {
 	mux.HandleFunc("POST /native/sign-in", r.nativeSignIn)
 	mux.Handle("POST /native/token", r.sessions.RefreshHandler())
 	mux.Handle("POST /native/revoke", r.sessions.RevokeHandler())
-	// Over plain http, since this is a demonstration on localhost.
-	jwks, err := sessiontoken.JWKSHandler(sessiontoken.JWKSConfig{Keys: r.ring, InsecurePlainHTTP: true})
-	if err != nil {
-		log.Fatal(err)
-	}
-	mux.Handle("/.well-known/jwks.json", jwks)
+	mux.Handle("/.well-known/", r.authority.WellKnown())
+	mux.Handle("GET /ready", r.authority.Ready())
 	mux.HandleFunc("GET /page-keys.json", r.pageKeys)
 	for _, name := range []string{"app.js", "resume.js", "verify.js", "style.css"} {
 		mux.HandleFunc("GET /"+name, func(w http.ResponseWriter, req *http.Request) { http.ServeFileFS(w, req, files, "web/"+name) })
@@ -287,7 +269,7 @@ func (r *replica) stay(out func(http.ResponseWriter, *http.Request) error) http.
 }
 
 func (r *replica) home(w http.ResponseWriter, req *http.Request, c *sessiontoken.Claims[State]) {
-	devices, err := r.families.List(req.Context(), c.Subject)
+	devices, err := r.authority.Refresh().List(req.Context(), c.Subject)
 	if err != nil {
 		r.sessions.Refuse(w, req, err)
 		return
@@ -312,7 +294,7 @@ func (r *replica) saveNote(w http.ResponseWriter, req *http.Request, c *sessiont
 }
 
 func (r *replica) endDevice(w http.ResponseWriter, req *http.Request, c *sessiontoken.Claims[State]) {
-	err := r.families.RevokeFamily(req.Context(), c.Subject, req.PostFormValue("id"))
+	err := r.authority.Refresh().RevokeFamily(req.Context(), c.Subject, req.PostFormValue("id"))
 	switch {
 	case errors.Is(err, refresh.ErrInvalid):
 		http.Error(w, "no such device", http.StatusNotFound)

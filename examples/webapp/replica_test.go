@@ -16,6 +16,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/sessiontoken/sessiontoken/keys"
 	"github.com/sessiontoken/sessiontoken/refresh"
 	"github.com/sessiontoken/sessiontoken/revoke"
 )
@@ -61,7 +62,11 @@ func newOne(t *testing.T) *one {
 	shared, err := newShared(t.Context(), "memory", filepath.Join(t.TempDir(), "secret"))
 	require.NoError(t, err)
 	f := new(failing)
-	shared.families, shared.revocations = f, failingLog{&f.revoked, &f.down}
+	shared.store = struct {
+		*keys.MemStore
+		*failing
+		failingLog
+	}{new(keys.MemStore), f, failingLog{&f.revoked, &f.down}}
 	r, err := newReplica(t.Context(), "A", shared, time.Minute)
 	require.NoError(t, err)
 	o := &one{replica: r, failing: f}
@@ -86,7 +91,7 @@ func (o *one) post(path string, form url.Values) *http.Response {
 // be signed in still.
 func TestEndDeviceTellsNoneFromDown(t *testing.T) {
 	o := newOne(t)
-	devices, err := o.families.List(t.Context(), "ada")
+	devices, err := o.authority.Refresh().List(t.Context(), "ada")
 	require.NoError(t, err)
 	require.Len(t, devices, 1)
 	device := url.Values{"id": {devices[0].ID}}

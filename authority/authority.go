@@ -1,0 +1,195 @@
+package authority
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"net/http"
+	"slices"
+	"sync"
+
+	"github.com/sessiontoken/sessiontoken"
+	"github.com/sessiontoken/sessiontoken/keys"
+	"github.com/sessiontoken/sessiontoken/refresh"
+	"github.com/sessiontoken/sessiontoken/revoke"
+	"github.com/sessiontoken/sessiontoken/sessionhttp"
+)
+
+// Authority is one replica that signs users in: it has the keys, and it is
+// asked by those who verify. It is safe for concurrent use; make it with [New].
+type Authority[T any] struct {
+	ring        *keys.Ring
+	revocations *revoke.List
+	issuer      *sessiontoken.Issuer[T]
+	verifier    *sessiontoken.Verifier[T]
+	refresh     *refresh.Manager
+	sessions    *sessionhttp.Sessions[T]
+	wellKnown   map[string]http.Handler
+	logger      *slog.Logger
+}
+
+// New checks the configuration and returns the authority for it. An error names
+// the field at fault, and never holds a secret. New does no I/O and starts no
+// goroutine, and it keeps nothing that the caller can change.
+func New[T any](cfg Config[T]) (*Authority[T], error) {
+	if err := cfg.check(); err != nil {
+		return nil, err
+	}
+	var err error
+	if cfg.Limits, err = cfg.Limits.withDefaults(); err != nil {
+		return nil, err
+	}
+	a := &Authority[T]{logger: cfg.Logger}
+	for _, part := range []func(*Config[T]) error{a.addList, a.addRing, a.addTokens, a.addRefresh, a.addSessions, a.addWellKnown} {
+		if err := part(&cfg); err != nil {
+			return nil, err
+		}
+	}
+	return a, nil
+}
+
+func (a *Authority[T]) addList(cfg *Config[T]) (err error) {
+	var store revoke.Store = cfg.Store
+	if m, ok := cfg.Store.(*memory); ok {
+		store = &m.revocationStore // by which the list knows that the store is memory
+	}
+	a.revocations, err = revoke.NewList(revoke.Config{
+		Store: store, Namespace: cfg.Namespace, MaxSession: cfg.Limits.MaxSession, Logger: cfg.Logger,
+	})
+	return within("the list of revocations", err)
+}
+
+func (a *Authority[T]) addRing(cfg *Config[T]) error {
+	seal, err := cfg.sealing()
+	if err != nil {
+		return within("Config.Secrets", err)
+	}
+	a.ring, err = keys.NewRing(keys.RingConfig{
+		Store: keys.Sealed(cfg.Store, seal), Name: cfg.Namespace, Algorithm: cfg.Algorithm,
+		RetainFor: cfg.Limits.retainKeys(), IdentifyFor: cfg.Limits.MaxSession, MaxStale: maxStaleKeys,
+		Revoked: a.revocations.KeyRevoked, Logger: cfg.Logger,
+	})
+	return within("Config.Algorithm", err) // all else is checked already
+}
+
+func (a *Authority[T]) addTokens(cfg *Config[T]) (err error) {
+	a.issuer, err = sessiontoken.NewIssuer[T](sessiontoken.IssuerConfig{
+		Issuer: cfg.Issuer, Audience: cfg.Audience, Keys: a.ring, Revocations: a.revocations,
+		TTL: cfg.Limits.TTL, IdleTimeout: cfg.Limits.IdleTimeout, MaxSession: cfg.Limits.MaxSession,
+	})
+	if err != nil {
+		return within("the issuer", err)
+	}
+	a.verifier, err = sessiontoken.NewVerifier[T](sessiontoken.VerifierConfig{
+		Issuer: cfg.Issuer, Audience: cfg.Audience[0], Keys: a.ring, Revocations: a.revocations, MaxTTL: cfg.Limits.maxTTL(),
+	})
+	return within("the verifier", err)
+}
+
+func (a *Authority[T]) addRefresh(cfg *Config[T]) error {
+	secrets, err := derive(cfg.Secrets, cfg.Issuer, useRefresh)
+	if err != nil {
+		return within("Config.Secrets", err)
+	}
+	a.refresh, err = refresh.NewManager(refresh.Config{
+		Store: cfg.Store, Namespace: cfg.Namespace, Secrets: secrets, Revocations: a.revocations,
+		IdleTimeout: cfg.Limits.RefreshIdle, MaxSession: cfg.Limits.MaxSession, Logger: cfg.Logger,
+	})
+	return within("the refresh manager", err)
+}
+
+func (a *Authority[T]) addSessions(cfg *Config[T]) (err error) {
+	c := cfg.HTTP
+	c.Verifier, c.Issuer, c.Refresh, c.Revocations = a.verifier, a.issuer, a.refresh, a.revocations
+	c.Load, c.Logger = cfg.Load, cfg.Logger
+	a.sessions, err = sessionhttp.New(c)
+	return within("Config.HTTP", err)
+}
+
+// within says which part an error is of.
+func within(part string, err error) error {
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("authority: %s: %w", part, err)
+}
+
+// Sessions returns the sessions of the site: sign-in, sign-out, and what stands
+// before handlers that need a session.
+func (a *Authority[T]) Sessions() *sessionhttp.Sessions[T] { return a.sessions }
+
+// Issuer returns what issues tokens.
+func (a *Authority[T]) Issuer() *sessiontoken.Issuer[T] { return a.issuer }
+
+// Verifier returns what reads tokens of the first audience.
+func (a *Authority[T]) Verifier() *sessiontoken.Verifier[T] { return a.verifier }
+
+// Ring returns the keys. To revoke one, call [Authority.RevokeKeys].
+func (a *Authority[T]) Ring() *keys.Ring { return a.ring }
+
+// Revocations returns the list of what was revoked early: for a user who is
+// blocked, say.
+func (a *Authority[T]) Revocations() *revoke.List { return a.revocations }
+
+// Refresh returns what hands out refresh tokens: for a user's list of devices,
+// say.
+func (a *Authority[T]) Refresh() *refresh.Manager { return a.refresh }
+
+// Metrics returns the metrics of all parts in one map: those of [keys.Ring],
+// [revoke.List], [refresh.Manager], [sessiontoken.Verifier] and
+// [sessionhttp.Sessions], whose names differ. It answers from memory. The map
+// is the caller's: [expvar.Func] can publish it as it is.
+func (a *Authority[T]) Metrics() map[string]float64 {
+	m := a.ring.Metrics()
+	for _, part := range []map[string]float64{a.revocations.Metrics(), a.refresh.Metrics(), a.verifier.Metrics(), a.sessions.Metrics()} {
+		maps.Copy(m, part)
+	}
+	return m
+}
+
+// RevokeKeys takes keys away at once, by the ids that [keys.Ring.Status] lists:
+// when it returns nil, their tokens are refused here, and on every other
+// replica as soon as those of a revoked session are. If the current key is
+// among them, another one signs from now on. A process that could read one key
+// of a store could probably read the others: then revoke them all, and all
+// sessions that their thief may have begun.
+//
+// The list of revocations is written first: from there every ring learns of it,
+// should this call get no further. It remembers a key for as long as the ring
+// would have kept it. An unknown id is [keys.ErrUnknownKey], and nothing was
+// revoked then. After any other error some of it may have been written. What
+// the list could not write, it writes again by itself; repeat the call all the
+// same. It takes at most 17 s if the store hangs, whatever becomes of ctx.
+func (a *Authority[T]) RevokeKeys(ctx context.Context, kids ...string) error {
+	if len(kids) == 0 {
+		return errors.New("authority: RevokeKeys names no key")
+	}
+	ctx = context.WithoutCancel(ctx)
+	_ = a.ring.Look(ctx) // if it fails, what is known counts
+	known := map[string]keys.KeyStatus{}
+	for _, k := range a.ring.Status().Keys {
+		known[k.KeyID] = k
+	}
+	others := slices.DeleteFunc(slices.Clone(kids), func(kid string) bool {
+		_, ok := known[kid]
+		return ok
+	})
+	if len(others) > 0 { // revoked in the ring already, or unknown
+		if err := a.ring.Revoke(ctx, others...); err != nil {
+			return fmt.Errorf("authority: %w", err)
+		}
+	}
+	errs := make([]error, len(kids)+1)
+	var writing sync.WaitGroup
+	for i, kid := range kids {
+		writing.Go(func() { errs[i] = a.revocations.RevokeKey(ctx, kid, known[kid].KeptUntil) })
+	}
+	writing.Wait()
+	errs[len(kids)] = a.ring.Revoke(ctx, kids...)
+	if err := errors.Join(errs...); err != nil {
+		return fmt.Errorf("authority: %w", err)
+	}
+	return nil
+}

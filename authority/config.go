@@ -1,0 +1,153 @@
+package authority
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/url"
+	"regexp"
+	"slices"
+	"strings"
+	"unicode/utf8"
+
+	"github.com/sessiontoken/sessiontoken"
+	"github.com/sessiontoken/sessiontoken/internal/arg"
+	"github.com/sessiontoken/sessiontoken/keys"
+	"github.com/sessiontoken/sessiontoken/refresh"
+	"github.com/sessiontoken/sessiontoken/revoke"
+	"github.com/sessiontoken/sessiontoken/sessionhttp"
+)
+
+// Store is what replicas share: the key ring, what was revoked early, and the
+// families of refresh tokens. The stores of the modules sqlstore and redisstore
+// are some, and so is [Memory].
+type Store interface {
+	keys.Store
+	revoke.Store
+	refresh.Store
+}
+
+// Config says how an [Authority] works, with states of type T. All replicas
+// that share a store are configured alike.
+type Config[T any] struct {
+	// Issuer is the iss of every token, and the URL from which others find the
+	// keys. Required.
+	//
+	// It is compared byte for byte everywhere, so that it has one spelling:
+	// https (http on a loopback host), the host in small letters, a port only
+	// if it is not the scheme's own, and a path, if there is one, of plain
+	// segments. There is no slash at the end, no user, no query and no
+	// fragment. It has at most 256 bytes.
+	Issuer string
+	// Audience is the aud of every token: the servers that it is for, the first
+	// of which is this one. Required.
+	Audience []string
+	// Store is what all replicas share. Required.
+	Store Store
+	// Secrets are at least 32 random bytes each, the same on every replica,
+	// from where you keep secrets. The first makes what is new, all are
+	// accepted. From each of them follow, by HKDF, a key that seals the private
+	// keys in the store, and one that makes refresh tokens. Required, unless
+	// Store is Memory().
+	//
+	// To replace a secret while replicas roll, finish each step everywhere
+	// before the next:
+	//
+	//  1. Append the new secret.
+	//  2. Move it to the front, and call Reseal of [Authority.Ring] once.
+	//  3. When MaxSession has passed, remove the old one.
+	Secrets [][]byte
+	// Seal seals the private keys instead of Secrets: a KMS, say. Optional.
+	Seal keys.AEAD
+	// Algorithm is that of the keys made from now on. Empty means ES256.
+	Algorithm keys.Algorithm
+	// Namespace keeps authorities apart that share a store. At most 256 bytes.
+	// Empty means Issuer.
+	Namespace string
+	// Load returns the state of a session as the authority on it, a database
+	// say, has it now; see [sessionhttp.Config]. Required.
+	Load func(ctx context.Context, old *sessiontoken.Claims[T]) (T, error)
+	// Limits bound sessions. Zero means the defaults.
+	Limits Limits
+	// HTTP says how sessions are kept over HTTP: cookies, origins, pages. Its
+	// Verifier, Issuer, Refresh, Revocations, Load and Logger are left out,
+	// since New makes them.
+	HTTP sessionhttp.Config[T]
+	// Logger is told of what fails: one line a reason and minute. Nil means
+	// slog.Default().
+	Logger *slog.Logger
+}
+
+// maxName is how many bytes the name of a ring can have.
+const maxName = 256
+
+// check holds the configuration to what can work, and fills in what follows
+// from the rest. The limits are checked by themselves.
+func (cfg *Config[T]) check() error {
+	if err := checkIssuer(cfg.Issuer); err != nil {
+		return err
+	}
+	if cfg.Namespace == "" {
+		cfg.Namespace = cfg.Issuer
+	}
+	noAudience := func(a string) bool { return a == "" || !utf8.ValidString(a) }
+	switch {
+	case len(cfg.Audience) == 0:
+		return errors.New("authority: Config.Audience is required")
+	case slices.ContainsFunc(cfg.Audience, noAudience):
+		return errors.New("authority: Config.Audience holds an empty name, or one that is not valid UTF-8")
+	case arg.IsNil(cfg.Store):
+		return errors.New("authority: Config.Store is required")
+	case cfg.Seal != nil && arg.IsNil(cfg.Seal):
+		return errors.New("authority: Config.Seal holds a nil pointer")
+	case len(cfg.Namespace) > maxName || !utf8.ValidString(cfg.Namespace) || strings.ContainsRune(cfg.Namespace, 0):
+		return fmt.Errorf("authority: Config.Namespace must be valid UTF-8 of at most %d bytes, without a NUL", maxName)
+	case cfg.Load == nil:
+		return errors.New("authority: Config.Load is required")
+	}
+	for _, f := range []struct {
+		name string
+		set  bool
+	}{
+		{"Verifier", cfg.HTTP.Verifier != nil}, {"Issuer", cfg.HTTP.Issuer != nil}, {"Refresh", cfg.HTTP.Refresh != nil},
+		{"Revocations", cfg.HTTP.Revocations != nil}, {"Load", cfg.HTTP.Load != nil}, {"Logger", cfg.HTTP.Logger != nil},
+	} {
+		if f.set {
+			return fmt.Errorf("authority: Config.HTTP.%s must be left out; it follows from Config", f.name)
+		}
+	}
+	if m, ok := cfg.Store.(*memory); ok && len(cfg.Secrets) == 0 {
+		cfg.Secrets = [][]byte{m.secret()}
+	}
+	return checkSecrets(cfg.Secrets)
+}
+
+// spelling is what an issuer looks like. Which hosts may have http, default
+// ports and dots as segments are checked apart.
+var spelling = regexp.MustCompile(`^https?://([a-z0-9_-]+(\.[a-z0-9_-]+)*|\[[0-9a-f:.]+\])(:[1-9][0-9]*)?(/[A-Za-z0-9._~-]+)*$`)
+
+// checkIssuer holds the issuer to its one spelling. Its errors do not quote it:
+// it may hold a password.
+func checkIssuer(issuer string) error {
+	if issuer == "" {
+		return errors.New("authority: Config.Issuer is required")
+	}
+	u, err := url.Parse(issuer)
+	if err != nil || u.Host == "" {
+		return errors.New("authority: Config.Issuer must be an https URL")
+	}
+	defaultPort := u.Scheme == "https" && u.Port() == "443" || u.Scheme == "http" && u.Port() == "80"
+	dots := func(segment string) bool { return segment == "." || segment == ".." }
+	switch {
+	case u.Scheme != "https" && !(u.Scheme == "http" && arg.IsLoopback(u.Hostname())):
+		return errors.New("authority: Config.Issuer must be an https URL; http is for loopback hosts alone")
+	case strings.HasSuffix(issuer, "/"):
+		return errors.New("authority: Config.Issuer must not end in a slash")
+	case len(issuer) > maxName:
+		return fmt.Errorf("authority: Config.Issuer has %d bytes; it must have at most %d", len(issuer), maxName)
+	case defaultPort, !spelling.MatchString(issuer), slices.ContainsFunc(strings.Split(u.Path, "/"), dots):
+		return errors.New("authority: Config.Issuer must be spelled in the one way: the host in small letters, no default port, plain segments, no user, query or fragment")
+	}
+	return nil
+}

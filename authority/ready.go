@@ -1,0 +1,117 @@
+package authority
+
+import (
+	"context"
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/go-json-experiment/json"
+)
+
+// readyLimit is how long Ready waits for a store that was not read yet.
+const readyLimit = 500 * time.Millisecond
+
+// health is the body of an answer of Ready.
+type health struct {
+	Ready    bool     `json:"ready"`
+	Reasons  []string `json:"reasons"`
+	Warnings []string `json:"warnings"`
+}
+
+// Ready returns the handler for a health check. It answers 503 if and only if
+// this replica cannot serve now, and 200 otherwise. The body is a JSON object
+// with no secret in it: "ready", the "reasons" of a 503, and "warnings", with
+// which it goes on. It answers from memory, and waits for the store, at most
+// half a second, only where nothing is known yet.
+//
+// The reasons:
+//
+//   - keys_unread, keys_stale: the store of the keys was never read, or not for
+//     12 h
+//   - no_signing_key: no key can sign here: it cannot be unsealed, or none
+//     could be made
+//   - revocations_unread, revocations_stale: the store of the revocations was
+//     never read, or not for 30 s
+//   - revocations_foreign: the store is not the one that was read before
+//
+// The warnings:
+//
+//   - keys_unreadable: the last reading failed
+//   - keys_unwritable: what is due cannot be written
+//   - keys_clock: the clock of this machine is not the store's
+//   - keys_locked: private keys cannot be unsealed here
+//   - revocations_unreadable: the last reading failed
+//   - revocations_owed: the store has not acknowledged what was revoked
+//   - revocations_restoring: the store has lost data, which is written back
+func (a *Authority[T]) Ready() http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		header := w.Header()
+		header.Set("Cache-Control", "no-store")
+		if r.Method != http.MethodGet && r.Method != http.MethodHead {
+			header.Set("Allow", "GET, HEAD")
+			http.Error(w, "GET and HEAD only", http.StatusMethodNotAllowed)
+			return
+		}
+		h := health{Reasons: a.reasons(r.Context()), Warnings: a.warnings()}
+		h.Ready = len(h.Reasons) == 0
+		header.Set("Content-Type", "application/json")
+		header.Set("X-Content-Type-Options", "nosniff")
+		if !h.Ready {
+			w.WriteHeader(http.StatusServiceUnavailable)
+		}
+		_ = json.MarshalWrite(w, h) // a client that went away
+	})
+}
+
+// reasons returns why this replica cannot serve now.
+func (a *Authority[T]) reasons(ctx context.Context) (reasons []string) {
+	ctx, cancel := context.WithTimeout(ctx, readyLimit)
+	defer cancel()
+	var signing, listing error
+	var asking sync.WaitGroup
+	asking.Go(func() { _, signing = a.ring.SigningKey(ctx) })
+	asking.Go(func() { _, listing = a.revocations.Now(ctx) })
+	asking.Wait()
+	if signing != nil {
+		switch {
+		case a.ring.Status().Synced.IsZero():
+			reasons = append(reasons, "keys_unread")
+		case a.ring.Metrics()["ring_age_seconds"] >= maxStaleKeys.Seconds():
+			reasons = append(reasons, "keys_stale")
+		default:
+			reasons = append(reasons, "no_signing_key")
+		}
+	}
+	switch st := a.revocations.Status(); {
+	case listing != nil && st.Synced.IsZero():
+		reasons = append(reasons, "revocations_unread")
+	case listing != nil:
+		reasons = append(reasons, "revocations_stale")
+	case st.Foreign:
+		reasons = append(reasons, "revocations_foreign")
+	}
+	return reasons
+}
+
+// warnings returns what this replica goes on with all the same.
+func (a *Authority[T]) warnings() (warnings []string) {
+	ring, list := a.ring.Status(), a.revocations.Status()
+	for _, w := range []struct {
+		name string
+		is   bool
+	}{
+		{"keys_unreadable", ring.Err != nil},
+		{"keys_unwritable", ring.WriteErr != nil},
+		{"keys_clock", ring.ClockErr != nil},
+		{"keys_locked", ring.UnsealErr != nil},
+		{"revocations_unreadable", list.Err != nil},
+		{"revocations_owed", list.Owed > 0},
+		{"revocations_restoring", list.Restoring},
+	} {
+		if w.is {
+			warnings = append(warnings, w.name)
+		}
+	}
+	return warnings
+}

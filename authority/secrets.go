@@ -1,0 +1,64 @@
+package authority
+
+import (
+	"crypto/hkdf"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+
+	"github.com/sessiontoken/sessiontoken/keys"
+)
+
+// minSecret is how many bytes a secret has at least.
+const minSecret = 32
+
+// What the secrets are used for. No use can stand in for another.
+const (
+	useKeys    = "keys"    // AES-256-GCM over private keys
+	useRefresh = "refresh" // package refresh derives its own keys from this
+)
+
+// checkSecrets returns an error that names a secret by its place, and never
+// holds one.
+func checkSecrets(secrets [][]byte) error {
+	if len(secrets) == 0 {
+		return errors.New("authority: Config.Secrets is required, unless Store is Memory()")
+	}
+	seen := make(map[[sha256.Size]byte]int, len(secrets))
+	for i, secret := range secrets {
+		if len(secret) < minSecret {
+			return fmt.Errorf("authority: Config.Secrets[%d] has %d bytes; it must have at least %d", i, len(secret), minSecret)
+		}
+		sum := sha256.Sum256(secret)
+		if first, again := seen[sum]; again {
+			return fmt.Errorf("authority: Config.Secrets[%d] is the same as Config.Secrets[%d]", i, first)
+		}
+		seen[sum] = i
+	}
+	return nil
+}
+
+// derive returns 32 bytes of each secret for one use by one issuer (HKDF with
+// SHA-256, RFC 5869).
+func derive(secrets [][]byte, issuer, use string) (derived [][]byte, err error) {
+	for _, secret := range secrets {
+		key, err := hkdf.Key(sha256.New, secret, nil, "sessiontoken authority 1\x00"+use+"\x00"+issuer, 32)
+		if err != nil {
+			return nil, fmt.Errorf("authority: Config.Secrets: %w", err)
+		}
+		derived = append(derived, key)
+	}
+	return derived, nil
+}
+
+// sealing returns what seals the private keys.
+func (cfg *Config[T]) sealing() (keys.AEAD, error) {
+	if cfg.Seal != nil {
+		return cfg.Seal, nil
+	}
+	derived, err := derive(cfg.Secrets, cfg.Issuer, useKeys)
+	if err != nil {
+		return nil, err
+	}
+	return keys.NewAESGCM(derived...)
+}

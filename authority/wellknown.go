@@ -1,0 +1,55 @@
+package authority
+
+import (
+	"net/http"
+	"net/url"
+
+	"github.com/sessiontoken/sessiontoken"
+)
+
+// addWellKnown makes the documents below the issuer's URL.
+func (a *Authority[T]) addWellKnown(cfg *Config[T]) error {
+	jwks, err := sessiontoken.JWKSHandler(sessiontoken.JWKSConfig{
+		Keys: a.ring, InsecurePlainHTTP: cfg.HTTP.TLSInFront, Logger: cfg.Logger,
+	})
+	if err != nil {
+		return within("the key set", err)
+	}
+	u, err := url.Parse(cfg.Issuer)
+	if err != nil {
+		return within("Config.Issuer", err)
+	}
+	discovery, err := sessiontoken.DiscoveryHandler(sessiontoken.DiscoveryConfig{
+		Issuer: cfg.Issuer, Keys: a.ring, InsecurePlainHTTP: cfg.HTTP.TLSInFront || u.Scheme == "http", Logger: cfg.Logger,
+	})
+	if err != nil {
+		return within("Config.Issuer", err)
+	}
+	a.wellKnown = map[string]http.Handler{
+		u.Path + "/.well-known/jwks.json":                  jwks,
+		u.Path + "/.well-known/openid-configuration":       discovery,
+		"/.well-known/oauth-authorization-server" + u.Path: discovery,
+	}
+	return nil
+}
+
+// WellKnown returns the handler for what others find below the issuer's URL:
+// the key set at /.well-known/jwks.json, and the discovery document that names
+// it at /.well-known/openid-configuration. For clients of RFC 8414 that
+// document is also at /.well-known/oauth-authorization-server, which stands
+// between the host and the path of the issuer. Mount it at "/.well-known/" and,
+// if the issuer has a path, below that path too. It answers 404 to all other
+// paths. See [sessiontoken.JWKSHandler] and [sessiontoken.DiscoveryHandler].
+//
+// The answers are given over https, to this host, and behind a proxy with
+// HTTP.TLSInFront.
+func (a *Authority[T]) WellKnown() http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		h, ok := a.wellKnown[r.URL.Path]
+		if !ok {
+			http.NotFound(w, r)
+			return
+		}
+		h.ServeHTTP(w, r)
+	})
+}
