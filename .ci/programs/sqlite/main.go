@@ -3,25 +3,24 @@ package main
 
 import (
 	"context"
-	"log"
 	"os"
 
 	"github.com/sessiontoken/sessiontoken/sqlstore"
 )
 
-func open(_ context.Context, path string) (*sqlstore.Store, error) {
+func open(ctx context.Context, path string) (*sqlstore.Store, error) {
 	db, err := sqlstore.OpenSQLite(path)
 	if err != nil {
 		return nil, err
 	}
-	return sqlstore.New(sqlstore.Config{DB: db, Dialect: sqlstore.SQLite})
+	store, err := sqlstore.New(sqlstore.Config{DB: db, Dialect: sqlstore.SQLite})
+	if err != nil {
+		return nil, err
+	}
+	return store, store.CreateSchema(ctx)
 }
 
 func main() {
 	ctx := context.Background()
-	store := must(open(ctx, os.Args[1]))
-	if err := store.CreateSchema(ctx); err != nil {
-		log.Fatal(err)
-	}
-	session(ctx, store)
+	session(ctx, must(open(ctx, os.Args[1])))
 }
