@@ -16,7 +16,7 @@ require (
 	github.com/kataras/jwt v0.1.12
 	github.com/lestrrat-go/jwx/v2 v2.1.7
 	github.com/lestrrat-go/jwx/v3 v3.3.0
-	github.com/sessiontoken/sessiontoken v0.0.0-00010101000000-000000000000
+	github.com/sessiontoken/sessiontoken v0.1.0
 	github.com/stretchr/testify v1.12.1
 	github.com/tink-crypto/tink-go/v2 v2.9.0
 )

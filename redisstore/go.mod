@@ -6,7 +6,7 @@ replace github.com/sessiontoken/sessiontoken => ../
 
 require (
 	github.com/redis/go-redis/v9 v9.23.0
-	github.com/sessiontoken/sessiontoken v0.0.0-00010101000000-000000000000
+	github.com/sessiontoken/sessiontoken v0.1.0
 	github.com/stretchr/testify v1.12.1
 )
 

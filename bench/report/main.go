@@ -1,5 +1,6 @@
-// Command report turns the raw output in results/ into the table of the README
-// and the plot beside it. Run it in the folder bench.
+// Command report turns the raw output in results/ into what is measured in the
+// README and OPERATING.md, between marks, and the plot beside it. Run it in the
+// folder bench.
 package main
 
 import (
@@ -13,10 +14,9 @@ import (
 )
 
 const (
-	readme = "../README.md"
-	plot   = "ratios.svg"
-	begin  = "<!-- measured: begin -->\n"
-	end    = "<!-- measured: end -->\n"
+	readme    = "../README.md"
+	operating = "../OPERATING.md"
+	plot      = "ratios.svg"
 )
 
 func main() {
@@ -27,26 +27,50 @@ func main() {
 }
 
 func run() error {
-	text, svg, err := build()
+	files, err := build()
 	if err != nil {
 		return err
 	}
-	old, err := os.ReadFile(readme)
-	if err != nil {
-		return err
+	for name, content := range files {
+		if err := os.WriteFile(name, content, 0o644); err != nil {
+			return err
+		}
 	}
-	updated, err := replace(old, text)
-	if err != nil {
-		return err
-	}
-	if err := os.WriteFile(plot, []byte(svg), 0o644); err != nil {
-		return err
-	}
-	return os.WriteFile(readme, updated, 0o644)
+	return nil
 }
 
-// build makes the README's part and the plot.
-func build() (text, svg string, err error) {
+// build makes the documents and the plot, by the names of their files.
+func build() (map[string][]byte, error) {
+	text, svg, err := speed()
+	if err != nil {
+		return nil, err
+	}
+	output, err := os.ReadFile("results/stores.txt")
+	if err != nil {
+		return nil, err
+	}
+	stores, err := operatingTables(string(output))
+	if err != nil {
+		return nil, fmt.Errorf("results/stores.txt: %w", err)
+	}
+	files := map[string][]byte{plot: []byte(svg)}
+	for name, parts := range map[string]map[string]string{readme: {"measured": text}, operating: stores} {
+		content, err := os.ReadFile(name)
+		if err != nil {
+			return nil, err
+		}
+		for mark, text := range parts {
+			if content, err = replace(content, mark, text); err != nil {
+				return nil, fmt.Errorf("%s: %w", name, err)
+			}
+		}
+		files[name] = content
+	}
+	return files, nil
+}
+
+// speed makes the README's part and the plot.
+func speed() (text, svg string, err error) {
 	r := results{}
 	for _, file := range []string{"results/default.txt", "results/jsonv2.txt"} {
 		data, err := os.ReadFile(file)
@@ -69,12 +93,13 @@ func build() (text, svg string, err error) {
 	return tables(r), draw(r), nil
 }
 
-// replace puts text between the two marks.
-func replace(old []byte, text string) ([]byte, error) {
+// replace puts text between the two marks of that name.
+func replace(old []byte, mark, text string) ([]byte, error) {
+	begin, end := "<!-- "+mark+": begin -->\n", "<!-- "+mark+": end -->\n"
 	before, rest, ok := bytes.Cut(old, []byte(begin))
 	_, after, ok2 := bytes.Cut(rest, []byte(end))
 	if !ok || !ok2 {
-		return nil, errors.New("the README lacks the marks of the measured part")
+		return nil, fmt.Errorf("the marks of %q are not there", mark)
 	}
 	return slices.Concat(before, []byte(begin), []byte(text), []byte(end), after), nil
 }

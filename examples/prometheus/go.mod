@@ -8,7 +8,7 @@ require (
 	github.com/prometheus/client_golang v1.23.2
 	github.com/prometheus/client_model v0.6.2
 	github.com/prometheus/common v0.66.1
-	github.com/sessiontoken/sessiontoken v0.0.0-00010101000000-000000000000
+	github.com/sessiontoken/sessiontoken v0.1.0
 	github.com/stretchr/testify v1.12.1
 )
 

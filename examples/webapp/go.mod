@@ -9,15 +9,15 @@ replace (
 )
 
 require (
-	github.com/sessiontoken/sessiontoken/redisstore v0.0.0-00010101000000-000000000000
-	github.com/sessiontoken/sessiontoken/sqlstore v0.0.0-00010101000000-000000000000
+	github.com/sessiontoken/sessiontoken/redisstore v0.1.0
+	github.com/sessiontoken/sessiontoken/sqlstore v0.1.0
 )
 
 require (
 	github.com/chromedp/cdproto v0.0.0-20250724212937-08a3db8b4327
 	github.com/chromedp/chromedp v0.14.2
 	github.com/redis/go-redis/v9 v9.23.0
-	github.com/sessiontoken/sessiontoken v0.0.0-00010101000000-000000000000
+	github.com/sessiontoken/sessiontoken v0.1.0
 	github.com/stretchr/testify v1.12.1
 )
 

@@ -1,0 +1,63 @@
+package main
+
+import (
+	"os"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+func TestTablesOfStores(t *testing.T) {
+	committed, err := os.ReadFile("../results/stores.txt")
+	require.NoError(t, err)
+	want, err := operatingTables(string(committed))
+	require.NoError(t, err)
+
+	// As the tests of the stores put it now.
+	now := strings.NewReplacer(
+		"a session that is ended after", "a session that is revoked after",
+		"ends were acknowledged", "revocations were acknowledged",
+		"subjects ended; ", "subjects revoked; ", "; ended ones: ", "; revoked ones: ",
+		" after the end (bound", " afterwards (bound",
+	).Replace(string(committed))
+	require.NotEqual(t, string(committed), now)
+	got, err := operatingTables(now)
+	require.NoError(t, err)
+	require.Equal(t, want, got)
+
+	for _, test := range []struct{ name, old, new, mark, row string }{
+		{"half a tenth is rounded up", "p50 1.63ms, p99 4.52ms", "p50 1.65ms, p99 4.55ms", "measured soon", "| Redis | 1 s | 1.7 ms | 4.6 ms | 9.5 ms |"},
+		{"a verifier missed one", "the verifier behind them: 205 acknowledged, 0 missed", "the verifier behind them: 205 acknowledged, 1 missed", "measured faults", "| revocations acknowledged / missed by any of three verifiers | 2,150 / 1 | 1,690 / 0 | 2,311 / 0 | 752 / 0 |"},
+		{"more than a second", "killed, and started again after 1 s: a session that is ended after that is refused: 26ms", "killed, and started again after 1 s: a session that is ended after that is refused: 1.26s", "measured faults", "| killed, and started again after 1 s: a revocation is known after that | 1.3 s | 2.0 s | 65 ms | – |"},
+		{"fewer rotations of one issuer", "issuer 2: 60 rotations, 6", "issuer 2: 59 rotations, 6", "measured soak", "| rotations | 59 | 60 | 60 |"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			changed := strings.Replace(string(committed), test.old, test.new, 1)
+			require.NotEqual(t, string(committed), changed)
+			got, err := operatingTables(changed)
+			require.NoError(t, err)
+			require.NotContains(t, want[test.mark], test.row)
+			require.Contains(t, got[test.mark], test.row)
+		})
+	}
+
+	for _, test := range []struct{ name, old, new string }{
+		{"no part soon", "# soon, ", "# later, "},
+		{"no part faults", "# faults, ", "# luck, "},
+		{"no part soak", "# soak, ", "# soap, "},
+		{"an engine that was not measured", "TestHowSoon/postgres: read", "TestHowSoon/other: read"},
+		{"a test of no engine", "TestFaultsSQLite: 545 ends", "TestFaultsOther: 545 ends"},
+		{"a fault that is not whole", "a cut of 3 s: it answers again: 69ms\n", "\n"},
+		{"a fault of no engine", "another process holds the lock for 3 s: a session", "it rains: a session"},
+		{"a fault twice", "TestFullDisk/postgres: 372 ends", "TestFullDisk/sqlite: 372 ends"},
+		{"wrong verdicts", "0 wrong verdicts", "2 wrong verdicts"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			changed := strings.Replace(string(committed), test.old, test.new, 1)
+			require.NotEqual(t, string(committed), changed)
+			_, err := operatingTables(changed)
+			require.Error(t, err)
+		})
+	}
+}

@@ -1,0 +1,72 @@
+package revoke_test
+
+import (
+	"context"
+	"fmt"
+	"log"
+
+	"github.com/sessiontoken/sessiontoken/revoke"
+)
+
+// Two replicas follow one store: what one of them revokes, the other refuses.
+func ExampleList() {
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	store := new(revoke.MemStore) // for one process; sqlstore and redisstore are for more
+	replica := func() *revoke.List {
+		list, err := revoke.NewList(revoke.Config{Store: store})
+		if err != nil {
+			log.Fatal(err)
+		}
+		return list
+	}
+	here, there := replica(), replica()
+
+	// At a sign-in. Issuer.Begin does this if it has the list.
+	began, err := here.Begin(ctx, revoke.Beginning{Subject: "user-42"})
+	if err != nil {
+		log.Fatal(err)
+	}
+	question := revoke.NewQuestion("session-1", "user-42", "key-1", began)
+	verdict, err := there.Check(ctx, &question)
+	fmt.Println("signed in:", verdict == revoke.Live, err)
+
+	// At a sign-out. It is a fact once there is no error.
+	if err := here.RevokeSession(ctx, "session-1"); err != nil {
+		log.Fatal(err)
+	}
+	// The others read the store every SyncEvery, in Run; this one starts now, and
+	// reads it first.
+	there = replica()
+	go there.Run(ctx)
+	verdict, err = there.Check(ctx, &question)
+	fmt.Println("signed out:", verdict == revoke.Revoked, err)
+	// Output:
+	// signed in: true <nil>
+	// signed out: true <nil>
+}
+
+// After the user has changed the password: all other sessions are over, and this
+// one goes on.
+func ExampleList_RevokeOthers() {
+	ctx := context.Background()
+	list, err := revoke.NewList(revoke.Config{Store: new(revoke.MemStore)})
+	if err != nil {
+		log.Fatal(err)
+	}
+	began, err := list.Begin(ctx, revoke.Beginning{Subject: "user-42"})
+	if err != nil {
+		log.Fatal(err)
+	}
+	if err := list.RevokeOthers(ctx, "user-42", "this-one"); err != nil {
+		log.Fatal(err)
+	}
+	for _, id := range []string{"this-one", "another"} {
+		question := revoke.NewQuestion(id, "user-42", "key-1", began)
+		verdict, err := list.Check(ctx, &question)
+		fmt.Println(id, verdict == revoke.Live, err)
+	}
+	// Output:
+	// this-one true <nil>
+	// another false <nil>
+}
