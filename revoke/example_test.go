@@ -27,7 +27,7 @@ func ExampleList() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	question := revoke.NewQuestion("session-1", "user-42", "key-1", began)
+	question := revoke.NewQuestion(revoke.Question{SessionID: "session-1", Subject: "user-42", KeyID: "key-1", Began: began})
 	verdict, err := there.Check(ctx, &question)
 	fmt.Println("signed in:", verdict == revoke.Live, err)
 
@@ -62,7 +62,7 @@ func ExampleList_RevokeOthers() {
 		log.Fatal(err)
 	}
 	for _, id := range []string{"this-one", "another"} {
-		question := revoke.NewQuestion(id, "user-42", "key-1", began)
+		question := revoke.NewQuestion(revoke.Question{SessionID: id, Subject: "user-42", KeyID: "key-1", Began: began})
 		verdict, err := list.Check(ctx, &question)
 		fmt.Println(id, verdict == revoke.Live, err)
 	}

@@ -59,7 +59,7 @@ func Example() {
 	mux := http.NewServeMux()
 	mux.HandleFunc("POST /sign-in", func(w http.ResponseWriter, r *http.Request) {
 		// Once the password is checked:
-		if _, err := sessions.SignIn(w, r, "user-42", Account{"Ada", "admin"}); err != nil {
+		if _, err := sessions.SignIn(w, r, sessiontoken.Start{Subject: "user-42"}, Account{"Ada", "admin"}); err != nil {
 			sessions.Refuse(w, r, err)
 			return
 		}

@@ -34,7 +34,7 @@ func ExampleOpen() {
 	if err := list.RevokeSubject(ctx, "user-42"); err != nil {
 		log.Fatal(err)
 	}
-	question := revoke.NewQuestion("sid", "user-42", "kid", began)
+	question := revoke.NewQuestion(revoke.Question{SessionID: "sid", Subject: "user-42", KeyID: "kid", Began: began})
 	verdict, err := list.Check(ctx, &question)
 	fmt.Println(verdict == revoke.Revoked, err)
 }

@@ -5,22 +5,10 @@ import (
 	"context"
 	"os"
 
-	"github.com/sessiontoken/sessiontoken/sqlstore"
+	"github.com/sessiontoken/sessiontoken/sqlstore/sqlite"
 )
-
-func open(ctx context.Context, path string) (*sqlstore.Store, error) {
-	db, err := sqlstore.OpenSQLite(path)
-	if err != nil {
-		return nil, err
-	}
-	store, err := sqlstore.New(sqlstore.Config{DB: db, Dialect: sqlstore.SQLite})
-	if err != nil {
-		return nil, err
-	}
-	return store, store.CreateSchema(ctx)
-}
 
 func main() {
 	ctx := context.Background()
-	session(ctx, must(open(ctx, os.Args[1])))
+	session(ctx, must(sqlite.Open(ctx, os.Args[1])))
 }
