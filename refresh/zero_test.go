@@ -45,7 +45,7 @@ func TestZeroManager(t *testing.T) {
 func TestBareNumbers(t *testing.T) {
 	for field, change := range map[string]func(*refresh.Config){
 		"IdleTimeout": func(c *refresh.Config) { c.IdleTimeout = 3600 },
-		"MaxAge":      func(c *refresh.Config) { c.MaxSession = 3600 },
+		"MaxSession":  func(c *refresh.Config) { c.MaxSession = 3600 },
 		"RetryWindow": func(c *refresh.Config) { c.RetryWindow = 3600 },
 	} {
 		cfg := refresh.Config{Store: new(refresh.MemStore), Secrets: [][]byte{secret}, Revocations: newList(t, new(revoke.MemStore))}

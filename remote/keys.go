@@ -106,6 +106,8 @@ type KeysConfig struct {
 // with gzip or not, wants status 200, and follows at most three redirects, none
 // of which may leave the scheme, host and port of the URL.
 type Keys struct {
+	fetches *flight.Group // nil in the zero Keys alone, of which constructors look at the first field
+
 	url       *url.URL   // of the set, or nil if that is discovered
 	discovery *discovery // of its URL, or nil
 	host      string     // to name in log lines: that of the URL, or of the issuer
@@ -119,7 +121,6 @@ type Keys struct {
 	clock        *clock.Clock
 	made         clock.Instant
 
-	fetches *flight.Group              // nil in the zero Keys alone
 	good    atomic.Pointer[fetchedSet] // the last good set, or nil
 	last    atomic.Pointer[attempt]    // the last fetch that began, or nil
 	wanted  atomic.Bool                // a call waits for a kid that the set lacks
