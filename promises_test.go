@@ -86,7 +86,7 @@ func TestVerifyingAsksNoStore(t *testing.T) {
 			n++
 		})
 		require.LessOrEqual(t, busyRing, idleRing+1, "the next moment of the same rhythm may fall into the minute")
-		require.LessOrEqual(t, busyLog, idleLog+1)
+		require.LessOrEqual(t, busyLog, idleLog+idleLog/8, "the pauses between readings differ by an eighth, by chance")
 		require.Equal(t, 60_000.0, verifier.Metrics()["verifications_total"])
 		cancel()
 		<-done

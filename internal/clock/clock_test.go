@@ -55,6 +55,9 @@ func TestView(t *testing.T) {
 		c.SetAhead(32 * 24 * time.Hour) // moves nothing
 		require.Equal(t, first.Add(time.Second), now())
 		require.Equal(t, first.Add(1100*time.Millisecond), upper())
+		lower, ok := v.Lower() // a second ago, two right clocks were a millisecond less apart
+		require.True(t, ok)
+		require.Equal(t, now().Add(-time.Millisecond), lower)
 		ahead, trip, _ := v.Offset()
 		require.Equal(t, time.Hour+100*time.Millisecond, ahead)
 		require.Equal(t, 100*time.Millisecond, trip)
