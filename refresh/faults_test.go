@@ -117,7 +117,7 @@ func TestNoFamilyWithoutAVerdict(t *testing.T) {
 		list, err := revoke.NewList(revoke.Config{Store: r, Logger: quiet})
 		require.NoError(t, err)
 		m := newManager(t, s, func(c *refresh.Config) { c.Revocations = list })
-		began, err := list.Begin(t.Context(), revoke.Beginning{Subject: "ada"})
+		began, err := list.Begin(t.Context(), revoke.Question{Subject: "ada"})
 		require.NoError(t, err)
 		f := refresh.Family{Subject: "ada", SessionID: "sid-1", Began: began}
 		time.Sleep(time.Minute)
@@ -128,7 +128,7 @@ func TestNoFamilyWithoutAVerdict(t *testing.T) {
 		r.foreign.Store(true)
 		time.Sleep(time.Hour)
 		require.Error(t, list.RevokeSession(t.Context(), "sid-2")) // the list reads
-		began, err = list.Begin(t.Context(), revoke.Beginning{Subject: "ada"})
+		began, err = list.Begin(t.Context(), revoke.Question{Subject: "ada"})
 		require.NoError(t, err)
 		_, _, err = m.Start(t.Context(), refresh.Family{Subject: "ada", SessionID: "sid-3", Began: began}, "")
 		require.Error(t, err)
