@@ -16,14 +16,14 @@ import (
 // cache remembers tokens that passed every check, so that the next request with
 // the same one costs a lookup instead of a signature.
 //
-// It is keyed by the whole token, compared in full after its hash (which is
-// seeded for each process). What can change about a token is checked at each
-// hit: its times, its key, its revocation. Only tokens that passed every check
-// enter, so garbage never does; and of valid ones, those seen once do not push
-// out those seen often (W-TinyLFU admission).
+// The key is the whole token, which is compared in full after its hash; the
+// hash is seeded for each process. Three checks are made again at each hit: the
+// times, the key and the revocation. A token that fails a check never enters. A
+// token that was seen once does not replace one that is seen often (W-TinyLFU
+// admission).
 //
-// No goroutine sweeps it. A token past its end is refused and removed when it is
-// presented, and otherwise leaves with what is no longer asked for.
+// No goroutine sweeps the cache. An expired token is refused and removed when
+// it is presented; one that is not presented again is evicted in time.
 type cache[T any] struct {
 	tokens *otter.Cache[string, *cached[T]]
 	copies copier[T]
@@ -42,8 +42,8 @@ type cached[T any] struct {
 	weight     uint32
 }
 
-// cachedOverhead is what an entry costs beside the token and its state: the
-// entry, the cache's own node and its place in the table, rounded up.
+// cachedOverhead is the memory of an entry without its token and state: the
+// entry, the cache's node and the slot in the table, rounded up.
 const cachedOverhead = 960
 
 func newCache[T any](bytes int) *cache[T] {
@@ -52,22 +52,22 @@ func newCache[T any](bytes int) *cache[T] {
 		tokens: otter.Must(&otter.Options[string, *cached[T]]{
 			MaximumWeight: uint64(bytes),
 			Weigher:       func(_ string, c *cached[T]) uint32 { return c.weight },
-			// Maintenance runs on the caller that made it necessary.
+			// Maintenance runs in the call that made it necessary.
 			Executor: func(task func()) { task() },
 		}),
 	}
 }
 
-// put remembers what was read from a token, with the set that its key is of. The
-// token is copied: it is often a part of a longer header. The caller keeps what
-// e.claims holds.
+// put stores a verified token with the set that holds its key. The token is
+// copied: it is often a substring of a longer header. e.claims stays the
+// caller's.
 func (c *cache[T]) put(token string, e *cached[T], set *keys.Set) {
 	e.generation.Store(set)
 	e.claims.unshare()
 	// What a decoded state holds beside its slices is hardly larger than its
 	// JSON and the size of its type.
 	weight := len(token) + len(e.payload.State) + int(reflect.TypeFor[T]().Size()) + cachedOverhead
-	// The caller has the only state, so far.
+	// Until here the caller has the only copy of the state.
 	if c.copies.able {
 		e.payload.State = nil // which would keep the whole payload alive
 		state := e.claims.State
@@ -81,8 +81,8 @@ func (c *cache[T]) put(token string, e *cached[T], set *keys.Set) {
 	c.tokens.Set(strings.Clone(token), e)
 }
 
-// isOf reports whether the key that verified the token is one of the set's. A set
-// that was made anew and still holds the same key is another generation of it.
+// isOf reports whether a set holds the key that verified the token. The set may
+// be newer than the one that the token was verified with.
 func (e *cached[T]) isOf(set *keys.Set) bool {
 	if e.generation.Load() == set {
 		return true
@@ -95,13 +95,14 @@ func (e *cached[T]) isOf(set *keys.Set) bool {
 	return true
 }
 
-// timesHold reports whether the times of the token, which have passed, still do.
+// timesHold reports whether the times of the token, which were valid when it
+// was stored, are valid now.
 func (e *cached[T]) timesHold(now time.Time) bool {
 	return !now.Before(e.from) && now.Before(e.until)
 }
 
-// copier copies states, if T allows it, so that no copy shares anything that
-// can be changed. States of other types are decoded afresh for each caller.
+// copier copies states of a type T that permits it. A copy shares no memory
+// that a caller can change. States of other types are decoded for each caller.
 type copier[T any] struct {
 	able   bool    // T holds nothing that can be changed, or only slices of such
 	slices [][]int // where they are
@@ -131,7 +132,7 @@ func (c *copier[T]) find(t reflect.Type, at []int) bool {
 	return false
 }
 
-// copy makes to a copy of from, and returns the size in bytes of its slices.
+// copy copies from to to, and returns the size of its slices in bytes.
 func (c *copier[T]) copy(to, from *T) (size int) {
 	*to = *from
 	if len(c.slices) == 0 {
@@ -155,8 +156,8 @@ func (c *copier[T]) copy(to, from *T) (size int) {
 
 var timeType = reflect.TypeFor[time.Time]()
 
-// isFlat reports whether a copy of a value of type t shares nothing that can be
-// changed with it. Strings cannot be; a time's zone is not.
+// isFlat reports whether an assignment copies a value of type t completely. A
+// string and the zone of a time are shared, and neither can be changed.
 func isFlat(t reflect.Type) bool {
 	if t == timeType {
 		return true
