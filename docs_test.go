@@ -23,6 +23,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/sessiontoken/sessiontoken"
+	"github.com/sessiontoken/sessiontoken/authority"
 	"github.com/sessiontoken/sessiontoken/keys"
 	"github.com/sessiontoken/sessiontoken/refresh"
 	"github.com/sessiontoken/sessiontoken/remote"
@@ -104,19 +105,17 @@ func TestDefaultsOfTheReadme(t *testing.T) {
 	healthy, stale := parts.list.Staleness()
 	require.Equal(t, "1 s", words(healthy-5*time.Second), "one reading takes 5 s at most")
 	got := map[string]string{
-		"IssuerConfig.TTL":                         words(issuer.TTL),
-		"IssuerConfig.IdleTimeout":                 words(issuer.IdleTimeout),
-		"IssuerConfig.MaxSession":                  words(issuer.MaxSession),
-		"IssuerConfig.MaxBytes":                    strconv.Itoa(issuer.MaxBytes) + " B",
-		"VerifierConfig.MaxBytes":                  strconv.Itoa(verifier.MaxBytes) + " B",
-		"VerifierConfig.CacheBytes":                strconv.Itoa(verifier.CacheBytes>>20) + " MiB",
-		"VerifierConfig.MaxTTL":                    words(verifier.MaxTTL),
-		"VerifierConfig.Leeway":                    strconv.Itoa(int(verifier.Leeway)) + ", at most 60 s",
-		"revoke.Config.SyncEvery`, `MaxStale":      words(healthy-5*time.Second) + ", " + words(stale),
-		"refresh.Config.IdleTimeout`, `MaxSession": words(manager.IdleTimeout) + ", " + words(manager.MaxSession),
-		"refresh.Config.RetryWindow":               words(manager.RetryWindow),
-		"refresh.Config.MaxPerSubject":             strconv.Itoa(manager.MaxPerSubject),
-		"revoke.Config.MaxSession":                 words(parts.list.RetainFor()),
+		"Limits.TTL`, `IssuerConfig.TTL":                   words(issuer.TTL),
+		"Limits.IdleTimeout`, `IssuerConfig.IdleTimeout":   words(issuer.IdleTimeout),
+		"Limits.RefreshIdle`, `refresh.Config.IdleTimeout": words(manager.IdleTimeout),
+		"IssuerConfig.MaxBytes":                            strconv.Itoa(issuer.MaxBytes) + " B",
+		"VerifierConfig.MaxBytes":                          strconv.Itoa(verifier.MaxBytes) + " B",
+		"VerifierConfig.CacheBytes":                        strconv.Itoa(verifier.CacheBytes>>20) + " MiB",
+		"VerifierConfig.MaxTTL":                            words(verifier.MaxTTL),
+		"VerifierConfig.Leeway":                            strconv.Itoa(int(verifier.Leeway)) + ", at most 60 s",
+		"revoke.Config.SyncEvery`, `MaxStale":              words(healthy-5*time.Second) + ", " + words(stale),
+		"refresh.Config.RetryWindow":                       words(manager.RetryWindow),
+		"refresh.Config.MaxPerSubject":                     strconv.Itoa(manager.MaxPerSubject),
 	}
 	synctest.Test(t, func(t *testing.T) {
 		ring := newParts(t).ring
@@ -168,9 +167,36 @@ func TestDefaultsOfTheReadme(t *testing.T) {
 	for name, value := range got {
 		require.Equal(t, table[name], value, name)
 	}
+	for _, value := range []time.Duration{issuer.MaxSession, manager.MaxSession, parts.list.RetainFor()} {
+		require.Equal(t, table["Limits.MaxSession`, `IssuerConfig.MaxSession"], words(value))
+	}
+	for _, l := range []authority.Limits{{}, {MaxSession: issuer.MaxSession, IdleTimeout: issuer.IdleTimeout, TTL: issuer.TTL, RefreshIdle: manager.IdleTimeout}} {
+		got := newAuthority(t, l).Issuer().Config()
+		require.Equal(t, []time.Duration{issuer.TTL, issuer.IdleTimeout, issuer.MaxSession}, []time.Duration{got.TTL, got.IdleTimeout, got.MaxSession})
+	}
 
 	_, err := sessiontoken.NewVerifier[struct{}](sessiontoken.VerifierConfig{Issuer: "i", Audience: "a", Keys: parts.ring, Leeway: 61 * time.Second})
 	require.Error(t, err)
+}
+
+// TestPresetsOfTheReadme: an authority takes the limits of the levels that the
+// README names.
+func TestPresetsOfTheReadme(t *testing.T) {
+	require.Contains(t, document(t, "README.md"), "`authority.Limits{MaxSession: 12 * time.Hour, IdleTimeout: 15 * time.Minute}`")
+	newAuthority(t, authority.Limits{MaxSession: 12 * time.Hour, IdleTimeout: 15 * time.Minute})
+	month := 30 * 24 * time.Hour
+	newAuthority(t, authority.Limits{MaxSession: month})
+	newAuthority(t, authority.Limits{MaxSession: month, IdleTimeout: month, RefreshIdle: month})
+}
+
+func newAuthority(t *testing.T, l authority.Limits) *authority.Authority[struct{}] {
+	t.Helper()
+	a, err := authority.New(authority.Config[struct{}]{
+		Issuer: "https://auth.example", Audience: []string{"orders"}, Store: authority.Memory(), Limits: l,
+		Load: func(context.Context, *sessiontoken.Claims[struct{}]) (struct{}, error) { return struct{}{}, nil },
+	})
+	require.NoError(t, err)
+	return a
 }
 
 // TestPlainWords holds what users read, and the comments of all that ships, to the
