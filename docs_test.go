@@ -76,6 +76,42 @@ func TestMetricsOfTheDocumentsExist(t *testing.T) {
 	}
 }
 
+// TestTestsOfTheDocumentsExist: each attack of SECURITY.md has a test, and every test
+// that the documents name is there.
+func TestTestsOfTheDocumentsExist(t *testing.T) {
+	there := map[string]bool{}
+	declared := regexp.MustCompile(`(?m)^func (Test\w+)\(t \*testing\.T\)`)
+	err := filepath.WalkDir(".", func(path string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() || !strings.HasSuffix(path, "_test.go") {
+			return err
+		}
+		name := filepath.Base(filepath.Dir(path)) + "."
+		if name == ".." {
+			name = ""
+		}
+		for _, m := range declared.FindAllStringSubmatch(document(t, path), -1) {
+			there[name+m[1]] = true
+		}
+		return nil
+	})
+	require.NoError(t, err)
+	test := regexp.MustCompile("`((?:\\w+\\.)?Test[A-Z]\\w+)`")
+	for _, name := range []string{"README.md", "OPERATING.md", "SECURITY.md"} {
+		for _, m := range test.FindAllStringSubmatch(document(t, name), -1) {
+			require.True(t, there[m[1]], "%s names %s, which does not exist", name, m[1])
+		}
+	}
+	_, table, ok := strings.Cut(document(t, "SECURITY.md"), "| attack | what stops it | test |\n| --- | --- | --- |\n")
+	require.True(t, ok)
+	table, _, _ = strings.Cut(table, "\n\n")
+	rows := 0
+	for row := range strings.Lines(table) {
+		rows++
+		require.Regexp(t, test, strings.Split(row, "|")[3], row)
+	}
+	require.Greater(t, rows, 30)
+}
+
 // TestErrorsOfTheRunbookExist: what OPERATING.md says that an error says is in
 // the text of one.
 func TestErrorsOfTheRunbookExist(t *testing.T) {
