@@ -95,7 +95,7 @@ func TestArrows(t *testing.T) {
 		"/sessionhttp":         {"", "internal/arg", "internal/clock", "internal/flight", "internal/loud", "internal/testhook", "refresh", "revoke"},
 		"/sessiontest":         {"", "internal/testhook", "sessionhttp"},
 		"/storetest":           {"internal/clock", "keys", "refresh", "revoke"},
-		"/examples/quickstart": {"", "keys", "remote"},
+		"/examples/quickstart": {"", "authority", "keys", "remote", "sessionhttp"},
 	}
 	seen := 0
 	for _, p := range goList(t, "./...") {
