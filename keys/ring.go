@@ -32,6 +32,10 @@ var (
 	// ErrLost reports that the store acknowledged a write that is not to be seen
 	// in it.
 	ErrLost = errors.New("keys: the store has acknowledged a write and does not show it")
+	// ErrConflict reports that a [Store] holds another revision than the one that
+	// Save was told to replace, and that nothing was written. It is the normal
+	// answer to the one that loses a race: load again and work from what is there.
+	ErrConflict = errors.New("keys: the stored document has changed")
 
 	errZeroRing = errors.New("keys: the Ring is a zero value: make it with NewRing")
 )

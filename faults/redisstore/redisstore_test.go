@@ -162,10 +162,10 @@ func must[T any](v T, err error) T {
 
 func entry(value string) revoke.Entry {
 	now := time.Now().UTC().Truncate(time.Millisecond)
-	return revoke.Entry{Scope: revoke.Session, Digest: revoke.DigestOf(revoke.Session, value), Before: now, Until: now.Add(time.Hour)}
+	return revoke.Entry{Scope: revoke.Session, Digest: revoke.Session.Digest(value), Before: now, Until: now.Add(time.Hour)}
 }
 
-func digest(value string) string { d := revoke.DigestOf(revoke.Session, value); return string(d[:]) }
+func digest(value string) string { d := revoke.Session.Digest(value); return string(d[:]) }
 
 // row is an entry of a log as this version writes it.
 func row(value string) []any {
@@ -301,7 +301,7 @@ func TestKeepFor(t *testing.T) {
 	add(2*time.Hour + 30*time.Minute)
 	now := time.Now().UTC().Truncate(time.Millisecond)
 	kept := func(scope revoke.Scope, value string, until time.Duration) revoke.Entry {
-		return revoke.Entry{Scope: scope, Digest: revoke.DigestOf(scope, value), Before: now, Until: now.Add(until)}
+		return revoke.Entry{Scope: scope, Digest: scope.Digest(value), Before: now, Until: now.Add(until)}
 	}
 	birth := kept(revoke.Birth, "born", -48*time.Hour)
 	key, session := kept(revoke.Key, "key", 60*24*time.Hour), kept(revoke.Session, "long", 30*24*time.Hour)

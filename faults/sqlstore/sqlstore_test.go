@@ -170,7 +170,7 @@ func TestCursorPassesNoWriter(t *testing.T) {
 
 func entry(value string) revoke.Entry {
 	now := time.Now().UTC().Truncate(time.Millisecond)
-	return revoke.Entry{Scope: revoke.Session, Digest: revoke.DigestOf(revoke.Session, value), Before: now, Until: now.Add(time.Hour)}
+	return revoke.Entry{Scope: revoke.Session, Digest: revoke.Session.Digest(value), Before: now, Until: now.Add(time.Hour)}
 }
 
 // insert is what adds a row of SQL's own.
@@ -179,7 +179,7 @@ const insert = `INSERT INTO sessiontoken_revocations (tag, namespace, scope, dig
 // insertOne adds the row of a session, which is over at $2, with the digest $1.
 const insertOne = insert + `VALUES (1, '', 'session', $1, $3, 1, $2, 0)`
 
-func digest(value string) []byte { d := revoke.DigestOf(revoke.Session, value); return d[:] }
+func digest(value string) []byte { d := revoke.Session.Digest(value); return d[:] }
 
 var none = make([]byte, 16) // no exception
 

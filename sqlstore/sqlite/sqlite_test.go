@@ -28,7 +28,7 @@ func opened(t *testing.T, path string) *sqlstore.Store {
 
 func entry(value string) revoke.Entry {
 	now := time.Now().UTC().Truncate(time.Millisecond)
-	return revoke.Entry{Scope: revoke.Session, Digest: revoke.DigestOf(revoke.Session, value), Before: now, Until: now.Add(time.Hour)}
+	return revoke.Entry{Scope: revoke.Session, Digest: revoke.Session.Digest(value), Before: now, Until: now.Add(time.Hour)}
 }
 
 func must[T any](v T, err error) T {
