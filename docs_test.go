@@ -47,7 +47,8 @@ func TestMetricsOfTheDocumentsExist(t *testing.T) {
 	known := metricNames(t)
 	require.Greater(t, len(known), 50)
 	reasons := reasonsInCode(t)
-	others := []string{"auth_time", "proxy_cache", "proxy_cache_valid", "synchronous_standby_names"}
+	others := []string{"auth_time", "proxy_cache", "proxy_cache_valid", "search_path", "default_query_exec_mode", "max_connections", "synchronous_standby_names"}
+	others = append(others, readyNames(t)...)
 	for _, name := range []string{"README.md", "OPERATING.md", "SECURITY.md", "CHANGELOG.md"} {
 		for _, m := range snake.FindAllStringSubmatch(document(t, name), -1) {
 			ok := slices.Contains(known, m[1]) || slices.Contains(reasons, m[1]) || slices.Contains(others, m[1])
@@ -74,6 +75,39 @@ func TestMetricsOfTheDocumentsExist(t *testing.T) {
 	for _, m := range alerts {
 		require.Contains(t, known, m[1], "alerts.yml")
 	}
+}
+
+// TestReadyIsDocumented: OPERATING.md has each reason and warning of Ready.
+func TestReadyIsDocumented(t *testing.T) {
+	text := document(t, "OPERATING.md")
+	for _, name := range readyNames(t) {
+		require.Contains(t, text, "`"+name+"`")
+	}
+}
+
+// readyNames are what Ready of an authority answers, by its code.
+func readyNames(t *testing.T) (names []string) {
+	t.Helper()
+	for _, m := range regexp.MustCompile(`"((?:keys|no|revocations)_[a-z_]+)"`).FindAllStringSubmatch(document(t, "authority/ready.go"), -1) {
+		names = append(names, m[1])
+	}
+	require.Len(t, names, 13)
+	return names
+}
+
+// TestRedisRightsOfTheRunbook: OPERATING.md has the rules of redisstore's package
+// comment, which tests of that module hold to a real server.
+func TestRedisRightsOfTheRunbook(t *testing.T) {
+	rules := func(name string) (all []string) {
+		for line := range strings.Lines(document(t, name)) {
+			if strings.Contains(line, "ACL SETUSER") {
+				all = append(all, regexp.MustCompile(`\+[a-z|]+`).FindAllString(line, -1)...)
+			}
+		}
+		return all
+	}
+	require.NotEmpty(t, rules("OPERATING.md"))
+	require.Equal(t, rules("redisstore/redisstore.go"), rules("OPERATING.md"))
 }
 
 // TestTestsOfTheDocumentsExist: each attack of SECURITY.md has a test, and every test
