@@ -196,7 +196,7 @@ func TestFewNames(t *testing.T) {
 }
 
 // importable returns the directories of the packages that users import. The
-// modules bench and examples are never tagged.
+// modules bench, examples/apps and faults are never tagged.
 func importable(t *testing.T) (dirs []string) {
 	t.Helper()
 	require.NoError(t, filepath.WalkDir(".", func(path string, d os.DirEntry, err error) error {
@@ -204,7 +204,7 @@ func importable(t *testing.T) (dirs []string) {
 			return err
 		}
 		name := d.Name()
-		if path != "." && (strings.HasPrefix(name, ".") || slices.Contains([]string{"internal", "testdata", "bench", "examples"}, name)) {
+		if path != "." && (strings.HasPrefix(name, ".") || slices.Contains([]string{"internal", "testdata", "bench", "examples", "faults"}, name)) {
 			return filepath.SkipDir
 		}
 		files, err := filepath.Glob(filepath.Join(path, "*.go"))
