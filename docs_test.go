@@ -70,7 +70,7 @@ func TestMetricsOfTheDocumentsExist(t *testing.T) {
 		}
 	}
 	require.Greater(t, rows, 10)
-	alerts := regexp.MustCompile(`sessiontoken_(\w+)`).FindAllStringSubmatch(document(t, "examples/prometheus/alerts.yml"), -1)
+	alerts := regexp.MustCompile(`sessiontoken_(\w+)`).FindAllStringSubmatch(document(t, "examples/apps/prometheus/alerts.yml"), -1)
 	require.NotEmpty(t, alerts)
 	for _, m := range alerts {
 		require.Contains(t, known, m[1], "alerts.yml")

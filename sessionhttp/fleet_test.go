@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
@@ -91,6 +92,8 @@ func (s fleetLog) Since(ctx context.Context, cursor string) (revoke.Page, error)
 	way()
 	return page, err
 }
+
+func (fleetLog) Wait(context.Context, string) error { return errors.ErrUnsupported }
 
 // The times of the fleet: a key signs for half a day.
 const (

@@ -2,6 +2,7 @@ package sessionhttp_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"net/http"
@@ -383,6 +384,8 @@ func (s revocations) Since(ctx context.Context, cursor string) (p revoke.Page, e
 	})
 	return p, err
 }
+
+func (revocations) Wait(context.Context, string) error { return errors.ErrUnsupported }
 
 // families is a node's way to the store of refresh tokens.
 type families struct {
