@@ -69,10 +69,19 @@ func wiring(t *testing.T, src []byte) (statements, goroutines int) {
 	return statements, goroutines
 }
 
-// TestReadmeProgramRuns compiles the README's first program in a module of its
-// own, as a newcomer would, starts it, signs in, reads the page, signs out and is
+// TestReadmeProgramCompiles checks the README's programs, each in a module of its
+// own.
+func TestReadmeProgramCompiles(t *testing.T) {
+	for _, program := range programs(t) {
+		newcomer(t, program, "vet", "-mod=mod", ".")
+	}
+}
+
+// TestReadmeProgramRuns builds the README's first program in a module of its own,
+// as a newcomer would, starts it, signs in, reads the page, signs out and is
 // refused, and reads the keys.
 func TestReadmeProgramRuns(t *testing.T) {
+	long(t)
 	name := build(t, programs(t)[0])
 	free, err := net.Listen("tcp", "localhost:0")
 	require.NoError(t, err)
@@ -209,6 +218,14 @@ func readme(t *testing.T) []byte {
 // build compiles a program in a module of its own, and returns the binary.
 func build(t *testing.T, program []byte) string {
 	t.Helper()
+	binary := filepath.Join(t.TempDir(), "newcomer.exe") // a name that Windows runs too
+	newcomer(t, program, "build", "-mod=mod", "-o", binary, ".")
+	return binary
+}
+
+// newcomer runs the go command in a new module that has a program.
+func newcomer(t *testing.T, program []byte, args ...string) {
+	t.Helper()
 	root, err := os.Getwd()
 	require.NoError(t, err)
 	mod, err := os.ReadFile("go.mod")
@@ -220,14 +237,12 @@ func build(t *testing.T, program []byte) string {
 		"\nrequire " + module + " v0.0.0\nreplace " + module + " => " + root + "\n"
 
 	dir := t.TempDir()
-	binary := filepath.Join(dir, "newcomer.exe") // a name that Windows runs too
 	for name, content := range map[string][]byte{"main.go": program, "go.mod": []byte(text), "go.sum": sum} {
 		require.NoError(t, os.WriteFile(filepath.Join(dir, name), content, 0o600))
 	}
-	cmd := exec.CommandContext(t.Context(), "go", "build", "-mod=mod", "-o", binary, ".")
+	cmd := exec.CommandContext(t.Context(), "go", args...)
 	cmd.Dir = dir
 	cmd.Env = append(os.Environ(), "GOFLAGS=", "GOWORK=off")
 	out, err := cmd.CombinedOutput()
 	require.NoError(t, err, "%s", out)
-	return binary
 }
