@@ -2,6 +2,7 @@ package sessiontoken_test
 
 import (
 	"bytes"
+	"cmp"
 	"go/ast"
 	"go/doc"
 	"go/format"
@@ -10,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -86,8 +88,6 @@ func TestArrows(t *testing.T) {
 		"/internal/clock":      {},
 		"/internal/sid":        {},
 		"/internal/tally":      {},
-		"/internal/servers":    {}, // for the tests of other modules, as is the next
-		"/internal/faults":     {"", "internal/clock", "internal/servers", "keys", "refresh", "remote", "revoke"},
 		"/refresh":             {"revoke", "internal/arg", "internal/clock", "internal/loud", "internal/strictjson"},
 		"/authority":           {"", "internal/arg", "keys", "refresh", "revoke", "sessionhttp"},
 		"/remote":              {"", "internal/arg", "internal/clock", "internal/flight", "internal/loud", "internal/strictjson", "keys", "sessionhttp"},
@@ -95,7 +95,7 @@ func TestArrows(t *testing.T) {
 		"/sessionhttp":         {"", "internal/arg", "internal/clock", "internal/flight", "internal/loud", "internal/testhook", "refresh", "revoke"},
 		"/sessiontest":         {"", "internal/testhook", "sessionhttp"},
 		"/storetest":           {"internal/clock", "keys", "refresh", "revoke"},
-		"/examples/quickstart": {"", "keys", "remote"},
+		"/examples/quickstart": {"", "authority", "keys", "remote", "sessionhttp"},
 	}
 	seen := 0
 	for _, p := range goList(t, "./...") {
@@ -116,6 +116,40 @@ func TestArrows(t *testing.T) {
 		}
 	}
 	require.Equal(t, len(arrows), seen)
+}
+
+// TestInternalShips: all of internal/ is linked by a package that users import, and
+// nothing there is for tests alone.
+func TestInternalShips(t *testing.T) {
+	var public []string
+	inside := map[string]bool{}
+	for _, p := range goList(t, "./...") {
+		switch {
+		case strings.HasPrefix(p.ImportPath, module+"/internal/"):
+			inside[p.ImportPath] = true
+		case !strings.HasPrefix(p.ImportPath, module+"/examples/"):
+			public = append(public, p.ImportPath)
+		}
+	}
+	require.NotEmpty(t, inside)
+	for _, p := range goList(t, append([]string{"-deps"}, public...)...) {
+		delete(inside, p.ImportPath)
+	}
+	require.Empty(t, inside)
+}
+
+// TestTaggedModules: a module that a release tags requires no other of ours than
+// tagged ones.
+func TestTaggedModules(t *testing.T) {
+	tagged := regexp.MustCompile(`(?m)^TAGGED='(.+)'$`).FindStringSubmatch(document(t, ".ci/modules"))
+	require.NotNil(t, tagged)
+	folders := strings.Fields(tagged[1])
+	require.Contains(t, folders, "redisstore")
+	for _, folder := range folders {
+		for _, m := range regexp.MustCompile(module+`(?:/(\S+))? v`).FindAllStringSubmatch(document(t, folder+"/go.mod"), -1) {
+			require.Contains(t, folders, cmp.Or(m[1], "."), "%s/go.mod", folder)
+		}
+	}
 }
 
 // TestAPI holds the exported names to testdata/api.txt: a difference is a
@@ -162,7 +196,7 @@ func TestFewNames(t *testing.T) {
 }
 
 // importable returns the directories of the packages that users import. The
-// modules bench and examples are never tagged.
+// modules bench, examples/apps and faults are never tagged.
 func importable(t *testing.T) (dirs []string) {
 	t.Helper()
 	require.NoError(t, filepath.WalkDir(".", func(path string, d os.DirEntry, err error) error {
@@ -170,7 +204,7 @@ func importable(t *testing.T) (dirs []string) {
 			return err
 		}
 		name := d.Name()
-		if path != "." && (strings.HasPrefix(name, ".") || slices.Contains([]string{"internal", "testdata", "bench", "examples"}, name)) {
+		if path != "." && (strings.HasPrefix(name, ".") || slices.Contains([]string{"internal", "testdata", "bench", "examples", "faults"}, name)) {
 			return filepath.SkipDir
 		}
 		files, err := filepath.Glob(filepath.Join(path, "*.go"))

@@ -293,8 +293,9 @@ func (r *Ring) SigningKey(ctx context.Context) (*SigningKey, error) {
 		return nil, err
 	}
 	// Usually the first round is the last. A key may have to be made, and then
-	// unsealed.
-	for range 3 {
+	// unsealed; the run of either that a round joins may have begun too early to
+	// see what is needed.
+	for range 8 {
 		if left <= 0 {
 			break
 		}

@@ -207,11 +207,11 @@ func New[T any](cfg Config[T]) (*Sessions[T], error) {
 
 // contextKey is different for each Sessions, so that the middleware of two with
 // one state type can be nested.
-type contextKey struct{ sessions any }
+type contextKey[T any] struct{ sessions *Sessions[T] }
 
 // FromContext returns the session of a request that came through
 // [Sessions.Require] of s, or through its [Sessions.Optional] with a session.
 func (s *Sessions[T]) FromContext(ctx context.Context) (*sessiontoken.Claims[T], bool) {
-	c, ok := ctx.Value(contextKey{s}).(*sessiontoken.Claims[T])
+	c, ok := ctx.Value(contextKey[T]{s}).(*sessiontoken.Claims[T])
 	return c, ok
 }

@@ -5,6 +5,9 @@ import (
 	"database/sql"
 	"fmt"
 	"strings"
+	"time"
+
+	"github.com/sessiontoken/sessiontoken/internal/clock"
 )
 
 // version is the version of the tables and of their rows.
@@ -66,6 +69,29 @@ CREATE INDEX IF NOT EXISTS sessiontoken_families_until ON sessiontoken_families 
 // processes may call it at once. Tables of another version are an error, and
 // are not changed.
 func (s *Store) CreateSchema(ctx context.Context) error {
+	here := clock.Here()
+	began := here.Read()
+	for {
+		err := s.createSchema(ctx)
+		if err == nil || !isBusy(err) || here.Steady(began) > schemaWait {
+			return err
+		}
+		select {
+		case <-time.After(schemaPause):
+		case <-ctx.Done():
+			return err
+		}
+	}
+}
+
+// SQLite does not wait for its busy_timeout while another connection makes a new
+// file one with a write-ahead log: CreateSchema tries again for that long.
+const (
+	schemaWait  = 5 * time.Second
+	schemaPause = 50 * time.Millisecond
+)
+
+func (s *Store) createSchema(ctx context.Context) error {
 	const doing = creating
 	if err := s.checkEngine(ctx, doing); err != nil {
 		return err
