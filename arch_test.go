@@ -123,7 +123,7 @@ func TestArrows(t *testing.T) {
 func TestAPI(t *testing.T) {
 	var out bytes.Buffer
 	dirs := []string{".", "authority", "keys", "refresh", "remote", "revoke", "sessionhttp", "sessiontest", "storetest"}
-	most := map[string]int{".": 34, "authority": 6, "keys": 39, "refresh": 16, "remote": 6, "revoke": 28, "sessionhttp": 14, "sessiontest": 1, "storetest": 3}
+	most := map[string]int{".": 36, "authority": 6, "keys": 39, "refresh": 16, "remote": 6, "revoke": 28, "sessionhttp": 14, "sessiontest": 1, "storetest": 3}
 	for _, dir := range dirs {
 		names := exported(t, dir)
 		topLevel := 0
