@@ -46,7 +46,7 @@ func (s *shared) await(ctx context.Context, after clock.Instant) error {
 		return err
 	}
 	if s.isBefore(after) {
-		return s.awaitNext(ctx)
+		return s.awaitNext(ctx, after)
 	}
 	if s.clock.Age(s.latest().asked) < s.fresh {
 		return nil
@@ -55,7 +55,7 @@ func (s *shared) await(ctx context.Context, after clock.Instant) error {
 		return err
 	}
 	if s.isBefore(after) { // it had begun before
-		return s.awaitNext(ctx)
+		return s.awaitNext(ctx, after)
 	}
 	return nil
 }
@@ -66,10 +66,13 @@ func (s *shared) isBefore(i clock.Instant) bool {
 	return clock.SteadyBetween(s.latest().asked, i) >= 0
 }
 
-// awaitNext waits for a reading that begins after the call.
-func (s *shared) awaitNext(ctx context.Context) error {
+// awaitNext waits for a reading that begins after an instant, which has passed.
+func (s *shared) awaitNext(ctx context.Context, after clock.Instant) error {
 	if at := s.latest().asked; s.apart > 0 && !at.IsZero() {
 		wait(ctx, s.apart-s.clock.Age(at))
+		if !s.isBefore(after) {
+			return nil // another caller has had it read meanwhile
+		}
 	}
 	return s.reading.After(ctx, 0)
 }
