@@ -13,11 +13,48 @@ import (
 	"github.com/sessiontoken/sessiontoken/revoke"
 )
 
-// cache remembers tokens that passed every check, so that the next request with
-// the same one costs a lookup instead of a signature.
+// Cache is a cache of verified tokens whose memory several verifiers share: see
+// [VerifierConfig]. A token that one verifier has verified is not in the cache
+// for another. It is safe for concurrent use. Make it with [NewCache].
+type Cache struct {
+	made      bool
+	tokens    *otter.Cache[cacheKey, any] // of *cached[T]; nil if it keeps no token
+	verifiers atomic.Uint64               // how many use it
+}
+
+// cacheKey is a token and the number of the verifier that verified it. It holds
+// no pointer except the token's, so that a lookup does not allocate.
+type cacheKey struct {
+	verifier uint64
+	token    string
+}
+
+// NewCache returns a Cache that takes at most that many bytes of memory. 0 means
+// 16 MiB, which holds about 7,000 tokens of 1 KB. With a negative value it keeps
+// no token.
+func NewCache(bytes int) *Cache {
+	c := &Cache{made: true}
+	if bytes == 0 {
+		bytes = defaultCacheBytes
+	}
+	if bytes > 0 {
+		c.tokens = otter.Must(&otter.Options[cacheKey, any]{
+			MaximumWeight: uint64(bytes),
+			Weigher:       func(_ cacheKey, c any) uint32 { return c.(weighted).weighs() },
+			// Maintenance runs in the call that made it necessary.
+			Executor: func(task func()) { task() },
+		})
+	}
+	return c
+}
+
+type weighted interface{ weighs() uint32 }
+
+// cache remembers tokens that passed every check of one verifier, so that the
+// next request with the same one costs a lookup instead of a signature.
 //
-// The key is the whole token, which is compared in full after its hash; the
-// hash is seeded for each process. Three checks are made again at each hit: the
+// The key is the verifier and the whole token, which is compared in full after
+// its hash; the hash is seeded for each process. Three checks are made again at each hit: the
 // times, the key and the revocation. A token that fails a check never enters. A
 // token that was seen once does not replace one that is seen often (W-TinyLFU
 // admission).
@@ -25,8 +62,9 @@ import (
 // No goroutine sweeps the cache. An expired token is refused and removed when
 // it is presented; one that is not presented again is evicted in time.
 type cache[T any] struct {
-	tokens *otter.Cache[string, *cached[T]]
-	copies copier[T]
+	tokens   *otter.Cache[cacheKey, any]
+	verifier uint64
+	copies   copier[T]
 }
 
 // cached is one verified token. Only its generation changes.
@@ -46,17 +84,29 @@ type cached[T any] struct {
 // entry, the cache's node and the slot in the table, rounded up.
 const cachedOverhead = 960
 
-func newCache[T any](bytes int) *cache[T] {
-	return &cache[T]{
-		copies: newCopier[T](),
-		tokens: otter.Must(&otter.Options[string, *cached[T]]{
-			MaximumWeight: uint64(bytes),
-			Weigher:       func(_ string, c *cached[T]) uint32 { return c.weight },
-			// Maintenance runs in the call that made it necessary.
-			Executor: func(task func()) { task() },
-		}),
+// newCache returns the cache of one verifier in shared, or nil if shared keeps no
+// token.
+func newCache[T any](shared *Cache) *cache[T] {
+	if shared.tokens == nil {
+		return nil
 	}
+	return &cache[T]{tokens: shared.tokens, verifier: shared.verifiers.Add(1), copies: newCopier[T]()}
 }
+
+// get returns the entry of a token.
+func (c *cache[T]) get(token string) (*cached[T], bool) {
+	v, ok := c.tokens.GetIfPresent(cacheKey{c.verifier, token})
+	if !ok {
+		return nil, false
+	}
+	e, ok := v.(*cached[T])
+	return e, ok
+}
+
+// drop removes the entry of a token.
+func (c *cache[T]) drop(token string) { c.tokens.Invalidate(cacheKey{c.verifier, token}) }
+
+func (e *cached[T]) weighs() uint32 { return e.weight }
 
 // put stores a verified token with the set that holds its key. The token is
 // copied: it is often a substring of a longer header. e.claims stays the
@@ -78,7 +128,7 @@ func (c *cache[T]) put(token string, e *cached[T], set *keys.Set) {
 		e.claims.State = none
 	}
 	e.weight = uint32(min(weight, 1<<31))
-	c.tokens.Set(strings.Clone(token), e)
+	c.tokens.Set(cacheKey{c.verifier, strings.Clone(token)}, e)
 }
 
 // isOf reports whether a set holds the key that verified the token. The set may
