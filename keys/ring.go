@@ -294,9 +294,8 @@ func (r *Ring) SigningKey(ctx context.Context) (*SigningKey, error) {
 	if err != nil {
 		return nil, err
 	}
-	// Usually the first round is the last. A key may have to be made, and then
-	// unsealed; the run of either that a round joins may have begun too early to
-	// see what is needed.
+	// Usually the first round returns. Otherwise a key is made, and then unsealed.
+	// A round may join a run of either that began too early to see the need.
 	for range 8 {
 		if left <= 0 {
 			break
