@@ -54,10 +54,10 @@ type weighted interface{ weighs() uint32 }
 // next request with the same one costs a lookup instead of a signature.
 //
 // The key is the verifier and the whole token, which is compared in full after
-// its hash; the hash is seeded for each process. Three checks are made again at each hit: the
-// times, the key and the revocation. A token that fails a check never enters. A
-// token that was seen once does not replace one that is seen often (W-TinyLFU
-// admission).
+// its hash; the hash is seeded for each process. Three checks are made again at
+// each hit: the times, the key and the revocation. A token that fails a check
+// never enters. A token that was seen once does not replace one that is seen
+// often (W-TinyLFU admission).
 //
 // No goroutine sweeps the cache. An expired token is refused and removed when
 // it is presented; one that is not presented again is evicted in time.

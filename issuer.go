@@ -72,8 +72,7 @@ type IssuerConfig struct {
 	MaxSession time.Duration
 	// MaxBytes is the largest token that is issued. A browser drops a cookie
 	// whose name and value exceed 4096 bytes, and all cookies of a site share
-	// one header. 0 means 3584. A verifier's own limit is 8192 unless it is
-	// told otherwise.
+	// one header. 0 means 3584. A verifier's default limit is 8192.
 	MaxBytes int
 	// Revocations knows the time and what was revoked. Begin asks it when the
 	// session begins; Renew and Resume ask it whether the session was revoked.

@@ -67,8 +67,8 @@ type JWKSConfig struct {
 	// attacker who can change what a verifier fetches over plain http chooses
 	// its keys.
 	InsecurePlainHTTP bool
-	// Logger is told of requests that are refused or cannot be answered, in one
-	// line a reason and minute. nil = slog.Default().
+	// Logger gets a line for requests that are refused or cannot be answered, at
+	// most one a reason and minute. Nil means slog.Default().
 	Logger *slog.Logger
 }
 
@@ -136,8 +136,8 @@ type DiscoveryConfig struct {
 	// another host, as in [JWKSConfig]. It also permits http URLs in Issuer and
 	// JWKSURI.
 	InsecurePlainHTTP bool
-	// Logger is told of requests that are refused or cannot be answered, in one
-	// line a reason and minute. nil = slog.Default().
+	// Logger gets a line for requests that are refused or cannot be answered, at
+	// most one a reason and minute. Nil means slog.Default().
 	Logger *slog.Logger
 }
 

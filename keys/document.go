@@ -49,9 +49,9 @@ type documentKey struct {
 
 	Unknown jsontext.Value `json:",embed"`
 
-	id     string
-	public *PublicKey // nil for a key that this release cannot use
-	again  bool       // written back, since the store lacked it
+	id       string
+	public   *PublicKey // nil for a key that this release cannot use
+	restored bool       // written back, since the store lacked it
 }
 
 // revokedKey records a revocation, so that the key is never used again.

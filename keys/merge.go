@@ -36,7 +36,7 @@ func merge(read, held *document, revoked func(kid string) bool, m moment, s *sch
 	d.Serial = max(read.Serial, other.Serial, base.Serial)
 	s = s.longest(d, m.now)
 	for i := range d.Keys {
-		d.Keys[i].again = out.older && read.find(d.Keys[i].id) == nil
+		d.Keys[i].restored = out.older && read.find(d.Keys[i].id) == nil
 	}
 
 	for _, r := range other.Revoked {

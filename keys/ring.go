@@ -106,7 +106,7 @@ type Ring struct {
 type ringState struct {
 	doc     *document
 	set     *Set              // nil if there is nothing to publish
-	signers map[string]signer // of the keys whose private half was looked at
+	signers map[string]signer // of the keys whose private half was unsealed, or tried to be
 	began   clock.Instant     // when the reading that it is from began
 	owed    bool              // a write is due
 	checked *atomic.Int64     // its age when Revoked was last asked for all keys

@@ -247,10 +247,10 @@ func (s *schedule) addNext(d *document, now time.Time) error {
 func (s *schedule) republish(d *document, now time.Time) {
 	for i := 1; i < len(d.Keys); i++ {
 		k := &d.Keys[i]
-		if !k.again || !now.Before(k.SignsFrom) {
+		if !k.restored || !now.Before(k.SignsFrom) {
 			continue
 		}
-		k.again, k.Published = false, now
+		k.restored, k.Published = false, now
 		at := now.Add(s.publishBefore)
 		if !k.SignsFrom.Before(at) {
 			continue

@@ -75,7 +75,7 @@ func (r *Ring) decodeReading(stored Stored, asked, got clock.Instant, err error)
 	}
 	rd := &reading{doc: doc, rev: stored.Rev, began: asked}
 	if !stored.Time.IsZero() {
-		rd.clock = r.tell(stored.Time, asked, got)
+		rd.clock = r.compareClocks(stored.Time, asked, got)
 	}
 	rd.moment = r.moment()
 	rd.moment.sure = !stored.Time.IsZero() && rd.clock == nil
@@ -101,9 +101,9 @@ func (r *Ring) decode(raw []byte) (*document, error) {
 	return doc, err
 }
 
-// tell compares the store's time with this machine's, and with what the ring
-// took it for so far.
-func (r *Ring) tell(t time.Time, asked, got clock.Instant) error {
+// compareClocks compares the store's time with this machine's, and with the
+// ring's estimate of it.
+func (r *Ring) compareClocks(t time.Time, asked, got clock.Instant) error {
 	r.view.Tell(t, asked, got)
 	now, _ := r.view.Now()
 	ahead, trip := clock.Between(t, got.Wall()), clock.SteadyBetween(asked, got)

@@ -25,10 +25,10 @@ type position struct {
 type step int
 
 const (
-	reuse step = iota // two parties hold the tokens
-	moved             // a new successor
-	again             // the same successor
-	late              // the same successor, after the window
+	reuse   step = iota // two parties hold the tokens
+	moved               // a new successor
+	retried             // the same successor
+	late                // the same successor, after the window
 )
 
 // advance returns the next position of a family when the token at counter is
@@ -59,9 +59,9 @@ func advance(p position, counter uint64, now time.Time, window time.Duration) (p
 			return p, reuse
 		}
 		p.Retried = true
-		return p, again
+		return p, retried
 	case !p.Late.IsZero() && clock.Between(p.Late, now) <= window:
-		return p, again
+		return p, retried
 	case !p.Spent && age <= lateFor:
 		p.Late, p.Spent, p.Retried = now, true, true
 		return p, late

@@ -13,7 +13,7 @@ type counts struct {
 
 func (c *counts) exchange(x exchange, err error) {
 	switch {
-	case err == nil && x.step == again:
+	case err == nil && x.step == retried:
 		c.retries.Add(1)
 	case err == nil && x.step == late:
 		c.late.Add(1)

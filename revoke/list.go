@@ -86,7 +86,7 @@ type List struct {
 
 	known  tables
 	state  atomic.Pointer[state]   // nil before the first complete reading
-	told   atomic.Pointer[told]    // nil before the first page
+	timed  atomic.Pointer[timed]   // nil before the first page
 	latest atomic.Pointer[latest]  // of all entries that were read or made; nil before the first
 	last   atomic.Pointer[outcome] // of the last reading
 
@@ -125,8 +125,8 @@ type state struct {
 	foreign bool          // the store is not the one that was read before
 }
 
-// told is when the page was read whose time the view has.
-type told struct{ at clock.Instant }
+// timed is when the page was read whose time the view has.
+type timed struct{ at clock.Instant }
 
 type outcome struct{ err error }
 

@@ -114,14 +114,14 @@ func (l *List) revoke(ctx context.Context, e Entry) error {
 		return fmt.Errorf("%w: %w", errStale, reasonOf(unread))
 	}
 	l.apply(e)
-	seen, again := l.writes.Load(), false
+	seen, retried := l.writes.Load(), false
 	for {
 		err := l.writing.Do(ctx, max(1, revokeLimit-l.clock.Steady(began)))
 		if l.owed.hasWritten(w, version) {
 			return nil
 		}
-		if err != nil && !again && l.writes.Load() == seen {
-			again = true // that write began before this call
+		if err != nil && !retried && l.writes.Load() == seen {
+			retried = true // that write began before this call
 			continue
 		}
 		if err != nil {
@@ -147,7 +147,7 @@ func (l *List) alreadyRevoked(session Digest) bool {
 
 // knowsTime reports whether the time of the store was read within MaxStale.
 func (l *List) knowsTime() bool {
-	at := l.told.Load()
+	at := l.timed.Load()
 	return at != nil && l.clock.Age(at.at) <= l.cfg.MaxStale
 }
 

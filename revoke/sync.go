@@ -267,7 +267,7 @@ func (l *List) setTime(p Page, read latest, asked, got clock.Instant) {
 		l.view.AtLeast(timeOf(read.any))
 	}
 	l.seen(read)
-	l.told.Store(&told{asked})
+	l.timed.Store(&timed{asked})
 	for _, e := range l.owed.stamp(l.stamp) {
 		l.seen(latestOf([]Entry{e}, p.Time.Add(l.cfg.MaxSkew)))
 		l.known.apply([]Entry{e})

@@ -15,8 +15,8 @@ const stripes = 8
 // uses one of them. Its zero value is ready for use; it must not be copied.
 type Counter struct{ stripes [stripes]stripe }
 
-// stripe fills two cache lines, since some processors fetch a line together
-// with its neighbour.
+// stripe fills two cache lines, since some processors fetch two adjacent lines at
+// once.
 type stripe struct {
 	_ [64]byte
 	n atomic.Uint64
