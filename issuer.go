@@ -352,7 +352,7 @@ func (p *payload) setProof(of, acr string, amr []string, actor *Actor, now time.
 	case actor == nil:
 		return nil
 	case actor.Subject == "" || actor.SessionID == "" || !utf8.ValidString(actor.Subject) || !utf8.ValidString(actor.SessionID):
-		return fmt.Errorf("sessiontoken: %s.Actor wants a Subject and a SessionID, in valid UTF-8", of)
+		return fmt.Errorf("sessiontoken: %s.Actor must have a Subject and a SessionID, in valid UTF-8", of)
 	case actor.Began.UnixMilli() <= 0 || actor.Began.After(now.Add(clockAhead)):
 		return fmt.Errorf("sessiontoken: %s.Actor.Began is required, and not in the future", of)
 	}

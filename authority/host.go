@@ -64,9 +64,9 @@ type tenant struct {
 func NewHost(store Store, cache *sessiontoken.Cache, logger *slog.Logger) (*Host, error) {
 	switch {
 	case arg.IsNil(store):
-		return nil, errors.New("authority: NewHost wants a store")
+		return nil, errors.New("authority: NewHost: store is required")
 	case arg.IsUnmade(cache):
-		return nil, errors.New("authority: NewHost wants a cache that NewCache made")
+		return nil, errors.New("authority: NewHost: cache was not made by NewCache")
 	}
 	if cache == nil {
 		cache = sessiontoken.NewCache(0)

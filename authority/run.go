@@ -71,6 +71,6 @@ func runAll(ctx context.Context, logger *slog.Logger, parts ...part) error {
 	if logger == nil {
 		logger = slog.Default()
 	}
-	logger.Error("authority: Run has stopped by itself; this replica learns late of what others do: start the process anew", "error", err)
+	logger.Error("authority: Run has stopped before its context ended; this replica now reads the store only when requests come: restart the process", "error", err)
 	return err
 }

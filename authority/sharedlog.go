@@ -71,7 +71,7 @@ func (l *sharedLog) read(ctx context.Context, r *flight.Run) error {
 		case err != nil:
 			return err
 		case p.Time.IsZero():
-			return errors.New("the store tells no time")
+			return errors.New("the store returned no time")
 		case p.More && p.Next == cursor:
 			return errors.New("the store returns the same page again")
 		}

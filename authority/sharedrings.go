@@ -58,7 +58,7 @@ func (s *sharedRings) read(ctx context.Context, r *flight.Run) error {
 		return err
 	}
 	if len(list) != len(names) {
-		return errors.New("the store has not told a revision for each ring")
+		return errors.New("the store did not return a revision for each ring")
 	}
 	revs := make(map[string]string, len(names))
 	for i, name := range names {

@@ -416,7 +416,7 @@ func (r *Ring) withoutRevoked(s *ringState) *ringState {
 	}
 	r.adopting.Unlock()
 	if dropped {
-		r.cfg.Logger.Info("keys: a key that was revoked elsewhere is taken out of the ring")
+		r.cfg.Logger.Info("keys: a key that was revoked elsewhere is removed from the ring")
 		if !r.cfg.VerifyOnly {
 			r.writing.Go()
 		}

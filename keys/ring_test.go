@@ -293,7 +293,7 @@ func TestRingStoreFails(t *testing.T) {
 				time.Sleep(2 * time.Minute)
 				require.Equal(t, first, current(t, r), "nothing was lost")
 				require.NoError(t, r.Status().Err)
-				require.Equal(t, 1, strings.Count(logged.String(), "in step with its store again"))
+				require.Equal(t, 1, strings.Count(logged.String(), "the ring's store can be read again"))
 			})
 		})
 	}

@@ -195,9 +195,9 @@ func (r *Ring) readingEnded(err error) {
 	r.outcomes.ended.Add(1)
 	switch {
 	case err != nil:
-		r.loud.Warn("ring_read", "keys: the ring cannot be synced with its store, and goes on with what it has until MaxStale: see that the store answers", "error", err)
+		r.loud.Warn("ring_read", "keys: the ring's store cannot be read; the ring uses what it has read until MaxStale: check that the store answers", "error", err)
 	case was != nil && was.err != nil:
-		r.cfg.Logger.Info("keys: the ring is in step with its store again")
+		r.cfg.Logger.Info("keys: the ring's store can be read again")
 	}
 }
 
@@ -208,7 +208,7 @@ func (r *Ring) writingEnded(err error) {
 	}
 	r.outcomes.writes.Add(1)
 	if !errors.Is(err, ErrClock) && !errors.Is(err, ErrUnseal) { // these two are logged elsewhere
-		r.loud.Warn("ring_write", "keys: the ring's document cannot be written; what was read counts, but no key is made or replaced: see that this replica may write to the store and that there is room", "error", err)
+		r.loud.Warn("ring_write", "keys: the ring's document cannot be written; no key is made or replaced: check that this replica may write to the store and that the store has room", "error", err)
 	}
 }
 

@@ -110,7 +110,7 @@ func (r *Ring) compareClocks(t time.Time, asked, got clock.Instant) error {
 	o := &clockOffset{ahead: ahead}
 	if max(ahead, -ahead)+trip > r.cfg.MaxSkew || clock.Between(t, now) > r.cfg.MaxSkew {
 		o.err = fmt.Errorf("%w by %v, with a reading that took %v; MaxSkew is %v", ErrClock, ahead.Round(time.Millisecond), trip.Round(time.Millisecond), r.cfg.MaxSkew)
-		r.loud.Warn("ring_clock", "keys: this machine's clock disagrees with the store's; the ring changes no key here: set the clock (NTP) of the one that is wrong",
+		r.loud.Warn("ring_clock", "keys: this machine's clock disagrees with the store's; this replica changes no key: set the clock (NTP) that is wrong",
 			"ahead", ahead.Round(time.Millisecond), "max_skew", r.cfg.MaxSkew)
 	}
 	r.offset.Store(o)
@@ -154,7 +154,7 @@ func (r *Ring) adopt(rd *reading, run *flight.Run) (err error) {
 		return err
 	}
 	if out.older {
-		r.loud.Warn("ring_older", "keys: the store holds no document, an older or a foreign one; this replica goes on with what it knows, and writes it back if it may: was the store restored or emptied, or is it another ring's?")
+		r.loud.Warn("ring_older", "keys: the store holds no document, an older one or that of another ring; this replica uses the keys that it has, and writes them back if it may: check whether the store was restored, emptied or replaced")
 	}
 	r.noteCurrent()
 	return nil

@@ -175,7 +175,7 @@ func (s *Store) ready(ctx context.Context, doing string, writes bool) error {
 	}
 	if writes && !s.asked.Load() {
 		if err := s.CheckPersistence(ctx); ctx.Err() == nil && !s.asked.Swap(true) && err != nil {
-			s.cfg.Logger.Warn("redisstore: revocations, and who is signed in, may be lost", "error", err)
+			s.cfg.Logger.Warn("redisstore: acknowledged revocations and refresh tokens may be lost", "error", err)
 		}
 	}
 	return nil

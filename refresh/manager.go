@@ -205,7 +205,7 @@ func (m *Manager) makeRoom(ctx context.Context, f Family, now time.Time) {
 		_ = recover() // its value may hold what must not be logged
 		if err != nil {
 			m.loud.Warn("cap", "refresh: the families of a subject could not be counted, or those above MaxPerSubject could not be revoked: "+
-				"its next sign-in tries again; look after the store", "subject", f.Subject, "err", err)
+				"its next sign-in tries again; check the store", "subject", f.Subject, "err", err)
 		}
 	}()
 	err = m.evict(ctx, f, now)
@@ -606,7 +606,7 @@ func (m *Manager) tidy(ctx context.Context, remove func(context.Context) error) 
 	defer cancel()
 	if err := remove(ctx); err != nil {
 		m.counted.notDeleted.Add(1)
-		m.loud.Warn("deletion", "refresh: records of revoked sessions could not be deleted: they are of no use and will be forgotten, but look after the store",
+		m.loud.Warn("deletion", "refresh: records of revoked sessions could not be deleted: they cannot be used and will expire; check the store",
 			"err", err)
 		return fmt.Errorf("refresh: %w", err)
 	}

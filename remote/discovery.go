@@ -76,7 +76,7 @@ func (d *discovery) parse(body []byte) (*url.URL, error) {
 	switch {
 	case document.Issuer == d.issuer:
 	case strings.TrimSuffix(document.Issuer, "/") == strings.TrimSuffix(d.issuer, "/"):
-		return nil, fmt.Errorf("the document's issuer is %.100q, which differs from Config.Issuer by a slash at the end alone: Config.Issuer must be what the tokens say", document.Issuer)
+		return nil, fmt.Errorf("the document's issuer is %.100q, which differs from Config.Issuer by a slash at the end alone: Config.Issuer must be the iss of the tokens", document.Issuer)
 	default:
 		return nil, fmt.Errorf("the document's issuer is %.100q, and not Config.Issuer", document.Issuer)
 	}

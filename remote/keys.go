@@ -351,7 +351,7 @@ func (k *Keys) firstAsked(kid string, now clock.Instant) clock.Instant {
 func (k *Keys) undecidedKid(err error) error {
 	k.undecided.Add(1)
 	if errors.Is(err, flight.ErrWaited) || errors.Is(err, errTooMany) {
-		k.loud.Warn("jwks_unknown_kid", "remote: tokens with unknown kids come faster than the key set may be fetched, or the fetches are slow; these tokens are undecided, others are not affected",
+		k.loud.Warn("jwks_unknown_kid", "remote: tokens with unknown kids come faster than the key set may be fetched, or the fetches are slow; these tokens cannot be verified now, others are not affected",
 			"host", k.host)
 	}
 	return fmt.Errorf("remote: the key set lacks the key and could not be fetched again: %w", err)

@@ -178,7 +178,7 @@ func (k *Keys) locate(ctx context.Context, run *flight.Run, looks bool) (*url.UR
 		return nil, err
 	case err != nil:
 		if !failedBefore {
-			k.log.Warn("remote: cannot read the discovery document, and goes on with the URL that it had before",
+			k.log.Warn("remote: cannot read the discovery document; the last URL of the key set is used",
 				"host", k.host, "served_for_at_most", k.maxStale, "error", err)
 		}
 		return known.url, nil

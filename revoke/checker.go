@@ -10,9 +10,9 @@ import (
 
 var (
 	// ErrRevoked means that a session is revoked and the store has acknowledged
-	// it, or that no session can begin at the time asked for. It counts only as
-	// the very error that Check or Begin returns: an error that wraps it decides
-	// nothing.
+	// that, or that no session can begin at the time asked for. Check and Begin
+	// return it unwrapped: an error that wraps it, such as one of a store, does
+	// not mean that a session is revoked.
 	ErrRevoked = errors.New("revoke: the session is revoked")
 	// ErrOwed means that a session was revoked here and the store has not
 	// acknowledged it yet. Other replicas may not know of the revocation.

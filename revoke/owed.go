@@ -319,7 +319,7 @@ func (l *List) writingEnded(err error) {
 		return
 	}
 	l.writeFailures.Add(1)
-	l.loud.Warn("store_unwritable", "revoke: the store cannot be written; the list owes it what was revoked, and writes it again. Sessions that this concerns are refused meanwhile. Check the store, its disk, and the right to write", "owed", l.owed.count.Load(), "error", err)
+	l.loud.Warn("store_unwritable", "revoke: the store cannot be written; the list keeps the revocations and writes them again. Their sessions are refused until then. Check the store, its disk, and the right to write", "owed", l.owed.count.Load(), "error", err)
 }
 
 // writeOn writes owed entries until ctx ends, and then for at most 5 s.

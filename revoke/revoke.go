@@ -70,7 +70,7 @@ func (l *List) RevokeKey(ctx context.Context, kid string, keepUntil time.Time) e
 // clock, is an error: no session could begin until then.
 func (l *List) RevokeAll(ctx context.Context, begunBy time.Time) error {
 	if begunBy.IsZero() {
-		return errors.New("revoke: RevokeAll wants a time")
+		return errors.New("revoke: RevokeAll: the time is zero")
 	}
 	return l.revoke(ctx, Entry{Scope: All, Before: begunBy})
 }
@@ -98,7 +98,7 @@ func (l *List) revoke(ctx context.Context, e Entry) error {
 			return fmt.Errorf("revoke: the store's time is not known, and nothing was revoked: %w", reasonOf(unread))
 		}
 		if upper, _ := l.view.Upper(); e.Before.UnixMilli() > millisUp(upper) {
-			return errors.New("revoke: RevokeAll wants a time that is not in the future")
+			return errors.New("revoke: RevokeAll: the time is in the future")
 		}
 	}
 	if stamped {

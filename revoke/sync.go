@@ -140,7 +140,7 @@ func (l *List) since(ctx context.Context, cursor string, after clock.Instant) (p
 func (l *List) checkPage(cursor string, p *Page) error {
 	switch {
 	case p.Time.IsZero():
-		return errors.New("the store tells no time")
+		return errors.New("the store returned no time")
 	case p.More && p.Next == cursor:
 		return errors.New("the store returns the same page again")
 	}
@@ -152,7 +152,7 @@ func (l *List) checkPage(cursor string, p *Page) error {
 		switch e.Scope {
 		case Session, Subject, Group, Key, All, Birth:
 		default:
-			l.loud.Warn("unknown_scope", "revoke: the store holds an entry of a scope that this version does not know; the list stops answering. Run the newer version everywhere", "scope", e.Scope)
+			l.loud.Warn("unknown_scope", "revoke: the store holds an entry of a scope that this version does not know; the list cannot read the store. Run the newer version on all replicas", "scope", e.Scope)
 			return errors.New("the store holds an entry of a scope that this version does not know")
 		}
 	}
@@ -342,17 +342,17 @@ func (l *List) readingEnded(err error) {
 	l.reads.Add(1)
 	if err != nil {
 		l.readFailures.Add(1)
-		l.loud.Warn("store_unreadable", "revoke: the store cannot be read; the list goes on with what it has until MaxStale and then stops answering. Check the store and the way to it", "max_stale", l.cfg.MaxStale, "error", err)
+		l.loud.Warn("store_unreadable", "revoke: the store cannot be read; the list uses what it has read until MaxStale, and fails after that. Check the store and the network", "max_stale", l.cfg.MaxStale, "error", err)
 		return
 	}
 	if was != nil && was.err != nil {
 		l.logger.Info("revoke: the store can be read again")
 	}
 	if st := l.state.Load(); st != nil && st.foreign {
-		l.loud.Warn("foreign_store", "revoke: the store is not the one that this list has read before: it holds the birth mark of another one. The list stops answering and writes nothing. Point it at its own store again; if this store is meant to be the one, restart all replicas")
+		l.loud.Warn("foreign_store", "revoke: the store is not the one that this list has read before: it holds the birth mark of another one. The list fails and writes nothing. Configure its own store again; if this store is the right one, restart all replicas")
 	}
 	if ahead, trip, ok := l.view.Offset(); ok && max(ahead, -ahead)-trip > l.cfg.MaxSkew {
-		l.loud.Warn("clock_disagrees", "revoke: the clock of this machine disagrees with the store's; the store's counts. Set the clock, and run NTP", "ahead", ahead)
+		l.loud.Warn("clock_disagrees", "revoke: the clock of this machine disagrees with the store's, whose time is used. Set the clock, and run NTP", "ahead", ahead)
 	}
 	l.retry()
 }

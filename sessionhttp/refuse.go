@@ -70,7 +70,7 @@ func (s *Sessions[T]) reportRenewal(r *http.Request, err error) {
 	if s.cfg.OnRefused != nil {
 		s.cfg.OnRefused(r, err)
 	}
-	s.log.Warn("renewal_failed", "sessionhttp: a cookie could not be renewed, and its token is still good; users are refused when theirs expire: "+faultOf(err).message, "err", err)
+	s.log.Warn("renewal_failed", "sessionhttp: a cookie could not be renewed; its token is still valid, and its user is refused when it expires: "+faultOf(err).message, "err", err)
 }
 
 // statusAndChallenge returns the status and the challenge of RFC 6750 section
@@ -133,13 +133,13 @@ var (
 
 	faultCrossOrigin = fault{"cross_origin", "a request from another origin was refused; if the origin is yours, name it in Config.TrustedOrigins; a login provider's redirect needs InsecureCrossSiteCallback"}
 	faultInsecure    = fault{"insecure", "no token is handed out over plain http; serve https, or set Config.TLSInFront if a proxy in front takes requests over https alone"}
-	faultSize        = fault{"too_large", "a session token is larger than IssuerConfig.MaxBytes or than the cookies that browsers keep; make the state smaller: Issuer.Size shows what weighs most"}
+	faultSize        = fault{"too_large", "a session token is larger than IssuerConfig.MaxBytes or than the cookies that browsers keep; make the state smaller: Issuer.Size shows the largest claims"}
 	faultState       = fault{"state_unwritable", "a state cannot be written as JSON; text must be valid UTF-8"}
-	faultMisuse      = fault{"not_configured", "a call cannot succeed as it is made: it needs Config.Issuer or Config.Refresh, which is not set, or it names a subject that SignIn does not take"}
-	faultOwed        = fault{"revocation_owed", "the store of revocations has not acknowledged one, which is written again until it does; look at that store"}
-	faultLate        = fault{"late", "Load, a store or the signer gives no answer in time; look at what it waits for, and let it heed its context"}
+	faultMisuse      = fault{"not_configured", "a call can never succeed: it needs Config.Issuer or Config.Refresh, which is not set, or it has a subject that SignIn does not accept"}
+	faultOwed        = fault{"revocation_owed", "the store has not acknowledged a revocation, which is written again until it does; check the store of the revocations"}
+	faultLate        = fault{"late", "Load, a store or the signer did not answer in time; check what it waits for, and that it heeds its context"}
 	faultPanic       = fault{"panic", "Load or a store panicked; what it panicked with is not logged"}
-	faultUnknown     = fault{"cannot_tell", "a request could not be decided; look at the store or the key server that the error names"}
+	faultUnknown     = fault{"cannot_tell", "a request could not be decided; check the store or the key server that the error names"}
 
 	faults = []fault{faultClient, faultNoSession, faultGone, faultCrossOrigin, faultInsecure, faultSize, faultState, faultMisuse, faultOwed, faultLate, faultPanic, faultUnknown}
 )

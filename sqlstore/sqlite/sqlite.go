@@ -56,7 +56,7 @@ func DB(path string) (*sql.DB, error) {
 	case "":
 		return nil, errors.New("sqlstore/sqlite: path is empty")
 	case ":memory:":
-		return nil, errors.New("sqlstore/sqlite: path is :memory:, which each connection would have to itself; the packages' MemStores keep what one process needs")
+		return nil, errors.New("sqlstore/sqlite: path is :memory:, which would be another database for each connection; for one process use the MemStores")
 	}
 	u := url.URL{Scheme: "file", Opaque: (&url.URL{Path: path}).EscapedPath(), RawQuery: url.Values{
 		"_pragma": {"busy_timeout(5000)", "journal_mode(WAL)", "synchronous(FULL)"},
