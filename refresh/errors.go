@@ -16,8 +16,9 @@ var (
 	// request named. If the request named none, the answer may be
 	// invalid_client.
 	ErrClient error = reason("refresh: the refresh token is another client's")
-	// ErrBinder: the request had not the binder of the token's family: none,
-	// another one, or one though the family has none. Nothing was changed.
+	// ErrBinder: the request did not have the binder of the token's family: it
+	// had none, another one, or one though the family has none. Nothing was
+	// changed.
 	ErrBinder error = reason("refresh: the refresh token did not come with its binder")
 )
 

@@ -54,8 +54,8 @@ var (
 	// ErrCrossOrigin means that a request with a cookie that can change something
 	// comes from another origin. 403.
 	ErrCrossOrigin = errors.New("sessionhttp: cross-origin request")
-	// Config.Load returns ErrSessionOver to end a session, such as that of a
-	// blocked user. The session is revoked then. 401.
+	// ErrSessionOver is returned by Config.Load to end a session, such as that
+	// of a blocked user. The session is then revoked. 401.
 	ErrSessionOver = errors.New("sessionhttp: the session is over")
 )
 
