@@ -118,11 +118,18 @@ func wiring(t *testing.T, src []byte) (statements, goroutines int, outside []str
 	return statements, goroutines, outside
 }
 
-// TestReadmeProgramRuns compiles the README's first program in a module of its
-// own, as a newcomer would, starts it, is refused with a wrong password, signs in,
-// reads the page, signs out and is refused, and reads the keys. Only its port is
-// another one.
+// TestReadmeProgramCompiles checks the README's first program in a module of its
+// own. The module sqlstore does so with the second one.
+func TestReadmeProgramCompiles(t *testing.T) {
+	newcomer(t, programs(t)[0], "vet", "-mod=mod", ".")
+}
+
+// TestReadmeProgramRuns builds the README's first program in a module of its own,
+// as a newcomer would, starts it, is refused with a wrong password, signs in, reads
+// the page, signs out and is refused, and reads the keys. Only its port is another
+// one.
 func TestReadmeProgramRuns(t *testing.T) {
+	long(t)
 	free, err := net.Listen("tcp", "localhost:0")
 	require.NoError(t, err)
 	_, port, err := net.SplitHostPort(free.Addr().String())
@@ -310,6 +317,14 @@ func readme(t *testing.T) []byte {
 // build compiles a program in a module of its own, and returns the binary.
 func build(t *testing.T, program []byte) string {
 	t.Helper()
+	binary := filepath.Join(t.TempDir(), "newcomer.exe") // a name that Windows runs too
+	newcomer(t, program, "build", "-mod=mod", "-o", binary, ".")
+	return binary
+}
+
+// newcomer runs the go command in a new module that has a program.
+func newcomer(t *testing.T, program []byte, args ...string) {
+	t.Helper()
 	root, err := os.Getwd()
 	require.NoError(t, err)
 	mod, err := os.ReadFile("go.mod")
@@ -320,14 +335,12 @@ func build(t *testing.T, program []byte) string {
 		"\nrequire " + module + " v0.0.0\nreplace " + module + " => " + root + "\n"
 
 	dir := t.TempDir()
-	binary := filepath.Join(dir, "newcomer.exe") // a name that Windows runs too
 	for name, content := range map[string][]byte{"main.go": program, "go.mod": []byte(text), "go.sum": sum} {
 		require.NoError(t, os.WriteFile(filepath.Join(dir, name), content, 0o600))
 	}
-	cmd := exec.CommandContext(t.Context(), "go", "build", "-mod=mod", "-o", binary, ".")
+	cmd := exec.CommandContext(t.Context(), "go", args...)
 	cmd.Dir = dir
 	cmd.Env = append(os.Environ(), "GOFLAGS=", "GOWORK=off")
 	out, err := cmd.CombinedOutput()
 	require.NoError(t, err, "%s", out)
-	return binary
 }

@@ -162,7 +162,7 @@ func TestEntriesForgetThemselves(t *testing.T) {
 // A leaked key makes new tokens: it is remembered for longer than a session lasts.
 func TestKeysAreRememberedForLonger(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		l := running(t, new(revoke.MemStore), func(c *revoke.Config) { c.SyncEvery, c.MaxStale = time.Minute, time.Hour })
+		l := running(t, new(revoke.MemStore), func(c *revoke.Config) { c.SyncEvery, c.MaxStale = 25*time.Minute, time.Hour })
 		require.NoError(t, l.RevokeKey(t.Context(), "kid-1", time.Time{}))
 		require.NoError(t, l.RevokeKey(t.Context(), "kid-2", time.Now().Add(time.Hour)), "at least")
 		require.NoError(t, l.RevokeKey(t.Context(), "kid-3", time.Now().Add(90*24*time.Hour)))
