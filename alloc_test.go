@@ -30,6 +30,7 @@ func TestAllocations(t *testing.T) {
 			require.NoError(t, err)
 			cold := newVerifier[plainState](t, source, func(c *sessiontoken.VerifierConfig) { c.CacheBytes = -1 })
 			warm := newVerifier[plainState](t, source)
+			shared := newVerifier[plainState](t, source, sharing(sessiontoken.NewCache(0)))
 			count := func(f func() error) float64 {
 				return testing.AllocsPerRun(100, func() {
 					if err := f(); err != nil {
@@ -39,6 +40,7 @@ func TestAllocations(t *testing.T) {
 			}
 			require.LessOrEqual(t, count(func() error { _, err := cold.Verify(t.Context(), token); return err }), c.first)
 			require.LessOrEqual(t, count(func() error { _, err := warm.Verify(t.Context(), token); return err }), c.repeated)
+			require.LessOrEqual(t, count(func() error { _, err := shared.Verify(t.Context(), token); return err }), c.repeated)
 			require.LessOrEqual(t, count(func() error { _, _, err := issuer.Issue(t.Context(), "user-1", plain); return err }), c.issued)
 		})
 	}

@@ -89,7 +89,7 @@ func TestArrows(t *testing.T) {
 		"/internal/sid":        {},
 		"/internal/tally":      {},
 		"/refresh":             {"revoke", "internal/arg", "internal/clock", "internal/loud", "internal/strictjson"},
-		"/authority":           {"", "internal/arg", "keys", "refresh", "revoke", "sessionhttp"},
+		"/authority":           {"", "internal/arg", "internal/clock", "internal/flight", "keys", "refresh", "revoke", "sessionhttp"},
 		"/remote":              {"", "internal/arg", "internal/clock", "internal/flight", "internal/loud", "internal/strictjson", "keys", "sessionhttp"},
 		"/revoke":              {"internal/arg", "internal/clock", "internal/flight", "internal/loud", "internal/sid"},
 		"/sessionhttp":         {"", "internal/arg", "internal/clock", "internal/flight", "internal/loud", "internal/testhook", "refresh", "revoke"},

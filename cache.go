@@ -13,20 +13,57 @@ import (
 	"github.com/sessiontoken/sessiontoken/revoke"
 )
 
-// cache remembers tokens that passed every check, so that the next request with
-// the same one costs a lookup instead of a signature.
+// Cache is memory for verified tokens that several verifiers share: see
+// [VerifierConfig]. A token that one of them has verified is not known to the
+// others. It is safe for concurrent use; make it with [NewCache].
+type Cache struct {
+	made      bool
+	tokens    *otter.Cache[cacheKey, any] // of *cached[T]; nil if it keeps nothing
+	verifiers atomic.Uint64               // that use it
+}
+
+// cacheKey is a token and the number of the verifier that verified it. It holds no
+// pointer but the token's: a lookup of such a key allocates nothing.
+type cacheKey struct {
+	verifier uint64
+	token    string
+}
+
+// NewCache returns a Cache that takes at most that many bytes of memory. 0 means
+// 16 MiB, room for some 7,000 tokens of 1 KB; a negative value keeps no token.
+func NewCache(bytes int) *Cache {
+	c := &Cache{made: true}
+	if bytes == 0 {
+		bytes = defaultCacheBytes
+	}
+	if bytes > 0 {
+		c.tokens = otter.Must(&otter.Options[cacheKey, any]{
+			MaximumWeight: uint64(bytes),
+			Weigher:       func(_ cacheKey, c any) uint32 { return c.(weighted).weighs() },
+			// Maintenance runs on the caller that made it necessary.
+			Executor: func(task func()) { task() },
+		})
+	}
+	return c
+}
+
+type weighted interface{ weighs() uint32 }
+
+// cache remembers tokens that passed every check of one verifier, so that the
+// next request with the same one costs a lookup instead of a signature.
 //
-// It is keyed by the whole token, compared in full after its hash (which is
-// seeded for each process). What can change about a token is checked at each
-// hit: its times, its key, its revocation. Only tokens that passed every check
-// enter, so garbage never does; and of valid ones, those seen once do not push
-// out those seen often (W-TinyLFU admission).
+// It is keyed by the verifier and the whole token, compared in full after its hash
+// (which is seeded for each process). What can change about a token is checked at
+// each hit: its times, its key, its revocation. Only tokens that passed every
+// check enter, so garbage never does; and of valid ones, those seen once do not
+// push out those seen often (W-TinyLFU admission).
 //
 // No goroutine sweeps it. A token past its end is refused and removed when it is
 // presented, and otherwise leaves with what is no longer asked for.
 type cache[T any] struct {
-	tokens *otter.Cache[string, *cached[T]]
-	copies copier[T]
+	tokens   *otter.Cache[cacheKey, any]
+	verifier uint64
+	copies   copier[T]
 }
 
 // cached is one verified token. Only its generation changes.
@@ -46,17 +83,28 @@ type cached[T any] struct {
 // entry, the cache's own node and its place in the table, rounded up.
 const cachedOverhead = 960
 
-func newCache[T any](bytes int) *cache[T] {
-	return &cache[T]{
-		copies: newCopier[T](),
-		tokens: otter.Must(&otter.Options[string, *cached[T]]{
-			MaximumWeight: uint64(bytes),
-			Weigher:       func(_ string, c *cached[T]) uint32 { return c.weight },
-			// Maintenance runs on the caller that made it necessary.
-			Executor: func(task func()) { task() },
-		}),
+// newCache returns what one verifier keeps in shared; nil if that keeps nothing.
+func newCache[T any](shared *Cache) *cache[T] {
+	if shared.tokens == nil {
+		return nil
 	}
+	return &cache[T]{tokens: shared.tokens, verifier: shared.verifiers.Add(1), copies: newCopier[T]()}
 }
+
+// get returns what is remembered of a token.
+func (c *cache[T]) get(token string) (*cached[T], bool) {
+	v, ok := c.tokens.GetIfPresent(cacheKey{c.verifier, token})
+	if !ok {
+		return nil, false
+	}
+	e, ok := v.(*cached[T])
+	return e, ok
+}
+
+// drop forgets a token.
+func (c *cache[T]) drop(token string) { c.tokens.Invalidate(cacheKey{c.verifier, token}) }
+
+func (e *cached[T]) weighs() uint32 { return e.weight }
 
 // put remembers what was read from a token, with the set that its key is of. The
 // token is copied: it is often a part of a longer header. The caller keeps what
@@ -78,7 +126,7 @@ func (c *cache[T]) put(token string, e *cached[T], set *keys.Set) {
 		e.claims.State = none
 	}
 	e.weight = uint32(min(weight, 1<<31))
-	c.tokens.Set(strings.Clone(token), e)
+	c.tokens.Set(cacheKey{c.verifier, strings.Clone(token)}, e)
 }
 
 // isOf reports whether the key that verified the token is one of the set's. A set

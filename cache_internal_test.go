@@ -42,7 +42,7 @@ func TestCacheUnderLoad(t *testing.T) {
 		p := payload{Issuer: "https://issuer.example", Audience: ours, Subject: ids[:12], TokenID: ids[12:36], SessionID: ids[36:], State: []byte(json)}
 		c.put(token, &cached[state]{payload: p, claims: *claimsOf[state](&p, key.KeyID()), session: questionOf(&p, key.KeyID()), key: key}, set)
 	}
-	one := newCache[state](1 << 20)
+	one := newCache[state](NewCache(1 << 20))
 	insert(one, fmt.Sprintf("r%011d%s", 0, text))
 	bytes := int(one.tokens.WeightedSize()) * room
 
@@ -51,7 +51,7 @@ func TestCacheUnderLoad(t *testing.T) {
 	runtime.GC()
 	var before, after runtime.MemStats
 	runtime.ReadMemStats(&before)
-	c := newCache[state](bytes)
+	c := newCache[state](NewCache(bytes))
 	hits, asked := 0, 0
 	for i := range requests {
 		token := fmt.Sprintf("o%011d%s", i, text)
@@ -59,7 +59,7 @@ func TestCacheUnderLoad(t *testing.T) {
 		if real {
 			token = fmt.Sprintf("r%011d%s", zipf(rng), text)
 		}
-		_, hit := c.tokens.GetIfPresent(token)
+		_, hit := c.get(token)
 		if !hit {
 			insert(c, token)
 		}

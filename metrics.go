@@ -52,7 +52,8 @@ func (o *outcomes) failed(err error) error {
 //	refused_expired_total      with ErrExpired
 //	refused_revoked_total      with ErrRevoked
 //	undecided_total            other errors: the server could not tell
-//	cache_entries              tokens in the cache, about; 0 if it is off
+//	cache_entries              tokens in the cache, about; 0 if it is off. Of a
+//	                           shared Cache: those of all that share it
 //	cache_bytes                their memory, about, as CacheBytes bounds it
 //
 // It answers from memory. Every value is finite, and none says whose token it

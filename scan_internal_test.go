@@ -108,7 +108,7 @@ func TestScanTakesWhatIsWritten(t *testing.T) {
 // TestCacheIsBounded fills a cache with more than it may hold.
 func TestCacheIsBounded(t *testing.T) {
 	const room = 100 << 10
-	c := newCache[string](room)
+	c := newCache[string](NewCache(room))
 	for i := range 1000 {
 		c.put(fmt.Sprintf("token %d", i), &cached[string]{payload: payload{State: []byte(`"x"`)}}, nil)
 	}

@@ -68,6 +68,9 @@ type VerifierConfig struct {
 	// no check is left out. 0 means 16 MiB, room for some 7,000 tokens of 1 KB;
 	// a negative value turns the cache off.
 	CacheBytes int
+	// Cache is memory that the verifier shares with others, instead of one of
+	// its own of CacheBytes: for many verifiers in one process. Optional.
+	Cache *Cache
 }
 
 // Verifier reads sessions of state type T from tokens. It is safe for concurrent
@@ -120,6 +123,10 @@ func NewVerifier[T any](cfg VerifierConfig) (*Verifier[T], error) {
 		return nil, fmt.Errorf("sessiontoken: VerifierConfig.Leeway is %v; it must be from 0 to %v", cfg.Leeway, maxLeeway)
 	case cfg.MaxBytes < 0:
 		return nil, errors.New("sessiontoken: VerifierConfig.MaxBytes is negative")
+	case arg.IsUnmade(cfg.Cache):
+		return nil, errors.New("sessiontoken: VerifierConfig.Cache is a zero Cache: make it with NewCache")
+	case cfg.Cache != nil && cfg.CacheBytes != 0:
+		return nil, errors.New("sessiontoken: VerifierConfig.CacheBytes must be left out beside Cache, which has its own bound")
 	}
 	if err := arg.Duration("sessiontoken: VerifierConfig.Leeway", cfg.Leeway, time.Second); err != nil {
 		return nil, err
@@ -142,7 +149,7 @@ func NewVerifier[T any](cfg VerifierConfig) (*Verifier[T], error) {
 	if cfg.MaxBytes == 0 {
 		cfg.MaxBytes = defaultVerifyBytes
 	}
-	if cfg.CacheBytes == 0 {
+	if cfg.CacheBytes == 0 && cfg.Cache == nil {
 		cfg.CacheBytes = defaultCacheBytes
 	}
 	states, err := newStateCodec[T]()
@@ -156,8 +163,10 @@ func NewVerifier[T any](cfg VerifierConfig) (*Verifier[T], error) {
 		now:    timeSource{cfg.Revocations, clock.Here()},
 	}
 	v.list, _ = cfg.Revocations.(*revoke.List)
-	if cfg.CacheBytes > 0 {
-		v.cache = newCache[T](cfg.CacheBytes)
+	if cfg.Cache != nil {
+		v.cache = newCache[T](cfg.Cache)
+	} else {
+		v.cache = newCache[T](NewCache(cfg.CacheBytes))
 	}
 	return v, nil
 }
@@ -185,7 +194,7 @@ func (v *Verifier[T]) Now(ctx context.Context) (time.Time, error) { return v.now
 // token is the one it was given to.
 func (v *Verifier[T]) Verify(ctx context.Context, token string) (*Claims[T], error) {
 	if v.cache != nil && len(token) <= v.cfg.MaxBytes {
-		if e, ok := v.cache.tokens.GetIfPresent(token); ok {
+		if e, ok := v.cache.get(token); ok {
 			set, err := v.reader.keySet(ctx, e.key.KeyID())
 			if err != nil {
 				return nil, v.outcomes.failed(err)
@@ -198,7 +207,7 @@ func (v *Verifier[T]) Verify(ctx context.Context, token string) (*Claims[T], err
 				v.outcomes.hits.Add(c)
 				return c, nil
 			}
-			v.cache.tokens.Invalidate(token)
+			v.cache.drop(token)
 		}
 	}
 	c, err := v.verifyUncached(ctx, token)
@@ -255,7 +264,7 @@ func (v *Verifier[T]) verifyCached(ctx context.Context, token string, e *cached[
 	}
 	if !e.timesHold(now) {
 		if err := v.checkTimes(&e.payload, now); err != nil {
-			v.cache.tokens.Invalidate(token)
+			v.cache.drop(token)
 			return nil, err
 		}
 	}

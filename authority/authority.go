@@ -28,6 +28,7 @@ type Authority[T any] struct {
 	sessions    *sessionhttp.Sessions[T]
 	wellKnown   map[string]http.Handler
 	logger      *slog.Logger
+	hosted      bool
 }
 
 // New checks the configuration and returns the authority for it. An error names
@@ -41,7 +42,24 @@ func New[T any](cfg Config[T]) (*Authority[T], error) {
 	if cfg.Limits, err = cfg.Limits.withDefaults(); err != nil {
 		return nil, err
 	}
-	a := &Authority[T]{logger: cfg.Logger}
+	if cfg.Host == nil {
+		return assemble(cfg)
+	}
+	if err := cfg.Host.reserve(cfg.Namespace); err != nil {
+		return nil, err
+	}
+	a, err := assemble(cfg)
+	if err != nil {
+		cfg.Host.release(cfg.Namespace)
+		return nil, err
+	}
+	cfg.Host.add(&tenant{cfg.Namespace, a.ring, a.revocations})
+	return a, nil
+}
+
+// assemble makes the parts.
+func assemble[T any](cfg Config[T]) (*Authority[T], error) {
+	a := &Authority[T]{logger: cfg.Logger, hosted: cfg.Host != nil}
 	for _, part := range []func(*Config[T]) error{a.addList, a.addRing, a.addTokens, a.addRefresh, a.addSessions, a.addWellKnown} {
 		if err := part(&cfg); err != nil {
 			return nil, err
@@ -54,9 +72,11 @@ func (a *Authority[T]) addList(cfg *Config[T]) (err error) {
 	var store revoke.Store = cfg.Store
 	if m, ok := cfg.Store.(*memory); ok {
 		store = &m.revocationStore // by which the list knows that the store is memory
+	} else if cfg.Host != nil {
+		store = &namespaceLog{cfg.Host.log, cfg.Namespace}
 	}
 	a.revocations, err = revoke.NewList(revoke.Config{
-		Store: store, Namespace: cfg.Namespace, MaxSession: cfg.Limits.MaxSession, Logger: cfg.Logger,
+		Store: store, Namespace: cfg.Namespace, SyncEvery: syncLists, MaxSession: cfg.Limits.MaxSession, Logger: cfg.Logger,
 	})
 	return within("the list of revocations", err)
 }
@@ -66,8 +86,12 @@ func (a *Authority[T]) addRing(cfg *Config[T]) error {
 	if err != nil {
 		return within("Config.Secrets", err)
 	}
+	var store keys.Store = cfg.Store
+	if cfg.Host != nil {
+		store = cfg.Host.rings
+	}
 	a.ring, err = keys.NewRing(keys.RingConfig{
-		Store: keys.Sealed(cfg.Store, seal), Name: cfg.Namespace, Algorithm: cfg.Algorithm,
+		Store: keys.Sealed(store, seal), Name: cfg.Namespace, Algorithm: cfg.Algorithm,
 		RetainFor: cfg.Limits.retainKeys(), IdentifyFor: cfg.Limits.MaxSession, MaxStale: maxStaleKeys,
 		Revoked: a.revocations.KeyRevoked, Logger: cfg.Logger,
 	})
@@ -82,9 +106,13 @@ func (a *Authority[T]) addTokens(cfg *Config[T]) (err error) {
 	if err != nil {
 		return within("the issuer", err)
 	}
-	a.verifier, err = sessiontoken.NewVerifier[T](sessiontoken.VerifierConfig{
+	verifier := sessiontoken.VerifierConfig{
 		Issuer: cfg.Issuer, Audience: cfg.Audience[0], Keys: a.ring, Revocations: a.revocations, MaxTTL: cfg.Limits.maxTTL(),
-	})
+	}
+	if cfg.Host != nil {
+		verifier.Cache = cfg.Host.cache
+	}
+	a.verifier, err = sessiontoken.NewVerifier[T](verifier)
 	return within("the verifier", err)
 }
 
@@ -94,7 +122,7 @@ func (a *Authority[T]) addRefresh(cfg *Config[T]) error {
 		return within("Config.Secrets", err)
 	}
 	a.refresh, err = refresh.NewManager(refresh.Config{
-		Store: cfg.Store, Namespace: cfg.Namespace, Secrets: secrets, Revocations: a.revocations,
+		Store: cfg.store(), Namespace: cfg.Namespace, Secrets: secrets, Revocations: a.revocations,
 		IdleTimeout: cfg.Limits.RefreshIdle, MaxSession: cfg.Limits.MaxSession, Logger: cfg.Logger,
 	})
 	return within("the refresh manager", err)

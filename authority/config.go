@@ -9,6 +9,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"time"
 	"unicode/utf8"
 
 	"github.com/sessiontoken/sessiontoken"
@@ -26,6 +27,19 @@ type Store interface {
 	keys.Store
 	revoke.Store
 	refresh.Store
+
+	// Revisions returns the revisions of key rings, in the order of names: for
+	// each what Load of that name returns as Rev, so "" for a document that was
+	// never saved. With it a [Host] learns which of many rings have changed.
+	//
+	//   - Size: names may be any number, none too, in any order and more than
+	//     once. It is one reading, whatever their number.
+	//   - Identity: two documents that a name has had never have the same
+	//     revision, also if the store has lost its data in between, unless
+	//     their bytes are the same.
+	//   - Time, Primary, Concurrency, Cancellation: as Load of [keys.Store]. A
+	//     store that cannot tell of one name answers with an error.
+	Revisions(ctx context.Context, names ...string) (revs []string, now time.Time, err error)
 }
 
 // Config says how an [Authority] works, with states of type T. All replicas
@@ -43,8 +57,11 @@ type Config[T any] struct {
 	// Audience is the aud of every token: the servers that it is for, the first
 	// of which is this one. Required.
 	Audience []string
-	// Store is what all replicas share. Required.
+	// Store is what all replicas share. Required, unless Host is set.
 	Store Store
+	// Host is what this authority shares with others in this process, the store
+	// too: for many tenants. Its Run takes the place of [Authority.Run]. Optional.
+	Host *Host
 	// Secrets are at least 32 random bytes each, the same on every replica,
 	// from where you keep secrets. The first makes what is new, all are
 	// accepted. From each of them follow, by HKDF, a key that seals the private
@@ -63,7 +80,8 @@ type Config[T any] struct {
 	// Algorithm is that of the keys made from now on. Empty means ES256.
 	Algorithm keys.Algorithm
 	// Namespace keeps authorities apart that share a store. At most 256 bytes.
-	// Empty means Issuer.
+	// Empty means Issuer. With Host it is required, and no two authorities of
+	// one Host have the same.
 	Namespace string
 	// Load returns the state of a session as the authority on it, a database
 	// say, has it now; see [sessionhttp.Config]. Required.
@@ -75,7 +93,7 @@ type Config[T any] struct {
 	// since New makes them.
 	HTTP sessionhttp.Config[T]
 	// Logger is told of what fails: one line a reason and minute. Nil means
-	// slog.Default().
+	// slog.Default(), or with Host its logger.
 	Logger *slog.Logger
 }
 
@@ -88,6 +106,9 @@ func (cfg *Config[T]) check() error {
 	if err := checkIssuer(cfg.Issuer); err != nil {
 		return err
 	}
+	if err := cfg.checkStore(); err != nil {
+		return err
+	}
 	if cfg.Namespace == "" {
 		cfg.Namespace = cfg.Issuer
 	}
@@ -97,8 +118,6 @@ func (cfg *Config[T]) check() error {
 		return errors.New("authority: Config.Audience is required: the name of this server, and of others that the tokens are for")
 	case slices.ContainsFunc(cfg.Audience, noAudience):
 		return errors.New("authority: Config.Audience holds an empty name, or one that is not valid UTF-8")
-	case arg.IsNil(cfg.Store):
-		return errors.New("authority: Config.Store is required: Memory() for one process, or a store of the modules sqlstore and redisstore")
 	case cfg.Seal != nil && arg.IsNil(cfg.Seal):
 		return errors.New("authority: Config.Seal holds a nil pointer")
 	case len(cfg.Namespace) > maxName || !utf8.ValidString(cfg.Namespace) || strings.ContainsRune(cfg.Namespace, 0):
@@ -117,10 +136,38 @@ func (cfg *Config[T]) check() error {
 			return fmt.Errorf("authority: Config.HTTP.%s must be left out; it follows from Config", f.name)
 		}
 	}
-	if m, ok := cfg.Store.(*memory); ok && len(cfg.Secrets) == 0 {
+	if m, ok := cfg.store().(*memory); ok && len(cfg.Secrets) == 0 {
 		cfg.Secrets = [][]byte{m.secret()}
 	}
 	return checkSecrets(cfg.Secrets)
+}
+
+// checkStore holds the configuration to one store, its own or that of its host.
+func (cfg *Config[T]) checkStore() error {
+	switch {
+	case cfg.Host == nil && arg.IsNil(cfg.Store):
+		return errors.New("authority: Config.Store is required, or Config.Host: Memory() for one process, or a store of the modules sqlstore and redisstore")
+	case cfg.Host == nil:
+		return nil
+	case cfg.Host.store == nil:
+		return errors.New("authority: Config.Host is a zero Host: make it with NewHost")
+	case cfg.Store != nil:
+		return errors.New("authority: Config.Store must be left out beside Config.Host, which has one")
+	case cfg.Namespace == "":
+		return errors.New("authority: Config.Namespace is required with Config.Host")
+	}
+	if cfg.Logger == nil {
+		cfg.Logger = cfg.Host.logger.With("namespace", cfg.Namespace)
+	}
+	return nil
+}
+
+// store is the store of the authority or of its host.
+func (cfg *Config[T]) store() Store {
+	if cfg.Host != nil {
+		return cfg.Host.store
+	}
+	return cfg.Store
 }
 
 // spelling is what an issuer looks like. Which hosts may have http, default

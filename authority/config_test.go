@@ -33,6 +33,15 @@ func TestNewNamesTheField(t *testing.T) {
 		{"an audience that is no text", "Audience", func(c *cfg) { c.Audience = []string{"\xff"} }},
 		{"no store", "Store", func(c *cfg) { c.Store = nil }},
 		{"a nil store", "Store", func(c *cfg) { c.Store = (*network)(nil) }},
+		{"a store beside a host", "Store", func(c *cfg) { c.Host, c.Namespace = newHost(t, authority.Memory()), "one" }},
+		{"a zero host", "Host", func(c *cfg) { c.Store, c.Host, c.Namespace = nil, new(authority.Host), "one" }},
+		{"a host without a namespace", "Namespace", func(c *cfg) { c.Store, c.Host = nil, newHost(t, authority.Memory()) }},
+		{"a namespace that the host has", "Namespace", func(c *cfg) {
+			h := newHost(t, authority.Memory())
+			newTenant(t, h, "one")
+			c.Store, c.Host, c.Namespace = nil, h, "one"
+		}},
+		{"no secrets in a host", "Secrets", func(c *cfg) { c.Store, c.Host, c.Namespace, c.Secrets = nil, newHost(t, newNetwork()), "one", nil }},
 		{"no secrets", "Secrets", func(c *cfg) { c.Secrets = nil }},
 		{"a short secret", "Secrets[1]", func(c *cfg) { c.Secrets = [][]byte{secret(1), secret(2)[:31]} }},
 		{"a secret twice", "Secrets[2]", func(c *cfg) { c.Secrets = [][]byte{secret(1), secret(2), secret(1)} }},
@@ -167,6 +176,12 @@ func TestWrongWirings(t *testing.T) {
 			require.GreaterOrEqual(t, a.Ring().IdentifyFor(), i.MaxSession)
 			require.GreaterOrEqual(t, a.Ring().RetainFor(), max(i.IdleTimeout, i.TTL+time.Minute))
 		}},
+		{"verifier that shares what another one has verified", "Store", func(c *cfg) { c.Host, c.Namespace = newHost(t, authority.Memory()), "one" }, nil},
+		{"two tenants of one name", "Namespace", func(c *cfg) {
+			h := newHost(t, authority.Memory())
+			newTenant(t, h, "one")
+			c.Store, c.Host, c.Namespace = nil, h, "one"
+		}, nil},
 		{"another authority on the state", "HTTP.Load", func(c *cfg) { c.HTTP.Load = load }, nil},
 		{"another logger", "HTTP.Logger", func(c *cfg) { c.HTTP.Logger = quiet }, nil},
 	} {

@@ -20,6 +20,10 @@
 // common there are [Authority.Issuer], [Authority.Verifier], [Authority.Ring],
 // [Authority.Revocations] and [Authority.Refresh].
 //
+// A process with many tenants makes one [Host] of the store, and an authority for
+// each tenant with Config.Host: they share the store's readings, one budget of
+// memory for verified tokens, and one [Host.Run].
+//
 // # What follows from what
 //
 // Parts that do not belong together revoke nothing when a user signs out, so

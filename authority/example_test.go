@@ -85,3 +85,42 @@ func Example() {
 	// GET /.well-known/jwks.json 200
 	// GET /ready 200
 }
+
+// A process with many tenants: one Host, and an authority for each, that share
+// the store and nothing else. A token of one tenant is none of another.
+func ExampleNewHost() {
+	host, err := authority.NewHost(authority.Memory(), sessiontoken.NewCache(64<<20), nil)
+	if err != nil {
+		log.Fatal(err)
+	}
+	tenants := map[string]*authority.Authority[roles]{}
+	for _, name := range []string{"red", "green"} {
+		tenants[name], err = authority.New(authority.Config[roles]{
+			Issuer:    "https://" + name + ".example",
+			Audience:  []string{"site"},
+			Host:      host,
+			Namespace: name,
+			Load: func(_ context.Context, old *sessiontoken.Claims[roles]) (roles, error) {
+				return old.State, nil
+			},
+		})
+		if err != nil {
+			log.Fatal(err)
+		}
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	go func() { _ = host.Run(ctx) }() // for all of them
+
+	token, _, err := tenants["red"].Issuer().Issue(ctx, "ada", roles{[]string{"admin"}})
+	if err != nil {
+		log.Fatal(err)
+	}
+	for _, name := range []string{"red", "green"} {
+		_, err := tenants[name].Verifier().Verify(ctx, token)
+		fmt.Println(name, err == nil)
+	}
+	// Output:
+	// red true
+	// green false
+}

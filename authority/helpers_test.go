@@ -267,6 +267,14 @@ func (n *network) Load(ctx context.Context, name string) (keys.Stored, error) {
 	return (*n.inner.Load()).Load(ctx, name)
 }
 
+func (n *network) Revisions(ctx context.Context, names ...string) ([]string, time.Time, error) {
+	n.wait()
+	if n.down.Load() {
+		return nil, time.Time{}, errDown
+	}
+	return (*n.inner.Load()).Revisions(ctx, names...)
+}
+
 func (n *network) Save(ctx context.Context, name string, doc []byte, rev string) (string, error) {
 	n.wait()
 	if n.down.Load() || n.readOnly.Load() {

@@ -45,6 +45,16 @@ type health struct {
 //   - revocations_owed: the store has not acknowledged what was revoked
 //   - revocations_restoring: the store has lost data, which is written back
 func (a *Authority[T]) Ready() http.Handler {
+	t := &tenant{ring: a.ring, list: a.revocations}
+	return healthHandler(func(ctx context.Context) (bool, any) {
+		h := health{Reasons: t.reasons(ctx), Warnings: t.warnings()}
+		h.Ready = len(h.Reasons) == 0
+		return h.Ready, h
+	})
+}
+
+// healthHandler answers what ask returns, within readyLimit.
+func healthHandler(ask func(ctx context.Context) (ready bool, body any)) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		header := w.Header()
 		header.Set("Cache-Control", "no-store")
@@ -53,37 +63,36 @@ func (a *Authority[T]) Ready() http.Handler {
 			http.Error(w, "GET and HEAD only", http.StatusMethodNotAllowed)
 			return
 		}
-		h := health{Reasons: a.reasons(r.Context()), Warnings: a.warnings()}
-		h.Ready = len(h.Reasons) == 0
+		ctx, cancel := context.WithTimeout(r.Context(), readyLimit)
+		defer cancel()
+		ready, body := ask(ctx)
 		header.Set("Content-Type", "application/json")
 		header.Set("X-Content-Type-Options", "nosniff")
-		if !h.Ready {
+		if !ready {
 			w.WriteHeader(http.StatusServiceUnavailable)
 		}
-		_ = json.MarshalWrite(w, h) // a client that went away
+		_ = json.MarshalWrite(w, body) // a client that went away
 	})
 }
 
-// reasons returns why this replica cannot serve now.
-func (a *Authority[T]) reasons(ctx context.Context) (reasons []string) {
-	ctx, cancel := context.WithTimeout(ctx, readyLimit)
-	defer cancel()
+// reasons returns why this replica cannot serve the tenant now.
+func (t *tenant) reasons(ctx context.Context) (reasons []string) {
 	var signing, listing error
 	var asking sync.WaitGroup
-	asking.Go(func() { _, signing = a.ring.SigningKey(ctx) })
-	asking.Go(func() { _, listing = a.revocations.Now(ctx) })
+	asking.Go(func() { _, signing = t.ring.SigningKey(ctx) })
+	asking.Go(func() { _, listing = t.list.Now(ctx) })
 	asking.Wait()
 	if signing != nil {
 		switch {
-		case a.ring.Status().Synced.IsZero():
+		case t.ring.Status().Synced.IsZero():
 			reasons = append(reasons, "keys_unread")
-		case a.ring.Metrics()["ring_age_seconds"] >= maxStaleKeys.Seconds():
+		case t.ring.Metrics()["ring_age_seconds"] >= maxStaleKeys.Seconds():
 			reasons = append(reasons, "keys_stale")
 		default:
 			reasons = append(reasons, "no_signing_key")
 		}
 	}
-	switch st := a.revocations.Status(); {
+	switch st := t.list.Status(); {
 	case listing != nil && st.Synced.IsZero():
 		reasons = append(reasons, "revocations_unread")
 	case listing != nil:
@@ -95,8 +104,8 @@ func (a *Authority[T]) reasons(ctx context.Context) (reasons []string) {
 }
 
 // warnings returns what this replica goes on with all the same.
-func (a *Authority[T]) warnings() (warnings []string) {
-	ring, list := a.ring.Status(), a.revocations.Status()
+func (t *tenant) warnings() (warnings []string) {
+	ring, list := t.ring.Status(), t.list.Status()
 	for _, w := range []struct {
 		name string
 		is   bool

@@ -19,7 +19,12 @@ import (
 // Failures of the store do not end it; [Authority.Ready] tells of them. Should
 // one of its parts stop before ctx ends, Run ends the other, logs it and
 // returns an error: then start the process anew.
+//
+// With Config.Host it returns an error at once: [Host.Run] does all of that.
 func (a *Authority[T]) Run(ctx context.Context) error {
+	if a.hosted {
+		return errHosted
+	}
 	return runAll(ctx, a.logger, part{"the key ring", a.ring.Run}, part{"the list of revocations", a.revocations.Run})
 }
 

@@ -174,7 +174,14 @@ func Lagging(t *testing.T, primary, copied Store, lag func()) {
 		return err != nil
 	})
 	for name, f := range map[string]func() error{
-		"Load":  func() error { _, err := copied.Load(t.Context(), ""); return err },
+		"Load": func() error { _, err := copied.Load(t.Context(), ""); return err },
+		"Revisions": func() error {
+			s := copied.(interface {
+				Revisions(ctx context.Context, names ...string) ([]string, time.Time, error)
+			})
+			_, _, err := s.Revisions(t.Context(), "")
+			return err
+		},
 		"Since": func() error { _, err := copied.Since(t.Context(), ""); return err },
 		"Find":  func() error { _, err := copied.Find(t.Context(), "ns", "x"); return err },
 		"List":  func() error { _, err := copied.List(t.Context(), "ns", "ada"); return err },

@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"sync"
 	"sync/atomic"
+	"time"
 )
 
 // MemStore is a [Store] in the memory of one process: for tests, and for a
@@ -45,6 +46,19 @@ func (s *MemStore) Load(ctx context.Context, name string) (Stored, error) {
 	}
 	cur := s.load()[name]
 	return Stored{Doc: bytes.Clone(cur.doc), Rev: cur.revision()}, nil
+}
+
+// Revisions returns the revisions of documents, in the order of names: those that
+// Load returns. Its only error is ctx's. The time is zero, as that of Load.
+func (s *MemStore) Revisions(ctx context.Context, names ...string) (revs []string, now time.Time, err error) {
+	if err := ctx.Err(); err != nil {
+		return nil, time.Time{}, err
+	}
+	documents := s.load()
+	for _, name := range names {
+		revs = append(revs, documents[name].revision())
+	}
+	return revs, time.Time{}, nil
 }
 
 // Save implements [Store]. Revisions are a counter, in decimal. An error of

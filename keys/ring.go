@@ -501,10 +501,7 @@ func (r *Ring) Run(ctx context.Context) error {
 	pause := r.cooldown()
 	for {
 		began := r.clock.Read()
-		err := r.reading.Do(ctx, 0) // logged and kept by readingEnded
-		if s := r.state.Load(); err == nil && s != nil && s.owed {
-			_, _ = r.writing.Try(ctx, 0) // so does writingEnded
-		}
+		err := r.Sync(ctx)
 		// Early enough that no call has to wait for it, and at random, so that
 		// replicas started together spread out.
 		wait := r.cfg.SyncEvery/4*3 + rand.N(r.cfg.SyncEvery/8+1) - r.clock.Steady(began)
@@ -520,4 +517,19 @@ func (r *Ring) Run(ctx context.Context) error {
 		case <-time.After(wait):
 		}
 	}
+}
+
+// Sync reads the store once, and writes what is due, as Run does each SyncEvery:
+// for a program that drives many rings from one goroutine. It returns the error
+// of the reading; Status has that of the writing. It waits for as long as both
+// take and ctx lasts; a ctx that ends stops neither.
+func (r *Ring) Sync(ctx context.Context) error {
+	if r.reading == nil {
+		return errZeroRing
+	}
+	err := r.reading.Do(ctx, 0) // logged and kept by readingEnded
+	if s := r.state.Load(); err == nil && s != nil && s.owed {
+		_, _ = r.writing.Try(ctx, 0) // so does writingEnded
+	}
+	return err
 }

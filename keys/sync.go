@@ -38,11 +38,32 @@ type clockOffset struct {
 	err   error
 }
 
-// read loads the document and tells the time.
-func (r *Ring) read(ctx context.Context) (*reading, error) {
-	asked := r.clock.Read()
-	stored, err := r.cfg.Store.Load(ctx, r.cfg.Name)
-	got := r.clock.Read()
+// sharedStore is a Store whose readings several rings share.
+type sharedStore interface {
+	// LoadAfter is Load from a reading that may have begun before the call, but
+	// not before after. asked is its begin and got its end.
+	LoadAfter(ctx context.Context, name string, after clock.Instant) (s Stored, asked, got clock.Instant, err error)
+}
+
+// load reads the store.
+func (r *Ring) load(ctx context.Context) (s Stored, asked, got clock.Instant, err error) {
+	asked = r.clock.Read()
+	s, err = r.cfg.Store.Load(ctx, r.cfg.Name)
+	return s, asked, r.clock.Read(), err
+}
+
+// loadAfter is load, or shares a reading that did not begin before after.
+func (r *Ring) loadAfter(ctx context.Context, after clock.Instant) (s Stored, asked, got clock.Instant, err error) {
+	if r.sealed != nil {
+		if shared, ok := r.sealed.Store.(sharedStore); ok {
+			return shared.LoadAfter(ctx, r.cfg.Name, after)
+		}
+	}
+	return r.load(ctx)
+}
+
+// decodeReading makes a reading of what load returned.
+func (r *Ring) decodeReading(stored Stored, asked, got clock.Instant, err error) (*reading, error) {
 	if err != nil {
 		return nil, fmt.Errorf("load: %w", err)
 	}
@@ -96,7 +117,7 @@ func (r *Ring) tell(t time.Time, asked, got clock.Instant) error {
 // readOnce is one run of reading.
 func (r *Ring) readOnce(ctx context.Context, run *flight.Run) error {
 	r.outcomes.begin(r.clock.Read())
-	rd, err := r.read(ctx)
+	rd, err := r.decodeReading(r.loadAfter(ctx, run.Wanted()))
 	if err != nil {
 		return err
 	}
@@ -186,7 +207,7 @@ type change struct {
 func (r *Ring) update(ctx context.Context, run *flight.Run, c *change) error {
 	saved := 0
 	for range maxRaces {
-		rd, err := r.read(ctx)
+		rd, err := r.decodeReading(r.load(ctx))
 		if err != nil {
 			return err
 		}

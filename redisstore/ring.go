@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/redis/go-redis/v9"
 
@@ -41,6 +42,27 @@ func (s *Store) Load(ctx context.Context, name string) (keys.Stored, error) {
 		return keys.Stored{}, errors.New("redisstore: load the ring: the hash is not what this version writes")
 	}
 	return stored, nil
+}
+
+// Revisions returns the revisions of documents, in one round trip for any number
+// of names. It is part of authority.Store.
+func (s *Store) Revisions(ctx context.Context, names ...string) (revs []string, at time.Time, err error) {
+	var now *redis.TimeCmd
+	got := make([]*redis.SliceCmd, len(names))
+	err = s.ask(ctx, "read the revisions of rings", func(p redis.Pipeliner) {
+		now = p.Time(ctx)
+		for i, name := range names {
+			got[i] = p.HMGet(ctx, s.ring(name), "rev")
+		}
+	})
+	if err != nil {
+		return nil, time.Time{}, err
+	}
+	for _, v := range got {
+		rev, _ := v.Val()[0].(string)
+		revs = append(revs, rev)
+	}
+	return revs, now.Val().UTC(), nil
 }
 
 // Save replaces the document of that name. It is part of keys.Store.

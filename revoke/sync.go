@@ -40,6 +40,17 @@ func (l *List) Run(ctx context.Context) error {
 	}
 }
 
+// Sync reads the store once and starts to write what the list owes it, as Run
+// does each SyncEvery: for a program that drives many lists from one goroutine.
+// It returns the error of the reading. It waits for as long as that takes and ctx
+// lasts; a ctx that ends does not end the reading.
+func (l *List) Sync(ctx context.Context) error {
+	if l.syncing == nil {
+		return errZero
+	}
+	return l.syncing.Do(ctx, 0) // readingEnded starts the writing
+}
+
 // pause waits for news, or for d. It fails only if ctx has ended.
 func (l *List) pause(ctx context.Context, d time.Duration) error {
 	timed, cancel := context.WithTimeout(ctx, d)
@@ -90,9 +101,7 @@ func (l *List) read(ctx context.Context, r *flight.Run) error {
 		l.mu.Lock()
 		cursor := l.cursor
 		l.mu.Unlock()
-		asked := l.clock.Read()
-		page, err := l.cfg.Store.Since(ctx, cursor)
-		got := l.clock.Read()
+		page, asked, got, err := l.since(ctx, cursor, r.Wanted())
 		if err == nil {
 			err = l.checkPage(cursor, &page)
 		}
@@ -107,6 +116,23 @@ func (l *List) read(ctx context.Context, r *flight.Run) error {
 			return nil
 		}
 	}
+}
+
+// sharedStore is a Store whose readings the lists of several namespaces share.
+type sharedStore interface {
+	// SinceAfter is Since from a reading that may have begun before the call, but
+	// not before after. asked is its begin and got its end.
+	SinceAfter(ctx context.Context, cursor string, after clock.Instant) (p Page, asked, got clock.Instant, err error)
+}
+
+// since reads a page, by a reading of the store that did not begin before after.
+func (l *List) since(ctx context.Context, cursor string, after clock.Instant) (p Page, asked, got clock.Instant, err error) {
+	if s, ok := l.cfg.Store.(sharedStore); ok {
+		return s.SinceAfter(ctx, cursor, after)
+	}
+	asked = l.clock.Read()
+	p, err = l.cfg.Store.Since(ctx, cursor)
+	return p, asked, l.clock.Read(), err
 }
 
 // checkPage refuses a page that the list cannot go on with.

@@ -7,8 +7,12 @@ import (
 	"time"
 )
 
-// shards is how many shards a table has, a power of two.
-const shards = 4096
+// shards is how many shards a table has, a power of two. They are in rows of
+// rowSize.
+const (
+	shards  = 4096
+	rowSize = 64
+)
 
 // fact is what a table keeps of one digest. Facts are merged, and the result is
 // the same in whatever order they come and however often.
@@ -20,27 +24,21 @@ type fact[F any] interface {
 
 // table is a map that is read without a lock: a change replaces a shard as a
 // whole, and there is one writer at a time. A shard stays small (250 entries when
-// there are a million), so that a change costs little. An empty table has no
-// shards.
+// there are a million), so that a change costs little. An empty table has no rows,
+// and a row is made for its first entry: a table with one entry has about 1 KB.
 type table[F fact[F]] struct {
-	shards atomic.Pointer[[shards]atomic.Pointer[map[Digest]F]]
-	size   atomic.Int64
+	rows atomic.Pointer[[shards / rowSize]atomic.Pointer[row[F]]]
+	size atomic.Int64
 }
+
+type row[F any] [rowSize]atomic.Pointer[map[Digest]F]
 
 // shardOf returns the number of the shard of a digest, which is as good as
 // random.
 func shardOf(d Digest) int { return (int(d[0])<<8 | int(d[1])) % shards }
 
 func (t *table[F]) get(d Digest) (f F, ok bool) {
-	all := t.shards.Load()
-	if all == nil {
-		return f, false
-	}
-	p := all[shardOf(d)].Load()
-	if p == nil {
-		return f, false
-	}
-	f, ok = (*p)[d]
+	f, ok = t.shard(shardOf(d))[d]
 	return f, ok
 }
 
@@ -71,27 +69,35 @@ func (t *table[F]) store(c change[F]) {
 	if len(c) == 0 {
 		return
 	}
-	all := t.shards.Load()
+	all := t.rows.Load()
 	if all == nil {
-		all = new([shards]atomic.Pointer[map[Digest]F])
+		all = new([shards / rowSize]atomic.Pointer[row[F]])
+		t.rows.Store(all)
 	}
 	for n, m := range c {
-		all[n].Store(&m)
+		r := all[n/rowSize].Load()
+		if r == nil {
+			r = new(row[F])
+			all[n/rowSize].Store(r)
+		}
+		r[n%rowSize].Store(&m)
 	}
-	t.shards.Store(all)
 }
 
 // shard returns one shard, which must not be changed; nil if it is empty.
 func (t *table[F]) shard(n int) map[Digest]F {
-	all := t.shards.Load()
+	all := t.rows.Load()
 	if all == nil {
 		return nil
 	}
-	p := all[n].Load()
-	if p == nil {
+	r := all[n/rowSize].Load()
+	if r == nil {
 		return nil
 	}
-	return *p
+	if p := r[n%rowSize].Load(); p != nil {
+		return *p
+	}
+	return nil
 }
 
 // mergeAll merges all of another table.
@@ -126,7 +132,7 @@ func (t *table[F]) sweep(n int, now int64) {
 	}
 	t.size.Add(int64(len(kept) - len(old)))
 	if len(kept) == 0 {
-		t.shards.Load()[n].Store(nil)
+		t.rows.Load()[n/rowSize].Load()[n%rowSize].Store(nil)
 		return
 	}
 	t.store(change[F]{n: kept})

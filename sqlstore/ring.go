@@ -4,8 +4,10 @@ import (
 	"context"
 	"crypto/rand"
 	"database/sql"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/sessiontoken/sessiontoken/keys"
 )
@@ -30,6 +32,54 @@ func (s *Store) Load(ctx context.Context, name string) (keys.Stored, error) {
 		return keys.Stored{}, errors.New("sqlstore: load the ring: the row is empty")
 	}
 	return keys.Stored{Doc: doc, Rev: rev.String, Time: from.time()}, nil
+}
+
+// Revisions returns the revisions of documents, by one statement for any number
+// of names. It is part of authority.Store.
+func (s *Store) Revisions(ctx context.Context, names ...string) (revs []string, now time.Time, err error) {
+	const doing = "read the revisions of rings"
+	if err := s.ready(ctx, doing); err != nil {
+		return nil, time.Time{}, err
+	}
+	found, now, err := s.revisions(ctx, names)
+	if err != nil {
+		return nil, time.Time{}, s.explain(ctx, doing, err)
+	}
+	for _, name := range names {
+		revs = append(revs, found[name])
+	}
+	return revs, now, nil
+}
+
+// revisions returns those that there are, by name. All names are one parameter, of
+// which an engine takes a limited number.
+func (s *Store) revisions(ctx context.Context, names []string) (found map[string]string, now time.Time, err error) {
+	list, err := json.Marshal(append([]string{}, names...))
+	if err != nil {
+		return nil, now, err
+	}
+	members := `SELECT value FROM json_each($1)`
+	if s.dialect == Postgres {
+		members = `SELECT jsonb_array_elements_text($1::jsonb)`
+	}
+	rows, err := s.db.QueryContext(ctx, `SELECT p.standby, p.now_us, r.name, r.rev
+		FROM (SELECT `+s.proof()+`) p LEFT JOIN sessiontoken_rings r ON r.name IN (`+members+`)`, string(list))
+	if err != nil {
+		return nil, now, err
+	}
+	defer rows.Close()
+	found = make(map[string]string, len(names))
+	for rows.Next() {
+		var from witness
+		var name, rev sql.NullString
+		if err := errors.Join(rows.Scan(&from.standby, &from.micros, &name, &rev), from.err()); err != nil {
+			return nil, now, err
+		}
+		if now = from.time(); name.Valid {
+			found[name.String] = rev.String
+		}
+	}
+	return found, now, rows.Err()
 }
 
 // Save replaces the document of that name. It is part of keys.Store.

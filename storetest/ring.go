@@ -222,4 +222,65 @@ func Ring(t *testing.T, open func(t *testing.T) (a, b keys.Store)) {
 			t.Fatalf("%d increments came to %s", writers*each, doc)
 		}
 	})
+	run("revisions of many, if it has them", "Revisions returns what Load returns, in the order of names, whatever the names", func(t *testing.T, a, b keys.Store) {
+		s, ok := b.(interface {
+			Revisions(ctx context.Context, names ...string) (revs []string, now time.Time, err error)
+		})
+		if !ok {
+			t.Log("the store has no Revisions, which authority.Store wants")
+			return
+		}
+		agree := func(names ...string) {
+			t.Helper()
+			before, err := b.Load(t.Context(), "")
+			check(t, err)
+			revs, now, err := s.Revisions(t.Context(), names...)
+			check(t, err)
+			if now.IsZero() != before.Time.IsZero() || now.Before(before.Time) {
+				t.Fatalf("the time is %v, and Load told %v before", now, before.Time)
+			}
+			if len(revs) != len(names) {
+				t.Fatalf("%d revisions of %d names", len(revs), len(names))
+			}
+			for i, name := range names {
+				stored, err := b.Load(t.Context(), name)
+				check(t, err)
+				if revs[i] != stored.Rev {
+					t.Fatalf("%q has revision %q, and Load returns %q", name, revs[i], stored.Rev)
+				}
+			}
+		}
+		names := append([]string{"", "a", "b", strings.Repeat("n", 256)}, hostile...)
+		agree()
+		agree(names...)
+		revs := map[string]string{}
+		for i, name := range names {
+			if i%3 == 2 {
+				continue // it has no document
+			}
+			var err error
+			revs[name], err = a.Save(t.Context(), name, []byte("of "+name), "")
+			check(t, err)
+			agree(names...)
+		}
+		agree("b", "a", "a", "", "nothing") // in another order, twice, and not there
+		_, err := a.Save(t.Context(), "a", []byte("another"), revs["a"])
+		check(t, err)
+		agree(names...)
+		many := make([]string, 5000)
+		for i := range many {
+			many[i] = fmt.Sprint("https://login.example/", i)
+		}
+		_, err = a.Save(t.Context(), many[4321], []byte("one of many"), "")
+		check(t, err)
+		found, _, err := s.Revisions(t.Context(), many...)
+		check(t, err)
+		for i, rev := range found {
+			if (rev != "") != (i == 4321) {
+				t.Fatalf("%q has revision %q", many[i], rev)
+			}
+		}
+		_, _, err = s.Revisions(over(t), "a")
+		refused(t, err, context.Canceled)
+	})
 }

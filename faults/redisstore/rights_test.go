@@ -152,6 +152,7 @@ func everyCall(ctx context.Context, s *redisstore.Store) error {
 			return err
 		},
 		func() error { _, err := s.Load(ctx, id); return err },
+		func() error { _, _, err := s.Revisions(ctx, id, "another"); return err },
 	} {
 		if err := call(); err != nil {
 			return err

@@ -74,6 +74,7 @@ func TestWrongDialect(t *testing.T) {
 			for name, call := range map[string]func(s *sqlstore.Store) error{
 				"CreateSchema": func(s *sqlstore.Store) error { return s.CreateSchema(t.Context()) },
 				"Load":         func(s *sqlstore.Store) error { _, err := s.Load(t.Context(), ""); return err },
+				"Revisions":    func(s *sqlstore.Store) error { _, _, err := s.Revisions(t.Context(), ""); return err },
 				"Append":       func(s *sqlstore.Store) error { return s.Append(t.Context(), entry("x")) },
 				"Since":        func(s *sqlstore.Store) error { _, err := s.Since(t.Context(), ""); return err },
 				"Find":         func(s *sqlstore.Store) error { _, err := s.Find(t.Context(), "", "x"); return err },
@@ -127,6 +128,7 @@ func everyCall(ctx context.Context, s *sqlstore.Store, id string) error {
 			return err
 		},
 		func() error { _, err := s.Load(ctx, id); return err },
+		func() error { _, _, err := s.Revisions(ctx, id, "another"); return err },
 	} {
 		if err := call(); err != nil {
 			return err

@@ -77,6 +77,7 @@ type Group struct {
 	started   uint64        // number of the last run
 	ended     uint64        // number of the last run that has an outcome
 	began     clock.Instant // start of the last run
+	wanted    clock.Instant // the last call of After
 	failed    clock.Instant // end of the last run, if it failed
 	pause     time.Duration // how long no other one starts then
 	failures  int           // in a row
@@ -98,6 +99,7 @@ type Run struct {
 	number uint64
 	cancel context.CancelFunc
 	limit  *time.Timer
+	wanted clock.Instant // the last call of After before its start
 	since  clock.Instant // its start, or its last Commit; group.mu
 	done   chan struct{}
 	err    error // set before done is closed
@@ -125,6 +127,11 @@ func (r *Run) Commit(f func()) bool {
 	r.limit.Reset(r.group.cfg.Limit)
 	return true
 }
+
+// Wanted returns when After was last called before the run began, the zero
+// Instant for never. A function whose readings are shared with others' may use
+// one that is older than its own run, and none that is older than that.
+func (r *Run) Wanted() clock.Instant { return r.wanted }
 
 // Do joins the run under way or starts one, ignoring cooldown and pause, and
 // waits for its outcome, no longer than atMost (0 means as long as it takes) and
@@ -165,6 +172,7 @@ func (g *Group) Try(ctx context.Context, atMost time.Duration) (started bool, er
 func (g *Group) After(ctx context.Context, atMost time.Duration) error {
 	began := g.clock.Read()
 	g.mu.Lock()
+	g.wanted = g.clock.Read()
 	seen := g.started
 	for first := true; ; first = false {
 		if g.ended > seen || first && g.run == nil && g.pausing() > 0 {
@@ -238,7 +246,7 @@ func (g *Group) join() (*Run, error) {
 	ctx, cancel := context.WithCancel(context.Background())
 	g.started++
 	g.began = g.clock.Read()
-	r := &Run{group: g, number: g.started, cancel: cancel, since: g.began, done: make(chan struct{})}
+	r := &Run{group: g, number: g.started, cancel: cancel, wanted: g.wanted, since: g.began, done: make(chan struct{})}
 	g.run = r
 	r.limit = time.AfterFunc(g.cfg.Limit, func() { g.end(r, ErrLate, false) })
 	go g.call(ctx, r)
