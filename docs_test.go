@@ -23,6 +23,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/sessiontoken/sessiontoken"
+	"github.com/sessiontoken/sessiontoken/authority"
 	"github.com/sessiontoken/sessiontoken/keys"
 	"github.com/sessiontoken/sessiontoken/refresh"
 	"github.com/sessiontoken/sessiontoken/remote"
@@ -46,7 +47,8 @@ func TestMetricsOfTheDocumentsExist(t *testing.T) {
 	known := metricNames(t)
 	require.Greater(t, len(known), 50)
 	reasons := reasonsInCode(t)
-	others := []string{"auth_time", "proxy_cache", "proxy_cache_valid", "synchronous_standby_names"}
+	others := []string{"auth_time", "proxy_cache", "proxy_cache_valid", "search_path", "default_query_exec_mode", "max_connections", "synchronous_standby_names"}
+	others = append(others, readyNames(t)...)
 	for _, name := range []string{"README.md", "OPERATING.md", "SECURITY.md", "CHANGELOG.md"} {
 		for _, m := range snake.FindAllStringSubmatch(document(t, name), -1) {
 			ok := slices.Contains(known, m[1]) || slices.Contains(reasons, m[1]) || slices.Contains(others, m[1])
@@ -68,11 +70,80 @@ func TestMetricsOfTheDocumentsExist(t *testing.T) {
 		}
 	}
 	require.Greater(t, rows, 10)
-	alerts := regexp.MustCompile(`sessiontoken_(\w+)`).FindAllStringSubmatch(document(t, "examples/prometheus/alerts.yml"), -1)
+	alerts := regexp.MustCompile(`sessiontoken_(\w+)`).FindAllStringSubmatch(document(t, "examples/apps/prometheus/alerts.yml"), -1)
 	require.NotEmpty(t, alerts)
 	for _, m := range alerts {
 		require.Contains(t, known, m[1], "alerts.yml")
 	}
+}
+
+// TestReadyIsDocumented: OPERATING.md has each reason and warning of Ready.
+func TestReadyIsDocumented(t *testing.T) {
+	text := document(t, "OPERATING.md")
+	for _, name := range readyNames(t) {
+		require.Contains(t, text, "`"+name+"`")
+	}
+}
+
+// readyNames are what Ready of an authority answers, by its code.
+func readyNames(t *testing.T) (names []string) {
+	t.Helper()
+	for _, m := range regexp.MustCompile(`"((?:keys|no|revocations)_[a-z_]+)"`).FindAllStringSubmatch(document(t, "authority/ready.go"), -1) {
+		names = append(names, m[1])
+	}
+	require.Len(t, names, 13)
+	return names
+}
+
+// TestRedisRightsOfTheRunbook: OPERATING.md has the rules of redisstore's package
+// comment, which tests of that module hold to a real server.
+func TestRedisRightsOfTheRunbook(t *testing.T) {
+	rules := func(name string) (all []string) {
+		for line := range strings.Lines(document(t, name)) {
+			if strings.Contains(line, "ACL SETUSER") {
+				all = append(all, regexp.MustCompile(`\+[a-z|]+`).FindAllString(line, -1)...)
+			}
+		}
+		return all
+	}
+	require.NotEmpty(t, rules("OPERATING.md"))
+	require.Equal(t, rules("redisstore/redisstore.go"), rules("OPERATING.md"))
+}
+
+// TestTestsOfTheDocumentsExist: each attack of SECURITY.md has a test, and every test
+// that the documents name is there.
+func TestTestsOfTheDocumentsExist(t *testing.T) {
+	there := map[string]bool{}
+	declared := regexp.MustCompile(`(?m)^func (Test\w+)\(t \*testing\.T\)`)
+	err := filepath.WalkDir(".", func(path string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() || !strings.HasSuffix(path, "_test.go") {
+			return err
+		}
+		name := filepath.Base(filepath.Dir(path)) + "."
+		if name == ".." {
+			name = ""
+		}
+		for _, m := range declared.FindAllStringSubmatch(document(t, path), -1) {
+			there[name+m[1]] = true
+		}
+		return nil
+	})
+	require.NoError(t, err)
+	test := regexp.MustCompile("`((?:\\w+\\.)?Test[A-Z]\\w+)`")
+	for _, name := range []string{"README.md", "OPERATING.md", "SECURITY.md"} {
+		for _, m := range test.FindAllStringSubmatch(document(t, name), -1) {
+			require.True(t, there[m[1]], "%s names %s, which does not exist", name, m[1])
+		}
+	}
+	_, table, ok := strings.Cut(document(t, "SECURITY.md"), "| attack | what stops it | test |\n| --- | --- | --- |\n")
+	require.True(t, ok)
+	table, _, _ = strings.Cut(table, "\n\n")
+	rows := 0
+	for row := range strings.Lines(table) {
+		rows++
+		require.Regexp(t, test, strings.Split(row, "|")[3], row)
+	}
+	require.Greater(t, rows, 30)
 }
 
 // TestErrorsOfTheRunbookExist: what OPERATING.md says that an error says is in
@@ -104,19 +175,17 @@ func TestDefaultsOfTheReadme(t *testing.T) {
 	healthy, stale := parts.list.Staleness()
 	require.Equal(t, "1 s", words(healthy-5*time.Second), "one reading takes 5 s at most")
 	got := map[string]string{
-		"IssuerConfig.TTL":                         words(issuer.TTL),
-		"IssuerConfig.IdleTimeout":                 words(issuer.IdleTimeout),
-		"IssuerConfig.MaxSession":                  words(issuer.MaxSession),
-		"IssuerConfig.MaxBytes":                    strconv.Itoa(issuer.MaxBytes) + " B",
-		"VerifierConfig.MaxBytes":                  strconv.Itoa(verifier.MaxBytes) + " B",
-		"VerifierConfig.CacheBytes":                strconv.Itoa(verifier.CacheBytes>>20) + " MiB",
-		"VerifierConfig.MaxTTL":                    words(verifier.MaxTTL),
-		"VerifierConfig.Leeway":                    strconv.Itoa(int(verifier.Leeway)) + ", at most 60 s",
-		"revoke.Config.SyncEvery`, `MaxStale":      words(healthy-5*time.Second) + ", " + words(stale),
-		"refresh.Config.IdleTimeout`, `MaxSession": words(manager.IdleTimeout) + ", " + words(manager.MaxSession),
-		"refresh.Config.RetryWindow":               words(manager.RetryWindow),
-		"refresh.Config.MaxPerSubject":             strconv.Itoa(manager.MaxPerSubject),
-		"revoke.Config.MaxSession":                 words(parts.list.RetainFor()),
+		"Limits.TTL`, `IssuerConfig.TTL":                   words(issuer.TTL),
+		"Limits.IdleTimeout`, `IssuerConfig.IdleTimeout":   words(issuer.IdleTimeout),
+		"Limits.RefreshIdle`, `refresh.Config.IdleTimeout": words(manager.IdleTimeout),
+		"IssuerConfig.MaxBytes":                            strconv.Itoa(issuer.MaxBytes) + " B",
+		"VerifierConfig.MaxBytes":                          strconv.Itoa(verifier.MaxBytes) + " B",
+		"VerifierConfig.CacheBytes":                        strconv.Itoa(verifier.CacheBytes>>20) + " MiB",
+		"VerifierConfig.MaxTTL":                            words(verifier.MaxTTL),
+		"VerifierConfig.Leeway":                            strconv.Itoa(int(verifier.Leeway)) + ", at most 60 s",
+		"revoke.Config.SyncEvery`, `MaxStale":              words(healthy-5*time.Second) + ", " + words(stale),
+		"refresh.Config.RetryWindow":                       words(manager.RetryWindow),
+		"refresh.Config.MaxPerSubject":                     strconv.Itoa(manager.MaxPerSubject),
 	}
 	synctest.Test(t, func(t *testing.T) {
 		ring := newParts(t).ring
@@ -168,9 +237,36 @@ func TestDefaultsOfTheReadme(t *testing.T) {
 	for name, value := range got {
 		require.Equal(t, table[name], value, name)
 	}
+	for _, value := range []time.Duration{issuer.MaxSession, manager.MaxSession, parts.list.RetainFor()} {
+		require.Equal(t, table["Limits.MaxSession`, `IssuerConfig.MaxSession"], words(value))
+	}
+	for _, l := range []authority.Limits{{}, {MaxSession: issuer.MaxSession, IdleTimeout: issuer.IdleTimeout, TTL: issuer.TTL, RefreshIdle: manager.IdleTimeout}} {
+		got := newAuthority(t, l).Issuer().Config()
+		require.Equal(t, []time.Duration{issuer.TTL, issuer.IdleTimeout, issuer.MaxSession}, []time.Duration{got.TTL, got.IdleTimeout, got.MaxSession})
+	}
 
 	_, err := sessiontoken.NewVerifier[struct{}](sessiontoken.VerifierConfig{Issuer: "i", Audience: "a", Keys: parts.ring, Leeway: 61 * time.Second})
 	require.Error(t, err)
+}
+
+// TestPresetsOfTheReadme: an authority takes the limits of the levels that the
+// README names.
+func TestPresetsOfTheReadme(t *testing.T) {
+	require.Contains(t, document(t, "README.md"), "`authority.Limits{MaxSession: 12 * time.Hour, IdleTimeout: 15 * time.Minute}`")
+	newAuthority(t, authority.Limits{MaxSession: 12 * time.Hour, IdleTimeout: 15 * time.Minute})
+	month := 30 * 24 * time.Hour
+	newAuthority(t, authority.Limits{MaxSession: month})
+	newAuthority(t, authority.Limits{MaxSession: month, IdleTimeout: month, RefreshIdle: month})
+}
+
+func newAuthority(t *testing.T, l authority.Limits) *authority.Authority[struct{}] {
+	t.Helper()
+	a, err := authority.New(authority.Config[struct{}]{
+		Issuer: "https://auth.example", Audience: []string{"orders"}, Store: authority.Memory(), Limits: l,
+		Load: func(context.Context, *sessiontoken.Claims[struct{}]) (struct{}, error) { return struct{}{}, nil },
+	})
+	require.NoError(t, err)
+	return a
 }
 
 // TestPlainWords holds what users read, and the comments of all that ships, to the

@@ -63,6 +63,25 @@ func (e *invalid) Unwrap() error {
 // part of the input.
 func because(reason error, detail string) error { return &invalid{parent: reason, text: detail} }
 
+// undecided is what a key source, a list or a clock failed with. It says nothing
+// about the token, so that it does not match [ErrInvalid] nor any reason, not even
+// if err is one: of another token that the source verified, say.
+type undecided struct {
+	text string // what is not known
+	err  error
+}
+
+func (e *undecided) Error() string { return "sessiontoken: " + e.text + ": " + e.err.Error() }
+
+func (e *undecided) Is(target error) bool {
+	return !errors.Is(target, ErrInvalid) && errors.Is(e.err, target)
+}
+
+func (e *undecided) As(target any) bool {
+	_, reason := target.(**invalid)
+	return !reason && errors.As(e.err, target)
+}
+
 // SizeError is returned by the methods of [Issuer] that make a token if it
 // would exceed IssuerConfig.MaxBytes. Nothing was signed.
 type SizeError struct {

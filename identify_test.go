@@ -38,7 +38,7 @@ func TestIdentifyNeedsNothingButAGenuineToken(t *testing.T) {
 		onIssuer, _ := withList(list)
 		token, c, err := newIssuer[map[string]int](t, source, onIssuer).Begin(t.Context(), sessiontoken.Start{Subject: "user-1"}, map[string]int{"roles": 1})
 		require.NoError(t, err)
-		want := revoke.NewQuestion(revoke.Question{SessionID: c.SessionID, Subject: "user-1", KeyID: c.KeyID, Began: c.Began})
+		want := revoke.Question{SessionID: c.SessionID, Subject: "user-1", KeyID: c.KeyID, Began: c.Began}.Prepared()
 		slow, fast := new(clock.Clock), new(clock.Clock)
 		slow.SetAhead(-24 * time.Hour)
 		fast.SetAhead(365 * 24 * time.Hour)

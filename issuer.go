@@ -276,7 +276,11 @@ func (i *Issuer[T]) Begin(ctx context.Context, s Start, state T) (string, *Claim
 	case len(s.Context) > maxContext:
 		return "", nil, fmt.Errorf("sessiontoken: Start.Context is longer than %d bytes", maxContext)
 	}
-	began, err := i.begin(ctx, s, groups)
+	p := i.newPayload(s.Subject)
+	if len(groups) > 0 {
+		p.SessionID = strings.Join(append(groups, p.SessionID), ".")
+	}
+	began, err := i.begin(ctx, s, p.SessionID)
 	if err != nil {
 		return "", nil, err
 	}
@@ -284,10 +288,7 @@ func (i *Issuer[T]) Begin(ctx context.Context, s Start, state T) (string, *Claim
 	if err != nil {
 		return "", nil, err
 	}
-	p := i.newPayload(s.Subject, now, began)
-	if len(groups) > 0 {
-		p.SessionID = strings.Join(append(groups, p.SessionID), ".")
-	}
+	i.setTimes(&p, now, began)
 	p.Renewable = s.Renewal == Renewable
 	if !s.AuthTime.IsZero() {
 		p.AuthTime = min(numericDate(s.AuthTime.Unix()), p.IssuedAt)
@@ -353,8 +354,9 @@ func (p *payload) setProof(of, acr string, amr []string, actor *Actor, now time.
 	return nil
 }
 
-// begin returns when a session that begins now has begun.
-func (i *Issuer[T]) begin(ctx context.Context, s Start, groups []string) (milliDate, error) {
+// begin returns when the session with this id begins, which is now unless
+// s.Earliest says otherwise.
+func (i *Issuer[T]) begin(ctx context.Context, s Start, sessionID string) (milliDate, error) {
 	earliest := s.Earliest
 	if !earliest.IsZero() && earliest.UnixMilli() <= 0 {
 		return 0, errors.New("sessiontoken: Start.Earliest is before 1970")
@@ -369,12 +371,12 @@ func (i *Issuer[T]) begin(ctx context.Context, s Start, groups []string) (milliD
 	if !earliest.IsZero() {
 		earliest = milliDate(earliest.UnixMilli()).time() // as it will be written
 	}
-	began, err := i.cfg.Revocations.Begin(ctx, revoke.Beginning{Subject: s.Subject, Groups: groups, Earliest: earliest})
-	if errors.Is(err, revoke.ErrRevoked) {
+	began, err := i.cfg.Revocations.Begin(ctx, revoke.Question{Subject: s.Subject, SessionID: sessionID, Began: earliest})
+	if err == revoke.ErrRevoked { // itself: what wraps it may be an error of the store
 		return 0, because(ErrRevoked, "the subject or a group was revoked during the sign-in")
 	}
 	if err != nil {
-		return 0, fmt.Errorf("sessiontoken: no session can begin: %w", err)
+		return 0, &undecided{"no session can begin", err}
 	}
 	return milliDate(began.UnixMilli()), nil
 }
@@ -431,7 +433,8 @@ func (i *Issuer[T]) Renew(ctx context.Context, token string, load func(context.C
 	if !now.Before(old.IssuedAt.time().Add(i.cfg.IdleTimeout)) {
 		return "", nil, because(ErrExpired, "idle for too long to be renewed")
 	}
-	p := i.newPayload(old.Subject, now, old.Began)
+	p := i.newPayload(old.Subject)
+	i.setTimes(&p, now, old.Began)
 	p.Audience = old.Audience
 	p.SessionID = old.SessionID
 	p.AuthTime, p.ACR, p.AMR, p.Actor = old.AuthTime, old.ACR, old.AMR, old.Actor
@@ -525,7 +528,8 @@ func (i *Issuer[T]) Resume(ctx context.Context, r Resumption, load func(context.
 	case !r.AuthTime.IsZero() && (r.AuthTime.Unix() <= 0 || r.AuthTime.After(now.Add(clockAhead))):
 		return "", nil, errors.New("sessiontoken: Resumption.AuthTime must not be before 1970, nor in the future")
 	}
-	p := i.newPayload(r.Subject, now, milliDate(r.Began.UnixMilli()))
+	p := i.newPayload(r.Subject)
+	i.setTimes(&p, now, milliDate(r.Began.UnixMilli()))
 	p.SessionID = r.SessionID
 	p.Renewable = r.Renewal == Renewable
 	if !r.AuthTime.IsZero() {
@@ -580,7 +584,8 @@ func (i *Issuer[T]) Size(ctx context.Context, subject string, state T) (SizeRepo
 		return SizeReport{}, err
 	}
 	now := i.now.clock.Now()
-	p := i.newPayload(subject, now, milliDate(now.UnixMilli()))
+	p := i.newPayload(subject)
+	i.setTimes(&p, now, milliDate(now.UnixMilli()))
 	p.AuthTime, p.Renewable = p.IssuedAt, true
 	d, err := i.draft(ctx, &p, &state)
 	if err != nil {
@@ -591,21 +596,24 @@ func (i *Issuer[T]) Size(ctx context.Context, subject string, state T) (SizeRepo
 	return d.report, nil
 }
 
-// newPayload returns the claims of a token that is issued now, of a session of
-// which only the beginning is known yet.
-func (i *Issuer[T]) newPayload(subject string, now time.Time, began milliDate) payload {
-	iat := numericDate(now.Unix())
+// newPayload returns the claims of a token for a new session of a subject, without
+// its times.
+func (i *Issuer[T]) newPayload(subject string) payload {
 	tokenID, sessionID := newIDs()
 	return payload{
 		Issuer:    i.cfg.Issuer,
 		Subject:   subject,
 		Audience:  i.cfg.Audience,
-		Expires:   iat + numericDate(i.cfg.TTL/time.Second),
-		IssuedAt:  iat,
 		TokenID:   tokenID,
 		SessionID: sessionID,
-		Began:     began,
 	}
+}
+
+// setTimes sets iat, exp and begun of a token that is issued now.
+func (i *Issuer[T]) setTimes(p *payload, now time.Time, began milliDate) {
+	p.IssuedAt = numericDate(now.Unix())
+	p.Expires = p.IssuedAt + numericDate(i.cfg.TTL/time.Second)
+	p.Began = began
 }
 
 // endOf returns the absolute end of the session of p, which is not after that of

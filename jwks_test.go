@@ -254,7 +254,7 @@ func TestJWKSHandlerWithoutSet(t *testing.T) {
 // that is too long for the ring's times is refused.
 func TestJWKSMaxAge(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		ring, err := keys.NewRing(keys.RingConfig{Store: new(keys.MemStore)})
+		ring, err := keys.NewRing(keys.RingConfig{Store: new(keys.MemStore), SyncEvery: 5 * time.Minute})
 		require.NoError(t, err)
 		_, err = sessiontoken.JWKSHandler(sessiontoken.JWKSConfig{Keys: ring, MaxAge: ring.MaxAge().Truncate(time.Second) + time.Second})
 		require.ErrorContains(t, err, "JWKSConfig.MaxAge")

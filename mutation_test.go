@@ -82,9 +82,12 @@ func TestMutations(t *testing.T) {
 					}
 				}
 			}
-			step := 1
-			if raced {
+			step := 3
+			switch {
+			case raced:
 				step = 7
+			case isLong():
+				step = 1
 			}
 			for i := 0; i <= len(s.token); i += step {
 				before, after := s.token[:i], s.token[i:]

@@ -209,15 +209,15 @@ type aboutActors struct {
 	fails  error
 }
 
-func (a *aboutActors) Check(ctx context.Context, q *revoke.Question) (revoke.Verdict, error) {
+func (a *aboutActors) Check(ctx context.Context, q *revoke.Question) error {
 	if q.SessionID != "s" {
 		return a.revocations.Check(ctx, q)
 	}
 	a.actors, a.last = a.actors+1, *q
 	if a.fails != nil {
-		return 0, a.fails
+		return a.fails
 	}
-	return revoke.Live, nil
+	return nil
 }
 
 // TestEndOfTheActorsSession: no token is valid beyond MaxSession after the actor's

@@ -3,7 +3,6 @@ package sessiontoken
 import (
 	"context"
 	"errors"
-	"fmt"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -73,7 +72,7 @@ func (r *tokenReader) identify(ctx context.Context, token string) (p payload, ke
 		return p, nil, err
 	}
 	if key, err = source.IdentifyKey(ctx, h.KeyID); err != nil {
-		return p, nil, fmt.Errorf("sessiontoken: the key is not known: %w", err)
+		return p, nil, &undecided{"the key is not known", err}
 	}
 	if err := checkKey(key, key != nil, h); err != nil {
 		return p, nil, err
@@ -195,7 +194,7 @@ func checkKey(key *keys.PublicKey, there bool, h jws.Header) error {
 func (r *tokenReader) keySet(ctx context.Context, kid string) (*keys.Set, error) {
 	set, err := r.keys.KeySet(ctx, kid)
 	if err != nil {
-		return nil, fmt.Errorf("sessiontoken: no key set: %w", err)
+		return nil, &undecided{"no key set", err}
 	}
 	if set == nil {
 		return nil, errors.New("sessiontoken: no key set: the source returned none")

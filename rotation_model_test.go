@@ -215,7 +215,7 @@ type model struct {
 func TestRotationModel(t *testing.T) {
 	seeds, days := 4, 92
 	if raced || !isLong() {
-		seeds, days = 2, 8
+		seeds, days = 2, 4
 	}
 	var total, lostRaces, revocations atomic.Int64
 	t.Cleanup(func() {

@@ -2,6 +2,8 @@ package sessiontoken_test
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -109,7 +111,7 @@ func TestBeginAsksTheList(t *testing.T) {
 		_, err = v.Verify(t.Context(), token)
 		require.NoError(t, err)
 		require.Equal(t, c.Began, list.asked.Began)
-		require.Equal(t, revoke.Beginning{Subject: "user-1"}, list.begun[0])
+		require.Equal(t, revoke.Question{Subject: "user-1", SessionID: c.SessionID}, list.begun[0])
 
 		// A sign-in that took a while.
 		time.Sleep(time.Minute)
@@ -117,7 +119,7 @@ func TestBeginAsksTheList(t *testing.T) {
 		_, c, err = begin(sessiontoken.Start{Earliest: earliest})
 		require.NoError(t, err)
 		require.Equal(t, earliest.Truncate(time.Millisecond).UTC(), c.Began)
-		require.Equal(t, c.Began, list.begun[1].Earliest, "the list is asked about what is written")
+		require.Equal(t, c.Began, list.begun[1].Began, "the list is asked about what is written")
 		list.mark = earliest
 		_, _, err = begin(sessiontoken.Start{Earliest: earliest})
 		require.ErrorIs(t, err, sessiontoken.ErrRevoked)
@@ -393,7 +395,7 @@ type pointers struct {
 	asked []*revoke.Question
 }
 
-func (p *pointers) Check(ctx context.Context, q *revoke.Question) (revoke.Verdict, error) {
+func (p *pointers) Check(ctx context.Context, q *revoke.Question) error {
 	p.asked = append(p.asked, q)
 	return p.revocations.Check(ctx, q)
 }
@@ -425,9 +427,9 @@ type countedList struct {
 	refuses bool
 }
 
-func (c *countedList) Check(ctx context.Context, q *revoke.Question) (revoke.Verdict, error) {
+func (c *countedList) Check(ctx context.Context, q *revoke.Question) error {
 	if c.checks++; c.refuses {
-		return revoke.Revoked, nil
+		return revoke.ErrRevoked
 	}
 	return c.List.Check(ctx, q)
 }
@@ -473,30 +475,61 @@ func TestListItself(t *testing.T) {
 	})
 }
 
-// TestNoVerdict: an answer that is none is not taken for one.
-func TestNoVerdict(t *testing.T) {
+// TestErrorsThatDecideNothing: only revoke.ErrRevoked itself says that a session is
+// revoked, and no error of a list puts the token at fault.
+func TestErrorsThatDecideNothing(t *testing.T) {
 	source := staticSource(t, keys.EdDSA)
-	for _, verdict := range []revoke.Verdict{0, -1, 3} {
-		onIssuer, onVerifier := withList(mute{&revocations{}, verdict})
-		issuer := newIssuer[attackState](t, source, onIssuer)
-		token, _, err := issuer.Issue(t.Context(), "user-1", attackState{})
-		require.NoError(t, err)
-		for _, err := range []error{
-			failure(newVerifier[attackState](t, source, onVerifier).Verify(t.Context(), token)),
-			errorOf(issuer.Renew(t.Context(), token, always(attackState{}))),
-		} {
-			require.Error(t, err)
-			require.NotErrorIs(t, err, sessiontoken.ErrInvalid)
+	list := &revocations{}
+	onIssuer, onVerifier := withList(list)
+	issuer, v := newIssuer[attackState](t, source, onIssuer), newVerifier[attackState](t, source, onVerifier)
+	token, c, err := issuer.Issue(t.Context(), "user-1", attackState{})
+	require.NoError(t, err)
+	calls := map[string]func() error{
+		"Verify, first": func() error {
+			return failure(newVerifier[attackState](t, source, onVerifier).Verify(t.Context(), token))
+		},
+		"Verify, again": func() error { return failure(v.Verify(t.Context(), token)) },
+		"Renew":         func() error { return errorOf(issuer.Renew(t.Context(), token, always(attackState{}))) },
+		"Resume": func() error {
+			return errorOf(issuer.Resume(t.Context(), sessiontoken.Resumption{SessionID: c.SessionID, Subject: c.Subject, Began: c.Began}, always(attackState{})))
+		},
+		"Begin": func() error {
+			return errorOf(issuer.Begin(t.Context(), sessiontoken.Start{Subject: "user-1"}, attackState{}))
+		},
+		"Now": func() error { _, err := v.Now(t.Context()); return err },
+	}
+	for name, err := range map[string]error{
+		"a wrapped ErrRevoked":       fmt.Errorf("the store: %w", revoke.ErrRevoked),
+		"ErrOwed":                    revoke.ErrOwed,
+		"both":                       errors.Join(revoke.ErrOwed, revoke.ErrRevoked),
+		"another token's revocation": fmt.Errorf("the store's own token: %w", sessiontoken.ErrRevoked),
+		"another token's end":        sessiontoken.ErrExpired,
+		"another token's audience":   sessiontoken.ErrAudience,
+		"another error":              errBoom,
+	} {
+		list.err, list.timeErr, list.beginErr = err, nil, err
+		for call, f := range calls {
+			if call == "Now" {
+				list.err, list.timeErr = nil, err
+			}
+			got := f()
+			list.err, list.timeErr = err, nil
+			require.Error(t, got, "%s: %s", call, name)
+			for _, reason := range []error{sessiontoken.ErrInvalid, sessiontoken.ErrRevoked, sessiontoken.ErrExpired, sessiontoken.ErrClaims, sessiontoken.ErrAudience} {
+				require.NotErrorIs(t, got, reason, "%s: %s", call, name)
+			}
+			require.ErrorContains(t, got, err.Error(), "%s: %s", call, name)
+			require.Equal(t, errors.Is(err, revoke.ErrOwed), errors.Is(got, revoke.ErrOwed), "%s: %s", call, name)
+			require.Equal(t, errors.Is(err, errBoom), errors.Is(got, errBoom), "%s: %s", call, name)
+		}
+	}
+	list.err, list.beginErr = revoke.ErrRevoked, revoke.ErrRevoked
+	for call, f := range calls {
+		if call != "Now" {
+			require.ErrorIs(t, f(), sessiontoken.ErrRevoked, call)
 		}
 	}
 }
-
-type mute struct {
-	*revocations
-	verdict revoke.Verdict
-}
-
-func (m mute) Check(context.Context, *revoke.Question) (revoke.Verdict, error) { return m.verdict, nil }
 
 // TestVerifyBegun: a session may have begun after iat by what two clocks may
 // differ, and by the part of a second that iat lacks.
@@ -640,7 +673,7 @@ func TestRevokedAndBegunWithinAMillisecond(t *testing.T) {
 			began[d.Began] = true
 			for _, r := range replicas {
 				// As a verifier that has heard of it.
-				_, err = r.list.Begin(t.Context(), revoke.Beginning{Subject: "another"})
+				_, err = r.list.Begin(t.Context(), revoke.Question{Subject: "another"})
 				require.NoError(t, err)
 				require.ErrorIs(t, failure(r.v.Verify(t.Context(), old)), sessiontoken.ErrRevoked)
 				require.ErrorIs(t, errorOf(r.issuer.Renew(t.Context(), old, always(attackState{}))), sessiontoken.ErrRevoked)

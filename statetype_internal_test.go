@@ -90,9 +90,11 @@ func TestStateTypesThatCannotWork(t *testing.T) {
 		"an embedded pointer to a hidden struct": {of[struct{ *hiddenStruct }](), "State.hiddenStruct", "embed the struct itself"},
 		"no exported fields":                     {of[struct{ M struct{ n int } }](), "State.M", "no exported fields"},
 		"a tag that is malformed": {of[struct {
+			//lint:ignore SA5008 the mistake is the case
 			A string `json:"a,omitEmpty"`
 		}](), "State is a", "specify `omitempty` instead"},
 		"string for a bool": {of[struct {
+			//lint:ignore SA5008 the mistake is the case
 			B bool `json:",string"`
 		}](), "State.B", "for numbers"},
 		"string for a time": {of[struct {

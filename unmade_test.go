@@ -29,11 +29,11 @@ func (f sourceFunc) SigningKey(context.Context) (*keys.SigningKey, error) {
 
 type checkerMap map[string]revoke.Checker
 
-func (m checkerMap) Check(ctx context.Context, q *revoke.Question) (revoke.Verdict, error) {
+func (m checkerMap) Check(ctx context.Context, q *revoke.Question) error {
 	return m["list"].Check(ctx, q)
 }
-func (m checkerMap) Begin(ctx context.Context, b revoke.Beginning) (time.Time, error) {
-	return m["list"].Begin(ctx, b)
+func (m checkerMap) Begin(ctx context.Context, q revoke.Question) (time.Time, error) {
+	return m["list"].Begin(ctx, q)
 }
 func (m checkerMap) Now(ctx context.Context) (time.Time, error) { return m["list"].Now(ctx) }
 func (m checkerMap) RetainFor() time.Duration                   { return 24 * time.Hour }

@@ -98,7 +98,7 @@ func (s *timeSource) now(ctx context.Context) (time.Time, error) {
 	}
 	now, err := s.list.Now(ctx)
 	if err != nil {
-		return time.Time{}, fmt.Errorf("sessiontoken: the time is not known: %w", err)
+		return time.Time{}, &undecided{"the time is not known", err}
 	}
 	return now, nil
 }
@@ -343,7 +343,7 @@ func (p *payload) checkTimes(now time.Time) error {
 }
 
 func questionOf(p *payload, kid string) *revoke.Question {
-	q := revoke.NewQuestion(revoke.Question{SessionID: p.SessionID, Subject: p.Subject, KeyID: kid, Began: p.Began.time()})
+	q := revoke.Question{SessionID: p.SessionID, Subject: p.Subject, KeyID: kid, Began: p.Began.time()}.Prepared()
 	return &q
 }
 
@@ -353,7 +353,7 @@ func actorQuestionOf(p *payload) *revoke.Question {
 	if p.Actor.isAbsent() {
 		return nil
 	}
-	q := revoke.NewQuestion(revoke.Question{SessionID: p.Actor.SessionID, Subject: p.Actor.Subject, Began: p.Actor.Began.time()})
+	q := revoke.Question{SessionID: p.Actor.SessionID, Subject: p.Actor.Subject, Began: p.Actor.Began.time()}.Prepared()
 	return &q
 }
 
@@ -370,14 +370,12 @@ func checkRevoked(ctx context.Context, list revoke.Checker, session, actor *revo
 }
 
 func checkLive(ctx context.Context, list revoke.Checker, q *revoke.Question) error {
-	verdict, err := list.Check(ctx, q)
-	switch {
-	case err != nil:
-		return fmt.Errorf("sessiontoken: revocation is not known: %w", err)
-	case verdict == revoke.Revoked:
+	switch err := list.Check(ctx, q); err {
+	case nil:
+		return nil
+	case revoke.ErrRevoked: // itself: what wraps it may be an error of the store
 		return ErrRevoked
-	case verdict != revoke.Live:
-		return errors.New("sessiontoken: revocation is not known: Revocations gave no verdict")
+	default:
+		return &undecided{"revocation is not known", err}
 	}
-	return nil
 }

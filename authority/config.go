@@ -115,7 +115,7 @@ func (cfg *Config[T]) check() error {
 	noAudience := func(a string) bool { return a == "" || !utf8.ValidString(a) }
 	switch {
 	case len(cfg.Audience) == 0:
-		return errors.New("authority: Config.Audience is required")
+		return errors.New("authority: Config.Audience is required: the name of this server, and of others that the tokens are for")
 	case slices.ContainsFunc(cfg.Audience, noAudience):
 		return errors.New("authority: Config.Audience holds an empty name, or one that is not valid UTF-8")
 	case cfg.Seal != nil && arg.IsNil(cfg.Seal):
@@ -123,7 +123,7 @@ func (cfg *Config[T]) check() error {
 	case len(cfg.Namespace) > maxName || !utf8.ValidString(cfg.Namespace) || strings.ContainsRune(cfg.Namespace, 0):
 		return fmt.Errorf("authority: Config.Namespace must be valid UTF-8 of at most %d bytes, without a NUL", maxName)
 	case cfg.Load == nil:
-		return errors.New("authority: Config.Load is required")
+		return errors.New("authority: Config.Load is required: it returns the state of a session from your database, at each renewal")
 	}
 	for _, f := range []struct {
 		name string
@@ -146,7 +146,7 @@ func (cfg *Config[T]) check() error {
 func (cfg *Config[T]) checkStore() error {
 	switch {
 	case cfg.Host == nil && arg.IsNil(cfg.Store):
-		return errors.New("authority: Config.Store is required, or Config.Host")
+		return errors.New("authority: Config.Store is required, or Config.Host: Memory() for one process, or a store of the modules sqlstore and redisstore")
 	case cfg.Host == nil:
 		return nil
 	case cfg.Host.store == nil:
@@ -174,21 +174,23 @@ func (cfg *Config[T]) store() Store {
 // ports and dots as segments are checked apart.
 var spelling = regexp.MustCompile(`^https?://([a-z0-9_-]+(\.[a-z0-9_-]+)*|\[[0-9a-f:.]+\])(:[1-9][0-9]*)?(/[A-Za-z0-9._~-]+)*$`)
 
+const likeIssuer = "such as https://site.example, or http://localhost:8080 for development"
+
 // checkIssuer holds the issuer to its one spelling. Its errors do not quote it:
 // it may hold a password.
 func checkIssuer(issuer string) error {
 	if issuer == "" {
-		return errors.New("authority: Config.Issuer is required")
+		return errors.New("authority: Config.Issuer is required: " + likeIssuer)
 	}
 	u, err := url.Parse(issuer)
 	if err != nil || u.Host == "" {
-		return errors.New("authority: Config.Issuer must be an https URL")
+		return errors.New("authority: Config.Issuer must be an https URL: " + likeIssuer)
 	}
 	defaultPort := u.Scheme == "https" && u.Port() == "443" || u.Scheme == "http" && u.Port() == "80"
 	dots := func(segment string) bool { return segment == "." || segment == ".." }
 	switch {
 	case u.Scheme != "https" && !(u.Scheme == "http" && arg.IsLoopback(u.Hostname())):
-		return errors.New("authority: Config.Issuer must be an https URL; http is for loopback hosts alone")
+		return errors.New("authority: Config.Issuer must be an https URL; http is for loopback hosts alone: " + likeIssuer + "; behind a proxy that ends TLS it is the URL that browsers see, with HTTP.TLSInFront")
 	case strings.HasSuffix(issuer, "/"):
 		return errors.New("authority: Config.Issuer must not end in a slash")
 	case len(issuer) > maxName:

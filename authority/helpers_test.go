@@ -305,3 +305,5 @@ func (n *network) Since(ctx context.Context, cursor string) (revoke.Page, error)
 	}
 	return (*n.inner.Load()).Since(ctx, cursor)
 }
+
+func (*network) Wait(context.Context, string) error { return errors.ErrUnsupported }

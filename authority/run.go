@@ -12,6 +12,10 @@ import (
 // Start it in one goroutine. When ctx ends it goes on for up to 5 s, to write
 // what is owed, and returns ctx.Err(): wait for it before the process ends.
 //
+// Without it, store and keys are read when a request asks for them: what other
+// replicas have revoked is then known within 30 s, and what is owed is written
+// while requests come.
+//
 // Failures of the store do not end it; [Authority.Ready] tells of them. Should
 // one of its parts stop before ctx ends, Run ends the other, logs it and
 // returns an error: then start the process anew.

@@ -22,12 +22,12 @@ const (
 // holds one.
 func checkSecrets(secrets [][]byte) error {
 	if len(secrets) == 0 {
-		return errors.New("authority: Config.Secrets is required, unless Store is Memory()")
+		return errors.New("authority: Config.Secrets is required, unless Store is Memory(): at least 32 random bytes, the same on every replica, such as 'openssl rand -base64 32' prints")
 	}
 	seen := make(map[[sha256.Size]byte]int, len(secrets))
 	for i, secret := range secrets {
 		if len(secret) < minSecret {
-			return fmt.Errorf("authority: Config.Secrets[%d] has %d bytes; it must have at least %d", i, len(secret), minSecret)
+			return fmt.Errorf("authority: Config.Secrets[%d] has %d bytes; it must have at least %d random ones, such as 'openssl rand -base64 32' prints", i, len(secret), minSecret)
 		}
 		sum := sha256.Sum256(secret)
 		if first, again := seen[sum]; again {

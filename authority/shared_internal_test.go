@@ -123,7 +123,7 @@ func (c *counting) Load(ctx context.Context, name string) (keys.Stored, error) {
 
 func entry(namespace, value string) revoke.Entry {
 	now := time.Now().UTC().Truncate(time.Millisecond)
-	return revoke.Entry{Namespace: namespace, Scope: revoke.Session, Digest: revoke.DigestOf(revoke.Session, value), Before: now, Until: now.Add(time.Hour)}
+	return revoke.Entry{Namespace: namespace, Scope: revoke.Session, Digest: revoke.Session.Digest(value), Before: now, Until: now.Add(time.Hour)}
 }
 
 // TestSharedLogKeepsNamespacesApart: each sees its own entries alone, by cursors

@@ -197,3 +197,12 @@ func (n *namespaceLog) SinceAfter(ctx context.Context, cursor string, after cloc
 	p.Time = n.log.last.time
 	return p, n.log.last.asked, n.log.last.got, nil
 }
+
+// Wait cannot wait for the news of one namespace. Its list is told of them by
+// [Host.Run].
+func (n *namespaceLog) Wait(ctx context.Context, cursor string) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	return errors.ErrUnsupported
+}

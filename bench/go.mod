@@ -2,7 +2,12 @@ module github.com/sessiontoken/sessiontoken/bench
 
 go 1.26.0
 
-replace github.com/sessiontoken/sessiontoken => ../
+replace (
+	github.com/sessiontoken/sessiontoken => ../
+	github.com/sessiontoken/sessiontoken/faults => ../faults
+	github.com/sessiontoken/sessiontoken/redisstore => ../redisstore
+	github.com/sessiontoken/sessiontoken/sqlstore => ../sqlstore
+)
 
 require (
 	aidanwoods.dev/go-paseto v1.6.0
@@ -17,6 +22,7 @@ require (
 	github.com/lestrrat-go/jwx/v2 v2.1.7
 	github.com/lestrrat-go/jwx/v3 v3.3.0
 	github.com/sessiontoken/sessiontoken v0.1.0
+	github.com/sessiontoken/sessiontoken/faults v0.1.0
 	github.com/stretchr/testify v1.12.1
 	github.com/tink-crypto/tink-go/v2 v2.9.0
 )
@@ -43,8 +49,8 @@ require (
 	github.com/valyala/fastjson v1.6.10 // indirect
 	go.yaml.in/yaml/v3 v3.0.5 // indirect
 	golang.org/x/crypto v0.55.0 // indirect
-	golang.org/x/sync v0.22.0 // indirect
-	golang.org/x/sys v0.47.0 // indirect
+	golang.org/x/sync v0.24.0 // indirect
+	golang.org/x/sys v0.49.0 // indirect
 	golang.org/x/text v0.41.0 // indirect
 	google.golang.org/protobuf v1.36.11 // indirect
 )

@@ -424,7 +424,10 @@ func raceRounds(t *testing.T, s *keys.FileStore, name string) {
 }
 
 func TestFileStoreTwoProcesses(t *testing.T) {
-	const rounds = 300
+	rounds := 100
+	if os.Getenv("SESSIONTOKEN_LONG") != "" {
+		rounds = 300
+	}
 	s, path := newFileStore(t)
 	mustSave(t, s, "0 ", "")
 	names := []string{"a", "b"}

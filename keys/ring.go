@@ -32,6 +32,10 @@ var (
 	// ErrLost reports that the store acknowledged a write that is not to be seen
 	// in it.
 	ErrLost = errors.New("keys: the store has acknowledged a write and does not show it")
+	// ErrConflict reports that a [Store] holds another revision than the one that
+	// Save was told to replace, and that nothing was written. It is the normal
+	// answer to the one that loses a race: load again and work from what is there.
+	ErrConflict = errors.New("keys: the stored document has changed")
 
 	errZeroRing = errors.New("keys: the Ring is a zero value: make it with NewRing")
 )
@@ -289,8 +293,9 @@ func (r *Ring) SigningKey(ctx context.Context) (*SigningKey, error) {
 		return nil, err
 	}
 	// Usually the first round is the last. A key may have to be made, and then
-	// unsealed.
-	for range 3 {
+	// unsealed; the run of either that a round joins may have begun too early to
+	// see what is needed.
+	for range 8 {
 		if left <= 0 {
 			break
 		}

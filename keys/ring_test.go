@@ -166,7 +166,7 @@ func published(t *testing.T, r *keys.Ring, kid string) bool {
 func TestRingLife(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := new(network)
-		r := running(t, n)
+		r := running(t, n, func(c *keys.RingConfig) { c.SyncEvery = 4 * time.Minute })
 		first := current(t, r)
 		require.Equal(t, []string{"current", "next"}, phases(r))
 		next := r.Status().Keys[1].KeyID

@@ -68,11 +68,6 @@ type Store interface {
 	Save(ctx context.Context, name string, doc []byte, rev string) (newRev string, err error)
 }
 
-// ErrConflict reports that a [Store] holds another revision than the one that
-// Save was told to replace, and that nothing was written. It is the normal
-// answer to the one that loses a race: load again and work from what is there.
-var ErrConflict = errors.New("keys: the stored document has changed")
-
 // isLocal reports whether a store's document does not leave this host. A Ring
 // refuses to keep unsealed private keys in any other. The types count, and not
 // what they can do: a store that embeds one of them is another.

@@ -91,7 +91,6 @@ type Store struct {
 var (
 	_ keys.Store    = (*Store)(nil)
 	_ revoke.Store  = (*Store)(nil)
-	_ revoke.Waiter = (*Store)(nil)
 	_ refresh.Store = (*Store)(nil)
 )
 

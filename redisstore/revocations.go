@@ -266,8 +266,11 @@ func entryOf(values map[string]any) (e revoke.Entry, tag string, err error) {
 const maxBlock = time.Second
 
 // Wait returns when there may be something after the cursor. It is part of
-// revoke.Waiter. It occupies a connection of the client while it waits.
+// revoke.Store. It occupies a connection of the client while it waits.
 func (s *Store) Wait(ctx context.Context, from string) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
 	c, ok := parseCursor(from)
 	if !ok {
 		return nil

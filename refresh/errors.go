@@ -25,6 +25,19 @@ type reason string
 func (r reason) Error() string        { return string(r) }
 func (r reason) Is(target error) bool { return target == ErrInvalid }
 
+// undecided is what the list failed with. It says nothing about the refresh
+// token, so that it does not match [ErrInvalid] nor any reason, not even if an
+// error of the list's store does.
+type undecided struct{ err error }
+
+func (e *undecided) Error() string { return "refresh: " + e.err.Error() }
+
+func (e *undecided) Is(target error) bool {
+	return !errors.Is(target, ErrInvalid) && errors.Is(e.err, target)
+}
+
+func (e *undecided) As(target any) bool { return errors.As(e.err, target) }
+
 // What a [Store] returns.
 var (
 	// ErrNotFound: there is no record with this id.

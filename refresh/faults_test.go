@@ -2,6 +2,8 @@ package refresh_test
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"math/rand/v2"
 	"sync"
 	"sync/atomic"
@@ -117,7 +119,7 @@ func TestNoFamilyWithoutAVerdict(t *testing.T) {
 		list, err := revoke.NewList(revoke.Config{Store: r, Logger: quiet})
 		require.NoError(t, err)
 		m := newManager(t, s, func(c *refresh.Config) { c.Revocations = list })
-		began, err := list.Begin(t.Context(), revoke.Beginning{Subject: "ada"})
+		began, err := list.Begin(t.Context(), revoke.Question{Subject: "ada"})
 		require.NoError(t, err)
 		f := refresh.Family{Subject: "ada", SessionID: "sid-1", Began: began}
 		time.Sleep(time.Minute)
@@ -128,7 +130,7 @@ func TestNoFamilyWithoutAVerdict(t *testing.T) {
 		r.foreign.Store(true)
 		time.Sleep(time.Hour)
 		require.Error(t, list.RevokeSession(t.Context(), "sid-2")) // the list reads
-		began, err = list.Begin(t.Context(), revoke.Beginning{Subject: "ada"})
+		began, err = list.Begin(t.Context(), revoke.Question{Subject: "ada"})
 		require.NoError(t, err)
 		_, _, err = m.Start(t.Context(), refresh.Family{Subject: "ada", SessionID: "sid-3", Began: began}, "")
 		require.Error(t, err)
@@ -137,6 +139,57 @@ func TestNoFamilyWithoutAVerdict(t *testing.T) {
 		require.NoError(t, err)
 		require.Empty(t, records)
 	})
+}
+
+// TestErrorsOfTheListDecideNothing: what the list's store fails with is neither a
+// revocation nor a fault of the refresh token, and no record is deleted.
+func TestErrorsOfTheListDecideNothing(t *testing.T) {
+	for name, err := range map[string]error{
+		"revoked": revoke.ErrRevoked, "owed": revoke.ErrOwed, "both": errors.Join(revoke.ErrOwed, revoke.ErrRevoked),
+		"invalid": refresh.ErrInvalid, "expired": refresh.ErrExpired, "reused": refresh.ErrReused,
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			s, r := new(refresh.MemStore), new(saying)
+			list, failure := newList(t, r), fmt.Errorf("upstream: %w", err)
+			m := newManager(t, s, func(c *refresh.Config) { c.Revocations = list })
+			began, err := list.Begin(t.Context(), revoke.Question{Subject: "ada"})
+			require.NoError(t, err)
+			token, _, err := m.Start(t.Context(), refresh.Family{Subject: "ada", SessionID: "sid-1", Began: began}, "")
+			require.NoError(t, err)
+			exchange := func() error {
+				_, _, err := m.Exchange(t.Context(), refresh.Presented{Token: token}, func(context.Context, refresh.Family) error { return nil })
+				return err
+			}
+			r.err.Store(&failure)
+			time.Sleep(time.Minute)
+			got := exchange()
+			require.ErrorContains(t, got, "upstream", name)
+			require.NotErrorIs(t, got, refresh.ErrInvalid, name)
+			require.NotErrorIs(t, got, refresh.ErrExpired, name)
+			require.NotErrorIs(t, got, refresh.ErrReused, name)
+			records, err := s.List(t.Context(), "", "ada")
+			require.NoError(t, err)
+			require.Len(t, records, 1, name)
+			r.err.Store(nil)
+			time.Sleep(10 * time.Second) // the pause after a failure
+			_ = exchange()               // has the store read again
+			time.Sleep(time.Second)
+			require.NoError(t, exchange(), name)
+		})
+	}
+}
+
+// saying is a store whose Since fails with err, if it is set.
+type saying struct {
+	revocations
+	err atomic.Pointer[error]
+}
+
+func (s *saying) Since(ctx context.Context, cursor string) (revoke.Page, error) {
+	if err := s.err.Load(); err != nil {
+		return revoke.Page{}, *err
+	}
+	return s.revocations.Since(ctx, cursor)
 }
 
 // ownMark is a store that is replaced by another one, which was born long ago.

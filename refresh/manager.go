@@ -70,7 +70,7 @@ func (m *Manager) now(ctx context.Context) (time.Time, error) {
 	}
 	now, err := m.cfg.Revocations.Now(ctx)
 	if err != nil {
-		return time.Time{}, fmt.Errorf("refresh: %w", err)
+		return time.Time{}, &undecided{err}
 	}
 	return now.Round(0).UTC(), nil
 }
@@ -430,15 +430,14 @@ func (x *exchange) try(ctx context.Context, id string, counter uint64) (next ent
 	return next, false, nil
 }
 
-// verdict asks the list, which there is, about the session of a family, and about
-// that of its actor: both have to be live.
-func (m *Manager) verdict(ctx context.Context, f Family) (revoke.Verdict, error) {
-	q := revoke.NewQuestion(revoke.Question{SessionID: f.SessionID, Subject: f.Subject, Began: f.Began})
-	verdict, err := m.cfg.Revocations.Check(ctx, &q)
-	if err != nil || verdict != revoke.Live || f.ActorSessionID == "" {
-		return verdict, err
+// check asks the list, which is not nil, about the session of a family and about
+// that of its actor. It returns nil if both are live.
+func (m *Manager) check(ctx context.Context, f Family) error {
+	q := revoke.Question{SessionID: f.SessionID, Subject: f.Subject, Began: f.Began}.Prepared()
+	if err := m.cfg.Revocations.Check(ctx, &q); err != nil || f.ActorSessionID == "" {
+		return err
 	}
-	q = revoke.NewQuestion(revoke.Question{SessionID: f.ActorSessionID, Subject: f.ActorSubject, Began: f.ActorBegan})
+	q = revoke.Question{SessionID: f.ActorSessionID, Subject: f.ActorSubject, Began: f.ActorBegan}.Prepared()
 	return m.cfg.Revocations.Check(ctx, &q)
 }
 
@@ -447,16 +446,15 @@ func (m *Manager) checkRevoked(ctx context.Context, e entry) error {
 	if m.cfg.Revocations == nil {
 		return nil
 	}
-	switch verdict, err := m.verdict(ctx, e.Family); {
-	case err != nil:
-		return fmt.Errorf("refresh: %w", err)
-	case verdict == revoke.Revoked:
+	switch err := m.check(ctx, e.Family); err {
+	case nil:
+		return nil
+	case revoke.ErrRevoked: // itself: what wraps it may be an error of the store
 		_ = m.DeleteSession(ctx, e.SessionID)
 		return ErrInvalid
-	case verdict != revoke.Live:
-		return errors.New("refresh: the list gave no verdict")
+	default:
+		return &undecided{err}
 	}
-	return nil
 }
 
 // reused revokes the session of a family of which a token was used twice.
@@ -666,6 +664,5 @@ func (m *Manager) isRevoked(ctx context.Context, e entry) bool {
 	if m.cfg.Revocations == nil {
 		return false
 	}
-	verdict, err := m.verdict(ctx, e.Family)
-	return err == nil && verdict == revoke.Revoked
+	return m.check(ctx, e.Family) == revoke.ErrRevoked
 }

@@ -78,7 +78,7 @@ func (r *revocations) revoked(t *testing.T, sessionIDs ...string) int {
 	defer r.mu.Unlock()
 	for _, e := range r.entries {
 		require.Equal(t, revoke.Session, e.Scope)
-		require.True(t, slices.ContainsFunc(sessionIDs, func(id string) bool { return revoke.DigestOf(revoke.Session, id) == e.Digest }))
+		require.True(t, slices.ContainsFunc(sessionIDs, func(id string) bool { return revoke.Session.Digest(id) == e.Digest }))
 	}
 	return len(r.entries)
 }

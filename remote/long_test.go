@@ -9,7 +9,11 @@ import (
 // sets it.
 func long(t *testing.T) {
 	t.Helper()
-	if os.Getenv("SESSIONTOKEN_LONG") == "" && os.Getenv("SESSIONTOKEN_FULL") == "" {
+	if !isLong() {
 		t.Skip("it takes long; SESSIONTOKEN_LONG=1 runs it")
 	}
+}
+
+func isLong() bool {
+	return os.Getenv("SESSIONTOKEN_LONG") != "" || os.Getenv("SESSIONTOKEN_FULL") != ""
 }

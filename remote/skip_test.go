@@ -20,8 +20,9 @@ import (
 func gzipped(t testing.TB, body string) string {
 	t.Helper()
 	var b bytes.Buffer
-	z := gzip.NewWriter(&b)
-	_, err := z.Write([]byte(body))
+	z, err := gzip.NewWriterLevel(&b, gzip.BestSpeed)
+	require.NoError(t, err)
+	_, err = z.Write([]byte(body))
 	require.NoError(t, err)
 	require.NoError(t, z.Close())
 	return b.String()

@@ -4,18 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"time"
 
 	"github.com/sessiontoken/sessiontoken/internal/clock"
 	"github.com/sessiontoken/sessiontoken/internal/flight"
-	"github.com/sessiontoken/sessiontoken/internal/sid"
 )
 
 var (
-	// ErrNotRead is [Status].Err before the first reading of the store.
-	ErrNotRead = errors.New("revoke: the store has not been read yet")
-
 	errZero    = errors.New("revoke: the List is a zero value: make it with NewList")
 	errStale   = errors.New("revoke: the store has not been read for too long")
 	errForeign = errors.New("revoke: the store is not the one that this list has read before")
@@ -28,8 +23,9 @@ var (
 // has lost. What is older than the store counts as revoked then.
 const rememberAfter = 10 * time.Minute
 
-// Check reports whether a session is live or revoked. An error means that the
-// list cannot tell, and the token must not be accepted:
+// Check returns nil for a live session and [ErrRevoked] for a revoked one. Any
+// other error means that the list does not know, and the token must not be
+// accepted:
 //
 //   - the store could not be read for MaxStale;
 //   - the revocation of this session is not acknowledged yet: [ErrOwed];
@@ -39,28 +35,28 @@ const rememberAfter = 10 * time.Minute
 // It answers from memory. It waits for the store, at most 2 s, only if that was
 // never read, or not for MaxStale because nothing was asked. While the store
 // fails, it does not wait.
-func (l *List) Check(ctx context.Context, q *Question) (Verdict, error) {
+func (l *List) Check(ctx context.Context, q *Question) error {
 	st, _, err := l.current(ctx)
 	if err != nil {
-		return 0, err
+		return err
 	}
 	if q == nil {
-		return 0, errNone
+		return errNone
 	}
-	if !q.made {
-		made := NewQuestion(*q)
-		q = &made
+	if !q.prepared {
+		prepared := q.Prepared()
+		q = &prepared
 	}
-	verdict, err := l.verdict(st, q)
-	if errors.Is(err, errBirth) && l.mayLook() && l.syncing.After(ctx, askLimit) == nil {
+	err = l.check(st, q)
+	if err == errBirth && l.mayLook() && l.syncing.After(ctx, askLimit) == nil {
 		// An older birth mark has arrived, perhaps: that of the replica that began
 		// the session, in the first moments of a store.
 		if st, _, err = l.current(ctx); err != nil {
-			return 0, err
+			return err
 		}
-		return l.verdict(st, q)
+		return l.check(st, q)
 	}
-	return verdict, err
+	return err
 }
 
 // Live reports that a session is live, and the store's time, by one reading of
@@ -69,14 +65,14 @@ func (l *List) Check(ctx context.Context, q *Question) (Verdict, error) {
 // store, have it read again, and give the reasons.
 func (l *List) Live(q *Question) (now time.Time, live bool) {
 	st := l.state.Load()
-	if q == nil || !q.made || st == nil || st.foreign || q.began < st.birth {
+	if q == nil || !q.prepared || st == nil || st.foreign || q.began < st.birth {
 		return time.Time{}, false
 	}
 	at := l.clock.Read()
 	switch {
 	case clock.AgeBetween(st.synced, at) > 2*l.cfg.SyncEvery: // which is not more than MaxStale
 		return time.Time{}, false
-	case l.revoked(q) || l.owed.count.Load() > 0: // in the order of verdict
+	case l.revoked(q) || l.owed.count.Load() > 0: // in the order of check
 		return time.Time{}, false
 	}
 	return l.view.At(at)
@@ -93,21 +89,21 @@ func (l *List) mayLook() bool {
 	return l.looked.CompareAndSwap(last, &now)
 }
 
-// verdict is Check by a state of the list.
-func (l *List) verdict(st *state, q *Question) (Verdict, error) {
+// check is Check by a state of the list.
+func (l *List) check(st *state, q *Question) error {
 	revoked := l.revoked(q) // before what is owed is looked at: an entry is owed first
 	switch {
 	case l.owed.count.Load() > 0 && l.owed.concerns(q):
 		l.retry()
-		return 0, ErrOwed
+		return ErrOwed
 	case revoked:
-		return Revoked, nil
+		return ErrRevoked
 	case q.began >= st.birth:
-		return Live, nil
+		return nil
 	case l.clock.Steady(st.since) >= rememberAfter:
-		return Revoked, nil
+		return ErrRevoked
 	}
-	return 0, errBirth
+	return errBirth
 }
 
 func (l *List) revoked(q *Question) bool {
@@ -133,7 +129,7 @@ func (l *List) revoked(q *Question) bool {
 // KeyRevoked reports whether a key was revoked, from memory alone: false before
 // the first reading of the store.
 func (l *List) KeyRevoked(kid string) bool {
-	_, ok := l.known.keys.get(DigestOf(Key, kid))
+	_, ok := l.known.keys.get(Key.Digest(kid))
 	return ok
 }
 
@@ -157,14 +153,15 @@ func (l *List) Now(ctx context.Context) (time.Time, error) {
 // one than before, the time that the list knows counts too: [List.Check] answers
 // about that session when the list's own store is back.
 //
-// With Earliest, the session has begun at that time, and Begin returns
-// [ErrRevoked] if a revocation reaches it, or if the store remembers less.
-func (l *List) Begin(ctx context.Context, b Beginning) (time.Time, error) {
+// If q.Began is set, the session has begun at that time, or now if that is
+// earlier. Begin then returns [ErrRevoked] if a revocation is not before that
+// time, or if the store has lost data since. q.KeyID is ignored.
+func (l *List) Begin(ctx context.Context, q Question) (time.Time, error) {
 	if l.syncing == nil {
 		return time.Time{}, errZero
 	}
-	if slices.ContainsFunc(b.Groups, func(group string) bool { return !sid.IsGroup(group) }) {
-		return time.Time{}, errGroup
+	if !q.prepared {
+		q = q.Prepared()
 	}
 	called := l.clock.Read()
 	err := l.syncing.After(ctx, beginLimit)
@@ -188,9 +185,9 @@ func (l *List) Begin(ctx context.Context, b Beginning) (time.Time, error) {
 	default:
 		return time.Time{}, fmt.Errorf("%w: %w", errStale, reasonOf(err))
 	}
-	newest := l.known.newest(b)
-	if !b.Earliest.IsZero() {
-		begun = min(begun, b.Earliest.UnixMilli())
+	newest := l.known.newest(&q)
+	if !q.Began.IsZero() {
+		begun = min(begun, q.Began.UnixMilli())
 		if begun <= newest || begun < st.birth { // a store that lost its data may have lost a revocation
 			return time.Time{}, ErrRevoked
 		}
@@ -251,10 +248,15 @@ func (l *List) refresh(ctx context.Context) (*state, clock.Instant, error) {
 	return st, now, nil
 }
 
-// reasonOf is err, or that there is no answer.
+// reasonOf returns the reason that an error of the list wraps: what the store
+// failed with, or that it gave no answer. It never matches what the list says of
+// a session.
 func reasonOf(err error) error {
-	if err == nil {
+	switch {
+	case err == nil:
 		return errors.New("no answer in time")
+	case errors.Is(err, ErrRevoked), errors.Is(err, ErrOwed):
+		return errors.New(err.Error())
 	}
 	return err
 }

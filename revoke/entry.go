@@ -25,13 +25,14 @@ const (
 // memory, where the name itself is not kept.
 type Digest [16]byte
 
-// DigestOf returns the digest of a value: the first 128 bits of SHA-256 over
-// scope and value, each after its length in 8 bytes, big-endian. It holds no
-// secret, so that every list, tool and write-back computes the same.
-func DigestOf(scope Scope, value string) Digest {
+// Digest returns the digest of a value of this scope, such as a session's id:
+// the first 128 bits of SHA-256 over the scope and the value, each after its
+// length in 8 bytes, big-endian. No secret is hashed with them, so that every
+// list and tool computes the same digest.
+func (s Scope) Digest(value string) Digest {
 	var room [256]byte
-	b := binary.BigEndian.AppendUint64(room[:0], uint64(len(scope)))
-	b = append(b, scope...)
+	b := binary.BigEndian.AppendUint64(room[:0], uint64(len(s)))
+	b = append(b, s...)
 	b = binary.BigEndian.AppendUint64(b, uint64(len(value)))
 	b = append(b, value...)
 	sum := sha256.Sum256(b)
@@ -104,13 +105,11 @@ type Store interface {
 	// Since returns the entries that were added after those that an earlier
 	// page's Next had covered; with an empty cursor, all of them.
 	Since(ctx context.Context, cursor string) (Page, error)
-}
 
-// Waiter is what a [Store] may be too: one that can tell when there is news, so
-// that a list need not wait for SyncEvery to pass. It is a hint and nothing
-// more: what counts is what Since returns, and when.
-type Waiter interface {
-	// Wait returns nil when there may be entries after cursor, and an error
-	// when ctx ends or it cannot wait.
+	// Wait blocks until there may be entries after cursor, and then returns nil,
+	// so that a list reads them before SyncEvery has passed. It returns an error
+	// when ctx ends. A store that cannot wait returns at once an error that
+	// matches [errors.ErrUnsupported]: a list then reads it every SyncEvery and
+	// does not call Wait again.
 	Wait(ctx context.Context, cursor string) error
 }

@@ -2,6 +2,7 @@ package revoke_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log"
 
@@ -23,13 +24,12 @@ func ExampleList() {
 	here, there := replica(), replica()
 
 	// At a sign-in. Issuer.Begin does this if it has the list.
-	began, err := here.Begin(ctx, revoke.Beginning{Subject: "user-42"})
+	began, err := here.Begin(ctx, revoke.Question{Subject: "user-42"})
 	if err != nil {
 		log.Fatal(err)
 	}
-	question := revoke.NewQuestion(revoke.Question{SessionID: "session-1", Subject: "user-42", KeyID: "key-1", Began: began})
-	verdict, err := there.Check(ctx, &question)
-	fmt.Println("signed in:", verdict == revoke.Live, err)
+	question := revoke.Question{SessionID: "session-1", Subject: "user-42", KeyID: "key-1", Began: began}.Prepared()
+	fmt.Println("signed in:", there.Check(ctx, &question) == nil)
 
 	// At a sign-out. It is a fact once there is no error.
 	if err := here.RevokeSession(ctx, "session-1"); err != nil {
@@ -39,11 +39,10 @@ func ExampleList() {
 	// reads it first.
 	there = replica()
 	go there.Run(ctx)
-	verdict, err = there.Check(ctx, &question)
-	fmt.Println("signed out:", verdict == revoke.Revoked, err)
+	fmt.Println("signed out:", errors.Is(there.Check(ctx, &question), revoke.ErrRevoked))
 	// Output:
-	// signed in: true <nil>
-	// signed out: true <nil>
+	// signed in: true
+	// signed out: true
 }
 
 // After the user has changed the password: all other sessions are over, and this
@@ -54,7 +53,7 @@ func ExampleList_RevokeOthers() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	began, err := list.Begin(ctx, revoke.Beginning{Subject: "user-42"})
+	began, err := list.Begin(ctx, revoke.Question{Subject: "user-42"})
 	if err != nil {
 		log.Fatal(err)
 	}
@@ -62,11 +61,10 @@ func ExampleList_RevokeOthers() {
 		log.Fatal(err)
 	}
 	for _, id := range []string{"this-one", "another"} {
-		question := revoke.NewQuestion(revoke.Question{SessionID: id, Subject: "user-42", KeyID: "key-1", Began: began})
-		verdict, err := list.Check(ctx, &question)
-		fmt.Println(id, verdict == revoke.Live, err)
+		question := revoke.Question{SessionID: id, Subject: "user-42", KeyID: "key-1", Began: began}.Prepared()
+		fmt.Println(id, list.Check(ctx, &question))
 	}
 	// Output:
-	// this-one true <nil>
-	// another false <nil>
+	// this-one <nil>
+	// another revoke: the session is revoked
 }

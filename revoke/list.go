@@ -101,6 +101,8 @@ type List struct {
 	wake    chan struct{} // tells Run that something is owed
 	waiting atomic.Bool   // a call of the store's Wait is under way
 
+	cannotWait atomic.Bool // the store's Wait is not supported
+
 	looked atomic.Pointer[clock.Instant] // when a question had the store read for a birth mark
 
 	busy atomic.Bool // a page is being applied

@@ -43,7 +43,7 @@ func TestOrderDoesNotMatter(t *testing.T) {
 	mark := func(except string, at int) revoke.Entry {
 		e := subjectEntry("ada", now.Add(time.Duration(at)*time.Millisecond), now.Add(time.Hour))
 		if except != "" {
-			e.Except = revoke.DigestOf(revoke.Session, except)
+			e.Except = revoke.Session.Digest(except)
 		}
 		return e
 	}
@@ -70,9 +70,9 @@ func TestOrderDoesNotMatter(t *testing.T) {
 					reaches := !now.Add(time.Duration(at) * time.Millisecond).After(e.Before)
 					switch e.Scope {
 					case revoke.Session:
-						reaches = e.Digest == revoke.DigestOf(revoke.Session, sid)
+						reaches = e.Digest == revoke.Session.Digest(sid)
 					case revoke.Subject:
-						reaches = reaches && e.Except != revoke.DigestOf(revoke.Session, sid)
+						reaches = reaches && e.Except != revoke.Session.Digest(sid)
 					}
 					if reaches {
 						return true

@@ -2,6 +2,8 @@ package revoke
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"slices"
 	"strconv"
 	"sync"
@@ -16,6 +18,8 @@ const (
 	// memPage is how many entries a page of a MemStore has at most.
 	memPage = 10_000
 )
+
+var errNoWait = fmt.Errorf("revoke: MemStore: Wait: %w", errors.ErrUnsupported)
 
 // MemStore keeps entries in memory: for one process, and for tests. The zero
 // value is an empty store. It forgets everything when the process ends, and so
@@ -83,6 +87,15 @@ func (s *MemStore) Since(ctx context.Context, cursor string) (Page, error) {
 		}
 	}
 	return p, nil
+}
+
+// Wait returns an error that matches [errors.ErrUnsupported]: a MemStore cannot
+// wait.
+func (s *MemStore) Wait(ctx context.Context, cursor string) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	return errNoWait
 }
 
 // sweep drops what is over, once in a while. It is called with s.mu held.

@@ -21,7 +21,7 @@ func TestMetrics(t *testing.T) {
 				"revocation_clock_offset_seconds": 0, "revocation_clock_warnings_total": 0, "revocation_foreign_store": 0,
 			}, l.Metrics())
 		}
-		question := func() { _, _ = ask(t, l, "sid", "sub", "kid", time.Now()); synctest.Wait() }
+		question := func() { _ = ask(t, l, "sid", "sub", "kid", time.Now()); synctest.Wait() }
 
 		time.Sleep(time.Second)
 		want(time.Second, 0, 0, 0, 0, 0, 0)

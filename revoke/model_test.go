@@ -128,7 +128,7 @@ func TestSignOutModel(t *testing.T) {
 								group := fmt.Sprintf("%016d", 10*u+n)
 								s := session{sid: fmt.Sprint(group, ".", u, "-", n), subject: fmt.Sprint("user ", u, "-", n)}
 								for { // sign in
-									begun, err := at(dice.IntN(2)).Begin(t.Context(), revoke.Beginning{Subject: s.subject, Groups: []string{group}})
+									begun, err := at(dice.IntN(2)).Begin(t.Context(), revoke.Question{Subject: s.subject, SessionID: s.sid})
 									if s.begun = begun; err == nil {
 										break
 									}
@@ -139,9 +139,9 @@ func TestSignOutModel(t *testing.T) {
 									x := at(home)
 									// As a handler does: it asks first, and a session that is revoked
 									// is told so.
-									q := revoke.NewQuestion(revoke.Question{SessionID: s.sid, Subject: s.subject, KeyID: "kid", Began: s.begun})
-									v, err := x.Check(t.Context(), &q)
-									if err == nil && v == revoke.Revoked {
+									q := revoke.Question{SessionID: s.sid, Subject: s.subject, KeyID: "kid", Began: s.begun}.Prepared()
+									err := x.Check(t.Context(), &q)
+									if err == revoke.ErrRevoked {
 										refused.Add(1)
 										leave(s)
 										break

@@ -21,7 +21,7 @@ func (l *List) RevokeSession(ctx context.Context, sessionID string) error {
 	if sessionID == "" {
 		return errors.New("revoke: RevokeSession names no session")
 	}
-	return l.revoke(ctx, Entry{Scope: Session, Digest: DigestOf(Session, sessionID)})
+	return l.revoke(ctx, Entry{Scope: Session, Digest: Session.Digest(sessionID)})
 }
 
 // RevokeSubject revokes every session that a subject has begun by now: for "sign
@@ -31,7 +31,7 @@ func (l *List) RevokeSubject(ctx context.Context, subject string) error {
 	if subject == "" {
 		return errors.New("revoke: RevokeSubject names no subject")
 	}
-	return l.revoke(ctx, Entry{Scope: Subject, Digest: DigestOf(Subject, subject)})
+	return l.revoke(ctx, Entry{Scope: Subject, Digest: Subject.Digest(subject)})
 }
 
 // RevokeGroup revokes every session of a group that has begun by now: for a
@@ -41,7 +41,7 @@ func (l *List) RevokeGroup(ctx context.Context, group string) error {
 	if !sid.IsGroup(group) {
 		return errGroup
 	}
-	return l.revoke(ctx, Entry{Scope: Group, Digest: DigestOf(Group, group)})
+	return l.revoke(ctx, Entry{Scope: Group, Digest: Group.Digest(group)})
 }
 
 // RevokeOthers revokes every session that a subject has begun by now but one: for
@@ -51,7 +51,7 @@ func (l *List) RevokeOthers(ctx context.Context, subject, sessionID string) erro
 	if subject == "" || sessionID == "" {
 		return errors.New("revoke: RevokeOthers names no subject, or no session to spare")
 	}
-	return l.revoke(ctx, Entry{Scope: Subject, Digest: DigestOf(Subject, subject), Except: DigestOf(Session, sessionID)})
+	return l.revoke(ctx, Entry{Scope: Subject, Digest: Subject.Digest(subject), Except: Session.Digest(sessionID)})
 }
 
 // RevokeKey revokes every token that was signed with a key, at every verifier
@@ -62,7 +62,7 @@ func (l *List) RevokeKey(ctx context.Context, kid string, keepUntil time.Time) e
 	if kid == "" {
 		return errors.New("revoke: RevokeKey names no key")
 	}
-	return l.revoke(ctx, Entry{Scope: Key, Digest: DigestOf(Key, kid), Until: keepUntil})
+	return l.revoke(ctx, Entry{Scope: Key, Digest: Key.Digest(kid), Until: keepUntil})
 }
 
 // RevokeAll revokes every session that had begun by a time, such as the one that

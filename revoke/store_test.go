@@ -2,6 +2,7 @@ package revoke_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync/atomic"
 	"testing"
@@ -30,12 +31,12 @@ func TestStoreFails(t *testing.T) {
 				}
 				time.Sleep(3 * time.Second) // beyond MaxStale
 				asked := time.Now()
-				_, err := ask(t, b, "sid-2", "", "", begin)
+				err := ask(t, b, "sid-2", "", "", begin)
 				require.Error(t, err, "fails closed")
 				require.Zero(t, time.Since(asked), "at once")
 				_, err = b.Now(t.Context())
 				require.Error(t, err)
-				_, err = b.Begin(t.Context(), revoke.Beginning{Subject: "ada"})
+				_, err = b.Begin(t.Context(), revoke.Question{Subject: "ada"})
 				require.Error(t, err)
 				require.Error(t, b.Status().Err)
 
@@ -70,12 +71,12 @@ func TestSwallowedIsAnsweredAtOnce(t *testing.T) {
 				s.mode.Store(swallowed)
 				time.Sleep(time.Minute)
 				begin := time.Now()
-				_, err := ask(t, l, "sid", "", "", begin)
+				err := ask(t, l, "sid", "", "", begin)
 				require.Error(t, err)
 				require.LessOrEqual(t, time.Since(begin), 2*time.Second)
 				for range 100 {
 					asked := time.Now()
-					_, err := ask(t, l, "sid", "", "", begin)
+					err := ask(t, l, "sid", "", "", begin)
 					require.Error(t, err)
 					require.Zero(t, time.Since(asked))
 					time.Sleep(time.Second)
@@ -83,7 +84,7 @@ func TestSwallowedIsAnsweredAtOnce(t *testing.T) {
 				require.LessOrEqual(t, s.reads.Load(), int64(10), "three hang, and no more")
 				s.mode.Store(good)
 				time.Sleep(7 * time.Hour) // they return
-				_, _ = ask(t, l, "sid", "", "", begin)
+				_ = ask(t, l, "sid", "", "", begin)
 				time.Sleep(time.Second)
 				require.False(t, revoked(t, l, "sid", "", "", time.Now()))
 			})
@@ -141,7 +142,7 @@ func TestPages(t *testing.T) {
 		s.fails.Store(4)
 		l := running(t, s)
 		time.Sleep(15 * time.Second)
-		_, err := ask(t, l, "1", "", "", time.Now())
+		err := ask(t, l, "1", "", "", time.Now())
 		require.Error(t, err, "not before it knows all")
 		require.Zero(t, l.Status().Synced)
 		time.Sleep(time.Second + 2*time.Second)
@@ -162,7 +163,7 @@ func TestPages(t *testing.T) {
 		began := time.Now()
 		for time.Since(began) < 24*time.Second { // one waits 2 s at most
 			asked := time.Now()
-			_, err := ask(t, l, "1", "", "", asked)
+			err := ask(t, l, "1", "", "", asked)
 			require.LessOrEqual(t, time.Since(asked), 2*time.Second)
 			if err == nil {
 				break
@@ -190,7 +191,7 @@ func TestUnknownScope(t *testing.T) {
 		require.False(t, revoked(t, l, "sid-1", "", "", time.Now()))
 		require.NoError(t, s.Append(t.Context(), revoke.Entry{Scope: "planet", Until: until}))
 		time.Sleep(35 * time.Second)
-		_, err := ask(t, l, "sid-1", "", "", time.Now())
+		err := ask(t, l, "sid-1", "", "", time.Now())
 		require.Error(t, err)
 	})
 }
@@ -222,9 +223,73 @@ func (w *waiting) Wait(ctx context.Context, _ string) error {
 	}
 }
 
+// A store that cannot wait is asked once, and read every SyncEvery.
+func TestStoreThatCannotWait(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := new(unable)
+		a, b := newList(t, s), running(t, s)
+		time.Sleep(time.Minute)
+		require.EqualValues(t, 1, s.waits.Load())
+		reads := s.reads.Load()
+		require.NoError(t, a.RevokeSession(t.Context(), "sid-1"))
+		time.Sleep(time.Second)
+		require.True(t, revoked(t, b, "sid-1", "", "", time.Now()))
+		time.Sleep(time.Minute)
+		require.EqualValues(t, 1, s.waits.Load())
+		require.InDelta(t, 65, s.reads.Load()-reads, 10, "every SyncEvery")
+	})
+	require.ErrorIs(t, new(revoke.MemStore).Wait(t.Context(), ""), errors.ErrUnsupported)
+}
+
+type unable struct {
+	faulty
+	waits atomic.Int64
+}
+
+func (u *unable) Wait(ctx context.Context, cursor string) error {
+	u.waits.Add(1)
+	return u.faulty.Wait(ctx, cursor)
+}
+
+// What a store fails with says nothing of a session, whatever it is.
+func TestErrorsOfTheStoreDecideNothing(t *testing.T) {
+	for name, err := range map[string]error{"revoked": revoke.ErrRevoked, "owed": revoke.ErrOwed, "both": errors.Join(revoke.ErrOwed, revoke.ErrRevoked)} {
+		synctest.Test(t, func(t *testing.T) {
+			s := new(saying)
+			read, never := newList(t, s), newList(t, s)
+			began := begin(t, read, "ada")
+			s.err = fmt.Errorf("upstream: %w", err)
+			time.Sleep(time.Minute)
+			for _, l := range []*revoke.List{read, never} {
+				q := revoke.Question{SessionID: "sid", Subject: "ada", Began: began}
+				_, nowErr := l.Now(t.Context())
+				_, beginErr := l.Begin(t.Context(), q)
+				for call, err := range map[string]error{"Check": l.Check(t.Context(), &q), "Now": nowErr, "Begin": beginErr} {
+					require.Error(t, err, "%s: %s", name, call)
+					require.NotErrorIs(t, err, revoke.ErrRevoked, "%s: %s", name, call)
+					require.NotErrorIs(t, err, revoke.ErrOwed, "%s: %s", name, call)
+				}
+			}
+		})
+	}
+}
+
+// saying is a store whose Since fails with err, if it is set.
+type saying struct {
+	revoke.MemStore
+	err error
+}
+
+func (s *saying) Since(ctx context.Context, cursor string) (revoke.Page, error) {
+	if s.err != nil {
+		return revoke.Page{}, s.err
+	}
+	return s.MemStore.Since(ctx, cursor)
+}
+
 // A store that can wait makes a list know at once; one whose waiting breaks, or
 // says nothing, is read every SyncEvery all the same, and no more often.
-func TestWaiter(t *testing.T) {
+func TestWait(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := &waiting{news: make(chan struct{}, 1)}
 		a, b := newList(t, w), running(t, w)
@@ -258,10 +323,10 @@ func TestStaleness(t *testing.T) {
 		require.True(t, revoked(t, open, "sid-1", "", "", time.Now()))
 		require.False(t, revoked(t, open, "sid-2", "", "", time.Now()), "as it was told")
 		require.Error(t, open.RevokeSubject(t.Context(), "ada"))
-		_, err := ask(t, open, "sid-2", "ada", "", time.Now())
+		err := ask(t, open, "sid-2", "ada", "", time.Now())
 		require.ErrorIs(t, err, revoke.ErrOwed, "also while it does not know the time")
 		never := newList(t, s, func(c *revoke.Config) { c.InsecureAnswerWhenStale = true })
-		_, err = ask(t, never, "sid-2", "", "", time.Now())
+		err = ask(t, never, "sid-2", "", "", time.Now())
 		require.ErrorIs(t, err, errDown)
 	})
 }

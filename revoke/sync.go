@@ -63,11 +63,11 @@ func (l *List) pause(ctx context.Context, d time.Duration) error {
 	return ctx.Err()
 }
 
-// news waits until the store has news, or ctx ends. A store whose Wait ignores
-// its context is not asked again until that returns.
+// news waits until the store has news, or ctx ends. A store that cannot wait is
+// asked once, and one whose Wait ignores its context not again until that
+// returns.
 func (l *List) news(ctx context.Context) bool {
-	w, ok := l.cfg.Store.(Waiter)
-	if !ok || l.lastErr() != nil || !l.waiting.CompareAndSwap(false, true) {
+	if l.cannotWait.Load() || l.lastErr() != nil || !l.waiting.CompareAndSwap(false, true) {
 		return false
 	}
 	l.mu.Lock()
@@ -81,10 +81,13 @@ func (l *List) news(ctx context.Context) bool {
 				err <- flight.ErrPanic
 			}
 		}()
-		err <- w.Wait(ctx, cursor)
+		err <- l.cfg.Store.Wait(ctx, cursor)
 	}()
 	select {
 	case err := <-err:
+		if errors.Is(err, errors.ErrUnsupported) {
+			l.cannotWait.Store(true)
+		}
 		return err == nil
 	case <-ctx.Done():
 		return false

@@ -275,11 +275,12 @@ func (k *tables) size() int {
 	return n
 }
 
-// newest returns the latest mark that can reach a session that begins, or none.
-func (k *tables) newest(b Beginning) int64 {
-	newest := max(k.newestOf(Subject, DigestOf(Subject, b.Subject)), k.newestOf(All, Digest{}))
-	for _, group := range b.Groups {
-		newest = max(newest, k.newestOf(Group, DigestOf(Group, group)))
+// newest returns the latest mark of the subject and the groups of a prepared
+// question and of everything, or none.
+func (k *tables) newest(q *Question) int64 {
+	newest := max(k.newestOf(Subject, q.subject), k.newestOf(All, Digest{}))
+	for _, group := range q.groups {
+		newest = max(newest, k.newestOf(Group, group))
 	}
 	return newest
 }

@@ -14,12 +14,12 @@ import (
 func TestZeroList(t *testing.T) {
 	var l revoke.List
 	ctx := t.Context()
-	q := revoke.NewQuestion(revoke.Question{SessionID: "sid", Subject: "sub", KeyID: "kid", Began: time.Now()})
+	q := revoke.Question{SessionID: "sid", Subject: "sub", KeyID: "kid", Began: time.Now()}.Prepared()
 	for name, call := range map[string]func() error{
-		"Check":         func() error { _, err := l.Check(ctx, &q); return err },
-		"Check nil":     func() error { _, err := l.Check(ctx, nil); return err },
+		"Check":         func() error { return l.Check(ctx, &q) },
+		"Check nil":     func() error { return l.Check(ctx, nil) },
 		"Now":           func() error { _, err := l.Now(ctx); return err },
-		"Begin":         func() error { _, err := l.Begin(ctx, revoke.Beginning{Subject: "sub"}); return err },
+		"Begin":         func() error { _, err := l.Begin(ctx, revoke.Question{Subject: "sub"}); return err },
 		"Run":           func() error { return l.Run(ctx) },
 		"RevokeSession": func() error { return l.RevokeSession(ctx, "sid") },
 		"RevokeSubject": func() error { return l.RevokeSubject(ctx, "sub") },

@@ -22,6 +22,9 @@ const (
 	// maxLooked is how many cookies of one name are looked at in a request.
 	// Verifying costs time, and a neighbour can plant many.
 	maxLooked = 4
+	// maxSimple is how many other cookies a simple header has at most; net/http
+	// counts those of the others.
+	maxSimple = 100
 	// maxFamilies is how many refresh cookies are looked at beside a binder. A
 	// made up one costs an HMAC, and a genuine one a reading of the store.
 	maxFamilies = 32
@@ -190,8 +193,8 @@ func (s *Sessions[T]) clearVariants(w http.ResponseWriter, r *http.Request) {
 }
 
 // cookieTokens returns the values of the cookies of a name that can be tokens,
-// each without its keeping and once, no more than most of them. found reports whether there is any
-// cookie of the name, all whether no value was left out.
+// each without its keeping and once, no more than most of them. found reports
+// whether there is any cookie of the name, all whether no value was left out.
 func cookieTokens(r *http.Request, name string, most int, canBe func(string) bool) (tokens []string, found, all bool) {
 	seen := map[string]bool{}
 	for _, c := range r.CookiesNamed(name) {
@@ -207,6 +210,24 @@ func cookieTokens(r *http.Request, name string, most int, canBe func(string) boo
 		tokens = append(tokens, value)
 	}
 	return tokens, found, true
+}
+
+// onlyToken is cookieTokens for the header of nearly all requests, without an
+// allocation: one line, in which the name stands once, before a token. ok is false
+// for every other header, which may hold a token all the same.
+func onlyToken(h http.Header, name string) (token string, ok bool) {
+	lines := h["Cookie"]
+	if len(lines) != 1 || strings.Count(lines[0], name) != 1 || strings.Count(lines[0], ";") > maxSimple {
+		return "", false
+	}
+	before, after, _ := strings.Cut(lines[0], name)
+	value, ok := strings.CutPrefix(after, "=")
+	if !ok || before != "" && !strings.HasSuffix(before, "; ") {
+		return "", false
+	}
+	value, _, _ = strings.Cut(value, ";")
+	token, _ = cutKeeping(value)
+	return token, isJWS(token)
 }
 
 // isJWS reports whether a value has the form of a token: three parts in

@@ -23,7 +23,12 @@ const vary = "Cookie, Authorization"
 // shared cache may give it to another, nor any cache keep it. A handler may say
 // otherwise before it writes.
 func private(h http.Header) {
-	h.Set("Cache-Control", "private, no-store")
+	values := []string{"private, no-store", vary, vary} // in one allocation
+	h["Cache-Control"] = values[0:1:1]
+	if len(h["Vary"]) == 0 && h[heldVary] == nil {
+		h["Vary"], h[heldVary] = values[1:2:2], values[2:3:3]
+		return
+	}
 	varies(h)
 }
 

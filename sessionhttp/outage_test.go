@@ -2,33 +2,73 @@ package sessionhttp_test
 
 import (
 	"context"
+	"fmt"
 	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/sessiontoken/sessiontoken"
 	"github.com/sessiontoken/sessiontoken/revoke"
 )
 
 // unreadable is a store of revocations that may fail at all calls.
 type unreadable struct {
 	revoke.MemStore
-	down atomic.Bool
+	down    atomic.Bool
+	failure atomic.Pointer[error] // instead of errDown
+}
+
+func (u *unreadable) err() error {
+	if err := u.failure.Load(); err != nil {
+		return *err
+	}
+	return errDown
 }
 
 func (u *unreadable) Since(ctx context.Context, cursor string) (revoke.Page, error) {
 	if u.down.Load() {
-		return revoke.Page{}, errDown
+		return revoke.Page{}, u.err()
 	}
 	return u.MemStore.Since(ctx, cursor)
 }
 
 func (u *unreadable) Append(ctx context.Context, entries ...revoke.Entry) error {
 	if u.down.Load() {
-		return errDown
+		return u.err()
 	}
 	return u.MemStore.Append(ctx, entries...)
+}
+
+// What the store of revocations fails with is no verdict about the session,
+// whatever it is: the answer is 503, and the cookies are kept.
+func TestErrorOfTheStoreIsNoVerdict(t *testing.T) {
+	for _, err := range []error{sessiontoken.ErrExpired, sessiontoken.ErrRevoked, sessiontoken.ErrInvalid, sessiontoken.ErrAudience, revoke.ErrRevoked, revoke.ErrOwed} {
+		bubble(t, func(t *testing.T) {
+			s, store := newSite(t), new(unreadable)
+			r := s.with(func(p *parts) { p.list.Store = store })
+			cookie := r.signIn(t)
+			failure := fmt.Errorf("upstream: %w", err)
+			store.failure.Store(&failure)
+			store.down.Store(true)
+			time.Sleep(time.Minute)
+			for _, target := range []string{"/who", "/maybe", "/out", "/everywhere", "/others", "/in"} {
+				method := "POST"
+				if target == "/who" || target == "/maybe" {
+					method = "GET"
+				}
+				resp := r.do(request(method, target, cookie))
+				require.Equal(t, 503, resp.StatusCode, "%s: %v", target, err)
+				require.Empty(t, resp.Cookies(), "%s: %v", target, err)
+			}
+			store.down.Store(false)
+			time.Sleep(10 * time.Second)             // the pause after a failure
+			r.status(request("GET", "/who", cookie)) // has the store read again
+			time.Sleep(10 * time.Second)
+			require.Equal(t, 401, r.status(request("GET", "/who", cookie)), "the sign-out is written when the store is back: %v", err)
+		})
+	}
 }
 
 // While the store of revocations is down, requests are served for MaxStale and

@@ -76,11 +76,11 @@ func (s *Sessions[T]) tellRenewal(r *http.Request, err error) {
 // texts are fixed: nothing that came with the request is in them.
 func statusAndChallenge(err error) (status int, challenge string) {
 	var stale *staleSignIn
-	var load loadError
+	var open undecided
 	switch {
 	case isPermanent(err):
 		return http.StatusInternalServerError, ""
-	case errors.As(err, &load):
+	case errors.As(err, &open):
 		return http.StatusServiceUnavailable, ""
 	case errors.Is(err, errNotWritten), errors.Is(err, revoke.ErrOwed):
 		return http.StatusServiceUnavailable, ""

@@ -187,7 +187,7 @@ func (s *Sessions[T]) load(ctx context.Context, old *sessiontoken.Claims[T]) (T,
 	case err == nil:
 		return state, nil
 	case !errors.Is(err, ErrSessionOver):
-		return state, loadError{err}
+		return state, undecided{"Load", err}
 	}
 	var none T
 	if err := s.revoke(ctx, old.SessionID); err != nil {
@@ -196,12 +196,15 @@ func (s *Sessions[T]) load(ctx context.Context, old *sessiontoken.Claims[T]) (T,
 	return none, ErrSessionOver
 }
 
-// loadError is an error of Load that is no verdict about the session, whatever it
-// is: another token that Load verified was expired, say.
-type loadError struct{ err error }
+// undecided is what Load or the list failed with. It decides nothing about the
+// session, whatever err is: another token that Load verified was expired, say.
+type undecided struct {
+	call string
+	err  error
+}
 
-func (e loadError) Error() string { return "sessionhttp: Load: " + e.err.Error() }
-func (e loadError) Unwrap() error { return e.err }
+func (e undecided) Error() string { return "sessionhttp: " + e.call + ": " + e.err.Error() }
+func (e undecided) Unwrap() error { return e.err }
 
 // isDue reports whether a token should be renewed: in the second half of its
 // life at the latest, and for tokens of one moment not all at one moment.
@@ -222,11 +225,11 @@ func isEnd(err error) bool {
 	return isVerdict(err, sessiontoken.ErrExpired, sessiontoken.ErrRevoked, ErrSessionOver)
 }
 
-// isVerdict reports whether an error is one of some, and not what Load failed
-// with.
+// isVerdict reports whether an error is one of some, and not what Load or the
+// list failed with.
 func isVerdict(err error, some ...error) bool {
-	var load loadError
-	if errors.As(err, &load) {
+	var open undecided
+	if errors.As(err, &open) {
 		return false
 	}
 	for _, target := range some {

@@ -96,7 +96,7 @@ func needed(next http.Handler) {
 
 // with returns a request with its session.
 func (s *Sessions[T]) with(r *http.Request, c *sessiontoken.Claims[T]) *http.Request {
-	return r.WithContext(context.WithValue(r.Context(), contextKey{s}, c))
+	return r.WithContext(context.WithValue(r.Context(), contextKey[T]{s}, c))
 }
 
 // given returns the session that a test has given a request, if one has. No
@@ -132,13 +132,17 @@ func (s *Sessions[T]) claims(w http.ResponseWriter, r *http.Request) (*sessionto
 		return nil, err
 	case isBearer:
 		return s.cfg.Verifier.Verify(r.Context(), token)
-	case len(r.CookiesNamed(s.cookie)) == 0:
+	}
+	token, ok := onlyToken(r.Header, s.cookie)
+	if !ok && len(r.CookiesNamed(s.cookie)) == 0 {
 		return nil, ErrNoSession
 	}
 	if err := s.checkOrigin(r); err != nil {
 		return nil, err
 	}
-	token, err = s.sessionToken(r)
+	if !ok {
+		token, err = s.sessionToken(r)
+	}
 	if err != nil {
 		if errors.Is(err, errTwoSessions) {
 			s.clearSession(w, r)
@@ -146,7 +150,7 @@ func (s *Sessions[T]) claims(w http.ResponseWriter, r *http.Request) (*sessionto
 		return nil, err
 	}
 	c, err := s.readCookie(w, r, token)
-	if isRefused(err) && s.isDead(r.Context(), token) {
+	if err != nil && isRefused(err) && s.isDead(r.Context(), token) {
 		s.clearSession(w, r)
 	}
 	return c, err

@@ -199,11 +199,11 @@ func New[T any](cfg Config[T]) (*Sessions[T], error) {
 
 // contextKey is one for each Sessions, so that two of one state type can stand
 // one around the other.
-type contextKey struct{ sessions any }
+type contextKey[T any] struct{ sessions *Sessions[T] }
 
 // FromContext returns the session of a request that came through
 // [Sessions.Require] of s, or through its [Sessions.Optional] with a session.
 func (s *Sessions[T]) FromContext(ctx context.Context) (*sessiontoken.Claims[T], bool) {
-	c, ok := ctx.Value(contextKey{s}).(*sessiontoken.Claims[T])
+	c, ok := ctx.Value(contextKey[T]{s}).(*sessiontoken.Claims[T])
 	return c, ok
 }

@@ -201,8 +201,12 @@ func (s *Sessions[T]) beginFamily(ctx context.Context, in *signedIn[T], label st
 func (s *Sessions[T]) revokeOld(ctx context.Context, r *http.Request) error {
 	_, err := s.eachCookieSession(ctx, r, func(n *named) error {
 		if !n.refresh {
-			if verdict, err := s.cfg.Revocations.Check(ctx, &n.question); err != nil || verdict == revoke.Revoked {
-				return err
+			switch err := s.cfg.Revocations.Check(ctx, &n.question); err {
+			case nil:
+			case revoke.ErrRevoked:
+				return nil
+			default:
+				return undecided{"revocation is not known", err}
 			}
 		}
 		return s.revoke(ctx, n.id)

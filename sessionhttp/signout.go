@@ -272,15 +272,14 @@ func (s *Sessions[T]) live(ctx context.Context, token string) (*named, error) {
 // notRevoked returns ErrNoSession for a session that is revoked, and nil for one
 // whose revocation is owed.
 func (s *Sessions[T]) notRevoked(ctx context.Context, q *revoke.Question) error {
-	switch verdict, err := s.cfg.Revocations.Check(ctx, q); {
-	case errors.Is(err, revoke.ErrOwed):
+	switch err := s.cfg.Revocations.Check(ctx, q); {
+	case err == nil, errors.Is(err, revoke.ErrOwed):
 		return nil
-	case err != nil:
-		return err
-	case verdict != revoke.Live:
+	case err == revoke.ErrRevoked: // itself: what wraps it may be an error of the store
 		return ErrNoSession
+	default:
+		return undecided{"revocation is not known", err}
 	}
-	return nil
 }
 
 // currentFamily is current for a browser of which only the refresh cookie is
@@ -307,12 +306,12 @@ func (s *Sessions[T]) currentFamily(ctx context.Context, r *http.Request) (*name
 	if !now.Before(f.Ends) || !now.Before(f.LastUsed.Add(s.cfg.Refresh.Config().IdleTimeout)) {
 		return nil, ErrNoSession
 	}
-	q := revoke.NewQuestion(revoke.Question{SessionID: f.SessionID, Subject: f.Subject, Began: f.Began})
+	q := revoke.Question{SessionID: f.SessionID, Subject: f.Subject, Began: f.Began}.Prepared()
 	if err := s.notRevoked(ctx, &q); err != nil {
 		return nil, err
 	}
 	if f.ActorSessionID != "" {
-		q = revoke.NewQuestion(revoke.Question{SessionID: f.ActorSessionID, Subject: f.ActorSubject, Began: f.ActorBegan})
+		q = revoke.Question{SessionID: f.ActorSessionID, Subject: f.ActorSubject, Began: f.ActorBegan}.Prepared()
 		err = s.notRevoked(ctx, &q)
 	}
 	return &named{id: f.SessionID, subject: f.Subject, refresh: true}, err

@@ -23,16 +23,8 @@ var update = flag.Bool("update", false, "write testdata/api.txt")
 // change of the API, to be reviewed as one and written with -update.
 func TestAPI(t *testing.T) {
 	var all strings.Builder
-	for _, pkg := range []struct {
-		dir   string
-		names int
-	}{{".", 7}, {"postgres", 2}, {"sqlite", 2}} {
-		names := exported(t, pkg.dir)
-		all.WriteString("package " + pkg.dir + "\n\t" + strings.Join(names, "\n\t") + "\n")
-		topLevel := slices.DeleteFunc(names, func(n string) bool {
-			return strings.HasPrefix(n, "func (") || strings.HasPrefix(n, "field ")
-		})
-		require.Len(t, topLevel, pkg.names, "%s has %q", pkg.dir, topLevel)
+	for _, dir := range []string{".", "postgres", "sqlite"} {
+		all.WriteString("package " + dir + "\n\t" + strings.Join(exported(t, dir), "\n\t") + "\n")
 	}
 	const golden = "testdata/api.txt"
 	if *update {

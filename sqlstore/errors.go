@@ -52,12 +52,21 @@ const mayNotCreate = "the database's user may not create tables in the first sch
 
 // What SQLite calls these (the low byte of its result codes).
 var adviceOfCode = map[int]string{
-	5:  "another process holds the database's lock for too long",
-	8:  "the database's file cannot be written; check its permissions, and those of its folder",
-	11: "the database's file is damaged; restore it from a backup",
-	13: isFull,
-	14: cannotOpen,
-	26: "the file is not a SQLite database; check its path",
+	busy: "another process holds the database's lock for too long",
+	8:    "the database's file cannot be written; check its permissions, and those of its folder",
+	11:   "the database's file is damaged; restore it from a backup",
+	13:   isFull,
+	14:   cannotOpen,
+	26:   "the file is not a SQLite database; check its path",
+}
+
+// busy is SQLite's code for a lock that another connection holds.
+const busy = 5
+
+// isBusy reports whether SQLite says so.
+func isBusy(err error) bool {
+	var code interface{ Code() int }
+	return errors.As(err, &code) && code.Code()&0xff == busy
 }
 
 func advice(doing string, err error) string {

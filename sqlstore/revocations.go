@@ -90,6 +90,18 @@ const pageSize = 10_000
 // errUnknownCursor: the database was restored or emptied, or is another one.
 var errUnknownCursor = errors.New("the cursor is of another database")
 
+// errNoWait matches [errors.ErrUnsupported].
+var errNoWait = fmt.Errorf("sqlstore: Wait: %w", errors.ErrUnsupported)
+
+// Wait returns an error that matches [errors.ErrUnsupported]: a list reads the
+// store every SyncEvery. It is part of revoke.Store.
+func (s *Store) Wait(ctx context.Context, cursor string) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	return errNoWait
+}
+
 // Since returns what was revoked since. It is part of revoke.Store.
 func (s *Store) Since(ctx context.Context, cursor string) (revoke.Page, error) {
 	const doing = "read revocations"

@@ -5,6 +5,9 @@ import (
 	"database/sql"
 	"fmt"
 	"strings"
+	"time"
+
+	"github.com/sessiontoken/sessiontoken/internal/clock"
 )
 
 // version is that of the tables and of what is in them.
@@ -65,6 +68,29 @@ CREATE INDEX IF NOT EXISTS sessiontoken_families_until ON sessiontoken_families 
 // migrations of their own, unless the tables are there. Any number of them may
 // do so at once. Tables of another version are an error, and left as they are.
 func (s *Store) CreateSchema(ctx context.Context) error {
+	here := clock.Here()
+	began := here.Read()
+	for {
+		err := s.createSchema(ctx)
+		if err == nil || !isBusy(err) || here.Steady(began) > schemaWait {
+			return err
+		}
+		select {
+		case <-time.After(schemaPause):
+		case <-ctx.Done():
+			return err
+		}
+	}
+}
+
+// SQLite does not wait for its busy_timeout while another connection makes a new
+// file one with a write-ahead log: CreateSchema tries again for that long.
+const (
+	schemaWait  = 5 * time.Second
+	schemaPause = 50 * time.Millisecond
+)
+
+func (s *Store) createSchema(ctx context.Context) error {
 	const doing = creating
 	if err := s.checkEngine(ctx, doing); err != nil {
 		return err

@@ -24,7 +24,11 @@ func operatingTables(output string) (map[string]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	return map[string]string{"measured soon": soon, "measured faults": faults, "measured soak": soak}, nil
+	list, err := listBullets(part(output, "list"), part(output, "many"))
+	if err != nil {
+		return nil, err
+	}
+	return map[string]string{"measured soon": soon, "measured faults": faults, "measured soak": soak, "measured list": list}, nil
 }
 
 // part is what the output has between the lines of one part of measure-stores.
@@ -32,6 +36,37 @@ func part(output, name string) string {
 	_, rest, _ := strings.Cut("\n"+output, "\n# "+name+", ")
 	body, _, _ := strings.Cut(rest, "\n# end of "+name+"\n")
 	return body
+}
+
+var (
+	millionIn    = regexp.MustCompile(`(?m)^ +1000000 entries in (\d+) MiB$`)
+	startsWithIt = regexp.MustCompile(`(?m)^ +TestReplicaStartsWithMany(?:/\w+)?: it starts with 1000000 entries in (\S+)$`)
+)
+
+// listBullets are the lines of OPERATING.md on a list of a million entries: the
+// worst of all runs and engines.
+func listBullets(list, many string) (string, error) {
+	most := 0
+	for _, m := range millionIn.FindAllStringSubmatch(list, -1) {
+		n, err := strconv.Atoi(m[1])
+		if err != nil {
+			return "", err
+		}
+		most = max(most, n)
+	}
+	slowest := time.Duration(0)
+	starts := startsWithIt.FindAllStringSubmatch(many, -1)
+	for _, m := range starts {
+		d, err := time.ParseDuration(m[1])
+		if err != nil {
+			return "", err
+		}
+		slowest = max(slowest, d)
+	}
+	if most == 0 || len(starts) < 3 {
+		return "", errors.New("the results lack the list of a million, or the start of a replica with it")
+	}
+	return fmt.Sprintf("- A list holds a million revoked sessions in %d MiB.\n- A replica that starts with a million of them has read all after %.1f s.\n", most, slowest.Seconds()), nil
 }
 
 var howSoon = regexp.MustCompile(`(?m)^ +(TestHowSoon/\w+): read every (\S+), \d+ trials over two processes: p50 (\S+), p99 (\S+), worst (\S+)$`)

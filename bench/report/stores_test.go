@@ -30,6 +30,7 @@ func TestTablesOfStores(t *testing.T) {
 		{"half a tenth is rounded up", "p50 1.63ms, p99 4.52ms", "p50 1.65ms, p99 4.55ms", "measured soon", "| Redis | 1 s | 1.7 ms | 4.6 ms | 9.5 ms |"},
 		{"a verifier missed one", "the verifier behind them: 205 acknowledged, 0 missed", "the verifier behind them: 205 acknowledged, 1 missed", "measured faults", "| revocations acknowledged / missed by any of three verifiers | 2,150 / 1 | 1,690 / 0 | 2,311 / 0 | 752 / 0 |"},
 		{"more than a second", "killed, and started again after 1 s: a session that is ended after that is refused: 26ms", "killed, and started again after 1 s: a session that is ended after that is refused: 1.26s", "measured faults", "| killed, and started again after 1 s: a revocation is known after that | 1.3 s | 2.0 s | 65 ms | – |"},
+		{"a larger list", "1000000 entries in 92 MiB", "1000000 entries in 93 MiB", "measured list", "- A list holds a million revoked sessions in 93 MiB."},
 		{"fewer rotations of one issuer", "issuer 2: 60 rotations, 6", "issuer 2: 59 rotations, 6", "measured soak", "| rotations | 59 | 60 | 60 |"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -45,6 +46,8 @@ func TestTablesOfStores(t *testing.T) {
 	for _, test := range []struct{ name, old, new string }{
 		{"no part soon", "# soon, ", "# later, "},
 		{"no part faults", "# faults, ", "# luck, "},
+		{"no part list", "# list, ", "# lust, "},
+		{"no part many", "# many, ", "# few, "},
 		{"no part soak", "# soak, ", "# soap, "},
 		{"an engine that was not measured", "TestHowSoon/postgres: read", "TestHowSoon/other: read"},
 		{"a test of no engine", "TestFaultsSQLite: 545 ends", "TestFaultsOther: 545 ends"},

@@ -1,6 +1,6 @@
-// Command quickstart tells the whole story of a session token on loopback: an
-// issuer with a key file and a JWKS endpoint, and two API replicas that get
-// their keys from the URL of that endpoint alone.
+// Command quickstart tells the whole story of a session token on loopback: a site
+// of two replicas on package authority, and an API that knows nothing but the site's
+// URL.
 //
 // Each step checks what it says; the program exits with a failure if one does
 // not hold. The steps are in steps.go, the servers in servers.go.
@@ -10,13 +10,15 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"net"
 	"os"
 	"os/signal"
-	"path/filepath"
 	"strings"
 	"time"
 
 	"github.com/sessiontoken/sessiontoken"
+	"github.com/sessiontoken/sessiontoken/authority"
+	"github.com/sessiontoken/sessiontoken/keys"
 )
 
 // State is what this application keeps in its sessions. It is signed and not
@@ -44,62 +46,76 @@ func main() {
 }
 
 func run(ctx context.Context, out io.Writer) error {
-	// The story takes some ten seconds; nothing in it may hang.
+	// The story takes some seconds; nothing in it may hang.
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
 
-	dir, err := os.MkdirTemp("", "quickstart-")
-	if err != nil {
-		return err
-	}
-	defer os.RemoveAll(dir) // the private keys are in there
-
-	auth, err := startAuthority(ctx, filepath.Join(dir, "keys.json"))
-	if err != nil {
-		return err
-	}
-	defer auth.stop()
-	s := &story{out: out, authority: auth}
-	for _, name := range []string{"A", "B"} {
-		replica, err := startReplica(ctx, name, auth.url, auth.jwksURL)
+	var at [3]net.Listener
+	for i := range at {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
 		if err != nil {
 			return err
 		}
-		defer replica.stop()
-		s.replicas = append(s.replicas, replica)
+		defer l.Close()
+		at[i] = l
+	}
+	issuer := "http://" + at[0].Addr().String()
+	s := &story{out: out, issuer: issuer, users: &database{users: map[string]State{ada: {
+		Name: "Ada", Tenant: "analytical-engines", Roles: []string{"editor"},
+		Permissions: []string{"orders:read", "orders:write", "invoices:read"},
+	}}}}
+	store := authority.Memory() // sqlite.Open, postgres.Open or redisstore.New beyond one process
+	var err error
+	if s.a, err = startReplica(ctx, "replica A", at[0], issuer, store, s.users); err != nil {
+		return err
+	}
+	defer s.a.stop()
+	if s.b, err = startReplica(ctx, "replica B", at[1], issuer, store, s.users); err != nil {
+		return err
+	}
+	defer s.b.stop()
+	if s.api, err = startAPI(ctx, "the API", at[2], issuer); err != nil {
+		return err
+	}
+	defer s.api.stop()
+	if s.ring, err = startRing(ctx); err != nil {
+		return err
 	}
 
 	for i, step := range []struct {
 		title string
 		tell  func(context.Context) error
 	}{
-		{"The issuer makes its first keys, in a file, and publishes their public halves", s.firstKey},
+		{"Two replicas start on one store: they make the keys and publish them", s.firstKeys},
 		{"Ada signs in: the session's state goes into the token, nothing stays on a server", s.signIn},
-		{"Two replicas, which know the issuer by its key set, read the session", s.read},
-		{"The key rotates, and every session goes on", s.rotate},
+		{"Any replica reads the session, and an API that knows only the site's URL", s.read},
 		{"Ada becomes an admin; the token is renewed from the database", s.renew},
 		{"A state that is too big is not issued", s.tooBig},
 		{"A token is changed", s.tamper},
 		{"A token expires, and the session goes on", s.expire},
+		{"Ada signs out", s.signOut},
 		{"The current key has leaked, and is revoked", s.revoke},
+		{"A key rotates as planned", s.rotate},
 	} {
 		fmt.Fprintf(out, "\n%d. %s\n", i+1, step.title)
 		if err := step.tell(ctx); err != nil {
 			return fmt.Errorf("step %d: %w", i+1, err)
 		}
 	}
-	fmt.Fprintln(out, "\nEverything held. The servers stop now, and the key file is removed.")
+	fmt.Fprintln(out, "\nEverything held. The servers stop now, and the keys are gone with them.")
 	return nil
 }
 
 // story is what the steps hand on to each other.
 type story struct {
-	out       io.Writer
-	authority *authority
-	replicas  []*replica
+	out    io.Writer
+	issuer string
+	users  *database
+	a, b   *replica
+	api    *server
+	ring   *keys.Ring // of the last step
 
-	token  string // Ada's, as a browser or an app would hold it
-	claims *sessiontoken.Claims[State]
+	token string // Ada's, as her browser holds it
 }
 
 func (s *story) say(format string, args ...any) { fmt.Fprintf(s.out, "     "+format+"\n", args...) }
@@ -114,19 +130,41 @@ func (s *story) check(holds bool, format string, args ...any) error {
 	return nil
 }
 
-// everywhere presents a token to each replica and checks what they answer.
-func (s *story) everywhere(ctx context.Context, what, token string, want answer) error {
-	for _, r := range s.replicas {
-		got, err := r.me(ctx, token)
+// me presents a token to servers and checks what they answer.
+func (s *story) me(ctx context.Context, what, token, want string, servers ...*server) error {
+	for _, server := range servers {
+		got, err := server.ask(ctx, "GET", "/me", token, nil)
 		if err != nil {
 			return err
 		}
-		if err := s.check(got == want, "replica %s, %s: %s", r.name, what, got); err != nil {
+		if err := s.check(got.String() == want, "%s, %s: %s", server.name, what, got); err != nil {
 			return err
 		}
 	}
 	return nil
 }
+
+// until presents a token to a server until it answers so, and says how long that
+// took. In between it may not be able to tell, which is 503.
+func (s *story) until(ctx context.Context, server *server, what, token, want string) error {
+	began := time.Now()
+	for {
+		got, err := server.ask(ctx, "GET", "/me", token, nil)
+		switch {
+		case err != nil:
+			return err
+		case got.String() == want:
+			return s.check(true, "%s, %s, within %v: %s", server.name, what, time.Since(began).Truncate(10*time.Millisecond)+10*time.Millisecond, got)
+		case time.Since(began) > 20*time.Second:
+			return s.check(false, "%s, %s: %s", server.name, what, got)
+		}
+		if err := sleep(ctx, 20*time.Millisecond); err != nil {
+			return err
+		}
+	}
+}
+
+func (s *story) everywhere() []*server { return []*server{&s.a.server, &s.b.server, s.api} }
 
 // short is enough of an id to tell it from others. Nothing here prints a whole
 // token: its holder counts as its user.
@@ -142,13 +180,11 @@ func (s *story) show(report sessiontoken.SizeReport, lines int) {
 	}
 }
 
-// sleepUntil waits until a little after t: the timer is not the clock that the
-// keys and tokens go by.
-func sleepUntil(ctx context.Context, t time.Time) error {
+func sleep(ctx context.Context, d time.Duration) error {
 	select {
 	case <-ctx.Done():
 		return ctx.Err()
-	case <-time.After(time.Until(t) + 20*time.Millisecond):
+	case <-time.After(d):
 		return nil
 	}
 }

@@ -9,7 +9,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// temporary gives the program a folder of its own for temporary files.
+// temporary gives the program a folder of its own for temporary files: it writes none.
 func temporary(t *testing.T) (dir string) {
 	dir = t.TempDir()
 	for _, name := range []string{"TMPDIR", "TMP"} { // Unix, Windows
@@ -22,7 +22,7 @@ func requireEmpty(t *testing.T, dir string) {
 	t.Helper()
 	left, err := os.ReadDir(dir)
 	require.NoError(t, err)
-	require.Empty(t, left, "the keys were left behind")
+	require.Empty(t, left, "keys or tokens were written to disk")
 }
 
 // TestQuickstart runs the story in real time: each of its steps checks itself.
@@ -31,18 +31,18 @@ func TestQuickstart(t *testing.T) {
 	var out bytes.Buffer
 	err := run(t.Context(), &out)
 	require.NoError(t, err, "%s", out.String())
-	require.Contains(t, out.String(), "\n9. ")
+	require.Contains(t, out.String(), "\n10. ")
 	require.Contains(t, out.String(), "Everything held.")
 	require.NotRegexp(t, `eyJ[\w-]{20}`, out.String(), "a token was printed")
 	requireEmpty(t, dir)
 }
 
-// TestInterrupted: Ctrl-C leaves no keys behind either.
+// TestInterrupted: Ctrl-C ends it soon, and leaves nothing behind either.
 func TestInterrupted(t *testing.T) {
 	dir := temporary(t)
 	ctx, cancel := context.WithCancel(t.Context())
 	err := run(ctx, writerFunc(func(p []byte) (int, error) {
-		if bytes.HasPrefix(p, []byte("\n4. ")) { // the step that waits
+		if bytes.HasPrefix(p, []byte("\n7. ")) { // a step that waits
 			cancel()
 		}
 		return len(p), nil

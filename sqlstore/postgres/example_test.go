@@ -2,6 +2,7 @@ package postgres_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log"
 	"time"
@@ -27,14 +28,13 @@ func ExampleOpen() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	began, err := list.Begin(ctx, revoke.Beginning{Subject: "user-42"})
+	began, err := list.Begin(ctx, revoke.Question{Subject: "user-42"})
 	if err != nil {
 		log.Fatal(err)
 	}
 	if err := list.RevokeSubject(ctx, "user-42"); err != nil {
 		log.Fatal(err)
 	}
-	question := revoke.NewQuestion(revoke.Question{SessionID: "sid", Subject: "user-42", KeyID: "kid", Began: began})
-	verdict, err := list.Check(ctx, &question)
-	fmt.Println(verdict == revoke.Revoked, err)
+	question := revoke.Question{SessionID: "sid", Subject: "user-42", KeyID: "kid", Began: began}.Prepared()
+	fmt.Println(errors.Is(list.Check(ctx, &question), revoke.ErrRevoked))
 }

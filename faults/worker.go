@@ -196,7 +196,7 @@ func (w *worker) do(r request) (a answer, err error) {
 		a.At = time.Now().UnixNano()
 	case "start":
 		var began time.Time
-		if began, err = w.list.Begin(ctx, revoke.Beginning{Subject: r.Subject}); err == nil {
+		if began, err = w.list.Begin(ctx, revoke.Question{Subject: r.Subject}); err == nil {
 			a.Token, _, err = w.manager.Start(ctx, refresh.Family{Subject: r.Subject, SessionID: r.Sess, Began: began, AuthTime: began}, "")
 		}
 	case "exchange":

@@ -12,7 +12,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/sessiontoken/sessiontoken/internal/servers"
+	"github.com/sessiontoken/sessiontoken/faults/servers"
 )
 
 // HowSoon measures how long it takes, from the acknowledged revocation of a session in one

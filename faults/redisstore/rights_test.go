@@ -14,8 +14,7 @@ import (
 	"github.com/redis/go-redis/v9"
 	"github.com/stretchr/testify/require"
 
-	"github.com/sessiontoken/sessiontoken/internal/faults"
-	"github.com/sessiontoken/sessiontoken/internal/servers"
+	"github.com/sessiontoken/sessiontoken/faults"
 	"github.com/sessiontoken/sessiontoken/keys"
 	"github.com/sessiontoken/sessiontoken/redisstore"
 	"github.com/sessiontoken/sessiontoken/refresh"
@@ -31,7 +30,7 @@ var rule = regexp.MustCompile(`\+[a-z|]+`)
 // commands to every user.
 func documentedRules(t *testing.T) (rules []string) {
 	t.Helper()
-	source, err := os.ReadFile("redisstore.go")
+	source, err := os.ReadFile("../../redisstore/redisstore.go")
 	require.NoError(t, err)
 	for line := range strings.Lines(string(source)) {
 		if strings.HasPrefix(line, "//\tACL SETUSER") {
@@ -185,30 +184,4 @@ func TestTenants(t *testing.T) {
 		a, b := open(t, place)
 		faults.Tenants(t, a, b)
 	})
-}
-
-// The example runs, with a server that keeps what it acknowledges.
-func TestExample(t *testing.T) {
-	addr, stop, err := servers.Redis(durable...)
-	installed(t, err)
-	defer stop()
-	said := addresses
-	defer func() { addresses = said }()
-	addresses = []string{addr}
-	require.Equal(t, "before: <nil>\nafter: sessiontoken: invalid token: revoked\n", printed(t, Example))
-}
-
-// printed is what a function prints.
-func printed(t *testing.T, f func()) string {
-	t.Helper()
-	file, err := os.CreateTemp(t.TempDir(), "")
-	require.NoError(t, err)
-	defer file.Close()
-	stdout := os.Stdout
-	defer func() { os.Stdout = stdout }()
-	os.Stdout = file
-	f()
-	text, err := os.ReadFile(file.Name())
-	require.NoError(t, err)
-	return string(text)
 }

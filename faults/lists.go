@@ -72,7 +72,7 @@ type session struct {
 
 func begin(t *testing.T, l *revoke.List, id, subject string) session {
 	t.Helper()
-	at, err := l.Begin(t.Context(), revoke.Beginning{Subject: subject})
+	at, err := l.Begin(t.Context(), revoke.Question{Subject: subject})
 	if err != nil {
 		t.Fatalf("%s of %s cannot begin: %v", id, subject, err)
 	}
@@ -83,14 +83,14 @@ func begin(t *testing.T, l *revoke.List, id, subject string) session {
 func ask(l *revoke.List, s session) string {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()
-	q := revoke.NewQuestion(revoke.Question{SessionID: s.id, Subject: s.subject, KeyID: "kid", Began: s.began})
-	switch v, err := l.Check(ctx, &q); {
-	case err != nil:
-		return "undecided"
-	case v == revoke.Live:
+	q := revoke.Question{SessionID: s.id, Subject: s.subject, KeyID: "kid", Began: s.began}.Prepared()
+	switch err := l.Check(ctx, &q); {
+	case err == nil:
 		return "live"
+	case errors.Is(err, revoke.ErrRevoked):
+		return "revoked"
 	}
-	return "revoked"
+	return "undecided"
 }
 
 // until calls f until it is true.
@@ -209,6 +209,8 @@ func (m *moving) Since(ctx context.Context, cursor string) (revoke.Page, error) 
 	return (*m.to.Load()).Since(ctx, cursor)
 }
 
+func (*moving) Wait(context.Context, string) error { return errors.ErrUnsupported }
+
 func (m *moving) Load(ctx context.Context, name string) (keys.Stored, error) {
 	return (*m.to.Load()).Load(ctx, name)
 }
@@ -265,7 +267,7 @@ func Replaced(t *testing.T, env, other Environment) {
 		// It was born long ago, and has entries of its own.
 		born := time.Now().Add(-time.Hour).Truncate(time.Millisecond)
 		o := other.Open()
-		if err := o.Append(t.Context(), revoke.Entry{Scope: revoke.Birth, Digest: revoke.DigestOf(revoke.Birth, "other"), Before: born, Until: born.AddDate(100, 0, 0)}); err != nil {
+		if err := o.Append(t.Context(), revoke.Entry{Scope: revoke.Birth, Digest: revoke.Birth.Digest("other"), Before: born, Until: born.AddDate(100, 0, 0)}); err != nil {
 			t.Fatal(err)
 		}
 		theirs := runList(t, o)
@@ -424,7 +426,7 @@ func (w *world) watch(f func()) {
 	loop(func() {
 		for i, l := range w.running() {
 			began.Add(1)
-			if _, err := l.Begin(context.Background(), revoke.Beginning{Subject: "grace"}); err != nil && refused.Add(1) == 1 {
+			if _, err := l.Begin(context.Background(), revoke.Question{Subject: "grace"}); err != nil && refused.Add(1) == 1 {
 				w.t.Errorf("a session cannot begin at list %d: %v", i+1, err)
 			}
 		}
@@ -467,7 +469,7 @@ func beginning(t *testing.T, lists []*revoke.List, i int, repeated *atomic.Int64
 	subject := fmt.Sprint("user-", i)
 	var made [3]session // two before, one after
 	start := func(n int, l *revoke.List) bool {
-		at, err := l.Begin(t.Context(), revoke.Beginning{Subject: subject})
+		at, err := l.Begin(t.Context(), revoke.Question{Subject: subject})
 		if err != nil {
 			t.Errorf("trial %d: session %d cannot begin: %v", i, n, err)
 			return false
@@ -512,7 +514,7 @@ func beginning(t *testing.T, lists []*revoke.List, i int, repeated *atomic.Int64
 	expect(1, 1, second)
 	expect(1, 2, "live")
 	if i%20 == 0 {
-		if _, err := lists[2].Begin(t.Context(), revoke.Beginning{Subject: "other"}); err != nil { // reads
+		if _, err := lists[2].Begin(t.Context(), revoke.Question{Subject: "other"}); err != nil { // reads
 			t.Error(err)
 			return false
 		}
@@ -543,7 +545,7 @@ func (l *losing) Append(ctx context.Context, entries ...revoke.Entry) error {
 func Orders(t *testing.T, s revoke.Store) {
 	now := time.Now().UTC().Truncate(time.Millisecond)
 	at := func(n int) time.Time { return now.Add(time.Duration(n-10) * time.Minute) }
-	entries := []revoke.Entry{{Scope: revoke.Birth, Digest: revoke.DigestOf(revoke.Birth, "x"), Before: at(-100), Until: now.AddDate(1, 0, 0)}}
+	entries := []revoke.Entry{{Scope: revoke.Birth, Digest: revoke.Birth.Digest("x"), Before: at(-100), Until: now.AddDate(1, 0, 0)}}
 	var want []func(id string, began time.Time) bool // of each order: whether a session is revoked
 	for _, times := range permutations(3) {
 		all, butA, butB := at(2*times[0]+2), at(2*times[1]+2), at(2*times[2]+2)
@@ -554,14 +556,14 @@ func Orders(t *testing.T, s revoke.Store) {
 			for twice := range 2 {
 				subject := fmt.Sprint("user-", len(want))
 				mark := func(except string, before time.Time) revoke.Entry {
-					e := revoke.Entry{Scope: revoke.Subject, Digest: revoke.DigestOf(revoke.Subject, subject), Before: before, Until: now.Add(time.Hour)}
+					e := revoke.Entry{Scope: revoke.Subject, Digest: revoke.Subject.Digest(subject), Before: before, Until: now.Add(time.Hour)}
 					if except != "" {
-						e.Except = revoke.DigestOf(revoke.Session, subject+except)
+						e.Except = revoke.Session.Digest(subject + except)
 					}
 					return e
 				}
 				marks := []revoke.Entry{mark("", all), mark("a", butA), mark("b", butB),
-					{Scope: revoke.Session, Digest: revoke.DigestOf(revoke.Session, subject+"c"), Before: at(9), Until: now.Add(time.Hour)}}
+					{Scope: revoke.Session, Digest: revoke.Session.Digest(subject + "c"), Before: at(9), Until: now.Add(time.Hour)}}
 				order := slices.Clone(order)
 				if twice == 1 {
 					reversed := slices.Clone(order)
@@ -643,7 +645,7 @@ func signInAndOut(t *testing.T, s Store, subject string, i int) time.Duration {
 	if err := s.Create(t.Context(), refresh.Record{Namespace: "ns", ID: fmt.Sprint(subject, "-id-", i), Subject: subject, SessionID: sid, Version: 1, Until: now.Add(time.Hour), Data: make([]byte, 300)}); err != nil {
 		t.Fatal(err)
 	}
-	if err := s.Append(t.Context(), revoke.Entry{Namespace: "ns", Scope: revoke.Session, Digest: revoke.DigestOf(revoke.Session, sid), Before: now, Until: now.Add(time.Hour)}); err != nil {
+	if err := s.Append(t.Context(), revoke.Entry{Namespace: "ns", Scope: revoke.Session, Digest: revoke.Session.Digest(sid), Before: now, Until: now.Add(time.Hour)}); err != nil {
 		t.Fatal(err)
 	}
 	if err := s.DeleteSession(t.Context(), "ns", sid); err != nil {

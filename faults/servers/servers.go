@@ -1,8 +1,8 @@
 //go:build unix
 
 // Package servers starts a real Redis and a real PostgreSQL on loopback, in
-// temporary folders, for the tests and benchmarks of other modules of this
-// repository. Nothing that ships imports it.
+// temporary folders, for the tests and benchmarks of the modules of this
+// repository that no release tags. Nothing that ships imports it.
 package servers
 
 import (
@@ -44,6 +44,9 @@ func Redis(options ...string) (addr string, stop func(), err error) {
 	}
 	return s.Addr, s.Stop, nil
 }
+
+// Durable are the options of a Redis that keeps on disk what it acknowledges.
+var Durable = []string{"--appendonly", "yes", "--appendfsync", "always"}
 
 // StartRedis starts redis-server. Without options it keeps nothing on disk.
 func StartRedis(options ...string) (*Server, error) {

@@ -1,9 +1,9 @@
 // Command webapp is a small site with sessions: a sign-in page, two API replicas
 // behind one origin, and what a browser does with them.
 //
-//	go -C examples/webapp run .
-//	go -C examples/webapp run . -store postgres://user@host/database
-//	go -C examples/webapp run . -store redis://host:6379
+//	go -C examples/apps/webapp run .
+//	go -C examples/apps/webapp run . -store postgres://user@host/database
+//	go -C examples/apps/webapp run . -store redis://host:6379
 //
 // It listens on http://localhost:8080. Browsers treat that as secure enough for
 // __Host- cookies; anywhere else, put TLS in front.

@@ -11,9 +11,9 @@ import (
 	"github.com/redis/go-redis/v9"
 	"github.com/stretchr/testify/require"
 
+	"github.com/sessiontoken/sessiontoken/faults"
+	"github.com/sessiontoken/sessiontoken/faults/servers"
 	"github.com/sessiontoken/sessiontoken/internal/clock"
-	"github.com/sessiontoken/sessiontoken/internal/faults"
-	"github.com/sessiontoken/sessiontoken/internal/servers"
 	"github.com/sessiontoken/sessiontoken/redisstore"
 	"github.com/sessiontoken/sessiontoken/refresh"
 	"github.com/sessiontoken/sessiontoken/revoke"

@@ -1,41 +1,32 @@
-module github.com/sessiontoken/sessiontoken/examples/webapp
+module github.com/sessiontoken/sessiontoken/faults
 
 go 1.26.0
 
 replace (
-	github.com/sessiontoken/sessiontoken => ../../
-	github.com/sessiontoken/sessiontoken/redisstore => ../../redisstore
-	github.com/sessiontoken/sessiontoken/sqlstore => ../../sqlstore
+	github.com/sessiontoken/sessiontoken => ../
+	github.com/sessiontoken/sessiontoken/redisstore => ../redisstore
+	github.com/sessiontoken/sessiontoken/sqlstore => ../sqlstore
 )
 
 require (
-	github.com/sessiontoken/sessiontoken/redisstore v0.1.0
-	github.com/sessiontoken/sessiontoken/sqlstore v0.1.0
-)
-
-require (
-	github.com/chromedp/cdproto v0.0.0-20250724212937-08a3db8b4327
-	github.com/chromedp/chromedp v0.14.2
+	github.com/jackc/pgx/v5 v5.12.0
 	github.com/redis/go-redis/v9 v9.23.0
 	github.com/sessiontoken/sessiontoken v0.1.0
+	github.com/sessiontoken/sessiontoken/redisstore v0.1.0
+	github.com/sessiontoken/sessiontoken/sqlstore v0.1.0
 	github.com/stretchr/testify v1.12.1
 )
 
 require (
 	github.com/cespare/xxhash/v2 v2.3.0 // indirect
-	github.com/chromedp/sysutil v1.1.0 // indirect
 	github.com/decred/dcrd/dcrec/secp256k1/v4 v4.4.1 // indirect
 	github.com/dustin/go-humanize v1.1.0 // indirect
 	github.com/go-json-experiment/json v1.27.2 // indirect
-	github.com/gobwas/httphead v0.1.0 // indirect
-	github.com/gobwas/pool v0.2.1 // indirect
-	github.com/gobwas/ws v1.4.0 // indirect
 	github.com/goccy/go-json v0.10.6 // indirect
 	github.com/golang-jwt/jwt/v5 v5.3.1 // indirect
 	github.com/google/uuid v1.6.0 // indirect
 	github.com/jackc/pgpassfile v1.0.0 // indirect
 	github.com/jackc/pgservicefile v0.0.0-20240606120523-5a60cdf6a761 // indirect
-	github.com/jackc/pgx/v5 v5.12.0 // indirect
 	github.com/jackc/puddle/v2 v2.2.3 // indirect
 	github.com/lestrrat-go/blackmagic v1.0.4 // indirect
 	github.com/lestrrat-go/httpcc v1.0.1 // indirect

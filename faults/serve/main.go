@@ -3,9 +3,10 @@
 // Command serve starts a server on a free port, runs a program with its address
 // or connection string as the last argument, and stops the server.
 //
-//	go run ./.ci/serve redis|postgres program [argument ...]
+//	go -C faults run ./serve redis|postgres program [argument ...]
 //
-// Where the server is not installed, it says NOT RUN, and fails if CI is set.
+// The Redis keeps on disk what it acknowledges. Where the server is not installed,
+// serve prints NOT RUN, and fails if CI is set.
 package main
 
 import (
@@ -14,7 +15,7 @@ import (
 	"os"
 	"os/exec"
 
-	"github.com/sessiontoken/sessiontoken/internal/servers"
+	"github.com/sessiontoken/sessiontoken/faults/servers"
 )
 
 func main() {
@@ -29,7 +30,7 @@ func run(args []string) error {
 		return errors.New("usage: serve redis|postgres program [argument ...]")
 	}
 	start := map[string]func() (string, func(), error){
-		"redis":    func() (string, func(), error) { return servers.Redis() },
+		"redis":    func() (string, func(), error) { return servers.Redis(servers.Durable...) },
 		"postgres": servers.Postgres,
 	}[args[0]]
 	if start == nil {

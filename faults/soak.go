@@ -10,7 +10,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/sessiontoken/sessiontoken/internal/servers"
+	"github.com/sessiontoken/sessiontoken/faults/servers"
 )
 
 // The times of a soak. They are short, so that much happens in it.

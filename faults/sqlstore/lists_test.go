@@ -3,17 +3,15 @@ package sqlstore_test
 import (
 	"database/sql"
 	"fmt"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
-	modernc "modernc.org/sqlite"
 
+	"github.com/sessiontoken/sessiontoken/faults"
+	"github.com/sessiontoken/sessiontoken/faults/servers"
 	"github.com/sessiontoken/sessiontoken/internal/clock"
-	"github.com/sessiontoken/sessiontoken/internal/faults"
-	"github.com/sessiontoken/sessiontoken/internal/servers"
 	"github.com/sessiontoken/sessiontoken/refresh"
 	"github.com/sessiontoken/sessiontoken/sqlstore"
 )
@@ -133,51 +131,6 @@ func TestGrowth(t *testing.T) {
 			}
 		})
 	})
-}
-
-// A file that was restored under a reader, and has grown past its cursor since,
-// is read again from the beginning.
-func TestRestoredFile(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "sessions.db")
-	db := openAt(sqlstore.SQLite, path)
-	defer db.Close()
-	s := must(sqlstore.New(sqlstore.Config{DB: db, Dialect: sqlstore.SQLite}))
-	require.NoError(t, s.CreateSchema(t.Context()))
-	require.NoError(t, s.Append(t.Context(), entry("old")))
-	backup := path + ".backup"
-	must(db.Exec("VACUUM INTO '" + backup + "'"))
-	for i := range 5 {
-		require.NoError(t, s.Append(t.Context(), entry(fmt.Sprint("lost-", i))))
-	}
-	cursor := must(s.Since(t.Context(), "")).Next
-
-	restore(t, db, backup)
-	for i := range 8 {
-		require.NoError(t, s.Append(t.Context(), entry(fmt.Sprint("new-", i))))
-	}
-	page := must(s.Since(t.Context(), cursor))
-	require.True(t, page.Reset)
-	require.Len(t, page.Entries, 9)
-	require.False(t, must(s.Since(t.Context(), page.Next)).Reset)
-}
-
-// restore copies a file into a database that is open, as SQLite's own tools do.
-func restore(t *testing.T, db *sql.DB, from string) {
-	t.Helper()
-	conn := must(db.Conn(t.Context()))
-	defer conn.Close()
-	require.NoError(t, conn.Raw(func(c any) error {
-		b, err := c.(interface {
-			NewRestore(string) (*modernc.Backup, error)
-		}).NewRestore(from)
-		if err != nil {
-			return err
-		}
-		if _, err := b.Step(-1); err != nil {
-			return err
-		}
-		return b.Finish()
-	}))
 }
 
 // The clock of the server is told, and a SQLite has that of its machine.

@@ -4,9 +4,6 @@ import (
 	"context"
 	"database/sql"
 	"fmt"
-	"io/fs"
-	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -17,8 +14,8 @@ import (
 	"github.com/jackc/pgx/v5/stdlib"
 	"github.com/stretchr/testify/require"
 
-	"github.com/sessiontoken/sessiontoken/internal/faults"
-	"github.com/sessiontoken/sessiontoken/internal/servers"
+	"github.com/sessiontoken/sessiontoken/faults"
+	"github.com/sessiontoken/sessiontoken/faults/servers"
 	"github.com/sessiontoken/sessiontoken/refresh"
 	"github.com/sessiontoken/sessiontoken/sqlstore"
 	"github.com/sessiontoken/sessiontoken/sqlstore/postgres"
@@ -60,108 +57,6 @@ func TestOpen(t *testing.T) {
 		require.Error(t, err)
 		require.Equal(t, rev, must(opened(t, d, at).Load(t.Context(), "")).Rev)
 	})
-}
-
-// What cannot be opened is an error with advice, and without the password.
-func TestOpenErrors(t *testing.T) {
-	folder := t.TempDir()
-	for _, row := range []struct {
-		name, at string
-		open     func(context.Context, string) (*sqlstore.Store, error)
-		says     string
-	}{
-		{"no path", "", sqlite.Open, "path is empty"},
-		{"memory", ":memory:", sqlite.Open, ":memory:"},
-		{"a folder", folder, sqlite.Open, "check its path"},
-		{"in a folder that is not there", filepath.Join(folder, "none", "x.db"), sqlite.Open, "check its path"},
-		{"no connection string", "postgres://ada:hunter2@127.0.0.1:none/x", postgres.Open, "connection string"},
-		{"a password with a bare %", "postgres://ada:hunter2%zz@127.0.0.1/x", postgres.Open, "connection string"},
-		{"an unknown mode", "postgres://ada:hunter2@127.0.0.1/x?default_query_exec_mode=hunter2", postgres.Open, "connection string"},
-		{"a certificate that is not there", "postgres://ada:hunter2@127.0.0.1/x?sslmode=verify-full&sslrootcert=/none/ca.pem", postgres.Open, "ca.pem"},
-		{"no server", "postgres://ada:hunter2@127.0.0.1:1/x?sslmode=disable", postgres.Open, "cannot be reached"},
-	} {
-		t.Run(row.name, func(t *testing.T) {
-			s, err := row.open(t.Context(), row.at)
-			require.ErrorContains(t, err, row.says)
-			require.NotContains(t, err.Error(), "hunter2")
-			require.NotContains(t, err.Error(), "zz")
-			require.Nil(t, s)
-		})
-	}
-	info, err := os.Stat(folder)
-	require.NoError(t, err)
-	require.NotZero(t, info.Mode().Perm()&0o055, "a folder that was named by mistake is left as it is")
-}
-
-// The file of a SQLite, and those beside it, are its owner's alone: new ones,
-// one that another program made before, and through a link.
-func TestSQLiteFileIsPrivate(t *testing.T) {
-	dir := t.TempDir()
-	for _, row := range []struct {
-		name, path string
-		prepare    func(path string)
-	}{
-		{"a new file", filepath.Join(dir, "new.db"), func(string) {}},
-		{"an old file", filepath.Join(dir, "old.db"), func(path string) {
-			db := must(sql.Open("sqlite", path))
-			defer db.Close()
-			must(db.Exec("PRAGMA journal_mode = WAL; CREATE TABLE x (y)"))
-			require.NoError(t, os.Chmod(path, 0o644))
-		}},
-		{"a link", filepath.Join(dir, "link.db"), func(path string) {
-			require.NoError(t, os.WriteFile(filepath.Join(dir, "target.db"), nil, 0o666))
-			require.NoError(t, os.Symlink("target.db", path))
-		}},
-	} {
-		t.Run(row.name, func(t *testing.T) {
-			row.prepare(row.path)
-			s := opened(t, sqlstore.SQLite, row.path)
-			require.NoError(t, s.Append(t.Context(), entry("x")))
-			file := must(filepath.EvalSymlinks(row.path))
-			for _, name := range []string{file, file + "-wal", file + "-shm"} {
-				info, err := os.Stat(name)
-				require.NoError(t, err)
-				require.Equal(t, fs.FileMode(0o600), info.Mode(), name)
-			}
-		})
-	}
-	t.Run("a file that is open", func(t *testing.T) {
-		path := filepath.Join(dir, "opened.db")
-		a := opened(t, sqlstore.SQLite, path)
-		require.NoError(t, a.Append(t.Context(), entry("x")))
-		for _, name := range []string{path, path + "-wal", path + "-shm"} {
-			require.NoError(t, os.Chmod(name, 0o664))
-		}
-		b := opened(t, sqlstore.SQLite, path)
-		require.NoError(t, b.Append(t.Context(), entry("y")))
-		for _, name := range []string{path, path + "-wal", path + "-shm"} {
-			info, err := os.Stat(name)
-			require.NoError(t, err)
-			require.Equal(t, fs.FileMode(0o600), info.Mode(), name)
-		}
-	})
-	t.Run("a link to nothing", func(t *testing.T) {
-		path := filepath.Join(dir, "dangling.db")
-		require.NoError(t, os.Symlink("none.db", path))
-		_, err := sqlite.Open(t.Context(), path)
-		require.ErrorIs(t, err, fs.ErrNotExist)
-		require.NoFileExists(t, filepath.Join(dir, "none.db"))
-	})
-}
-
-// Each connection of a SQLite has what durability needs.
-func TestSQLiteSettings(t *testing.T) {
-	db := must(sqlite.DB(filepath.Join(t.TempDir(), "x.db")))
-	defer db.Close()
-	for range 3 {
-		conn := must(db.Conn(t.Context()))
-		defer conn.Close()
-		for pragma, want := range map[string]string{"journal_mode": "wal", "synchronous": "2", "busy_timeout": "5000"} {
-			var got string
-			require.NoError(t, conn.QueryRowContext(t.Context(), "PRAGMA "+pragma).Scan(&got))
-			require.Equal(t, want, got, pragma)
-		}
-	}
 }
 
 // A handle of one engine with the dialect of another is told at the first call,
@@ -318,30 +213,4 @@ func TestTenants(t *testing.T) {
 		at := emptyPlace(t, d)
 		faults.Tenants(t, opened(t, d, at), opened(t, d, at))
 	})
-}
-
-// A program links the driver of the engine that it opens, and this package
-// none.
-func TestLinkedDrivers(t *testing.T) {
-	for _, row := range []struct {
-		pkg   string
-		links []string
-		not   []string
-	}{
-		{".", nil, []string{"modernc.org/", "github.com/jackc/", "github.com/stretchr/"}},
-		{"./postgres", []string{"github.com/jackc/pgx/v5"}, []string{"modernc.org/", "github.com/stretchr/"}},
-		{"./sqlite", []string{"modernc.org/sqlite"}, []string{"github.com/jackc/", "github.com/stretchr/"}},
-	} {
-		out, err := exec.CommandContext(t.Context(), "go", "list", "-deps", row.pkg).Output()
-		require.NoError(t, err)
-		deps := strings.Fields(string(out))
-		for _, want := range row.links {
-			require.Contains(t, deps, want, row.pkg)
-		}
-		for _, dep := range deps {
-			for _, not := range row.not {
-				require.False(t, strings.HasPrefix(dep, not), "%s links %s", row.pkg, dep)
-			}
-		}
-	}
 }
