@@ -13,24 +13,25 @@ import (
 	"github.com/sessiontoken/sessiontoken/revoke"
 )
 
-// Cache is memory for verified tokens that several verifiers share: see
-// [VerifierConfig]. A token that one of them has verified is not known to the
-// others. It is safe for concurrent use; make it with [NewCache].
+// Cache is a cache of verified tokens whose memory several verifiers share: see
+// [VerifierConfig]. A token that one verifier has verified is not in the cache
+// for another. It is safe for concurrent use. Make it with [NewCache].
 type Cache struct {
 	made      bool
-	tokens    *otter.Cache[cacheKey, any] // of *cached[T]; nil if it keeps nothing
-	verifiers atomic.Uint64               // that use it
+	tokens    *otter.Cache[cacheKey, any] // of *cached[T]; nil if it keeps no token
+	verifiers atomic.Uint64               // how many use it
 }
 
-// cacheKey is a token and the number of the verifier that verified it. It holds no
-// pointer but the token's: a lookup of such a key allocates nothing.
+// cacheKey is a token and the number of the verifier that verified it. It holds
+// no pointer except the token's, so that a lookup does not allocate.
 type cacheKey struct {
 	verifier uint64
 	token    string
 }
 
 // NewCache returns a Cache that takes at most that many bytes of memory. 0 means
-// 16 MiB, room for some 7,000 tokens of 1 KB; a negative value keeps no token.
+// 16 MiB, which holds about 7,000 tokens of 1 KB. With a negative value it keeps
+// no token.
 func NewCache(bytes int) *Cache {
 	c := &Cache{made: true}
 	if bytes == 0 {
@@ -40,7 +41,7 @@ func NewCache(bytes int) *Cache {
 		c.tokens = otter.Must(&otter.Options[cacheKey, any]{
 			MaximumWeight: uint64(bytes),
 			Weigher:       func(_ cacheKey, c any) uint32 { return c.(weighted).weighs() },
-			// Maintenance runs on the caller that made it necessary.
+			// Maintenance runs in the call that made it necessary.
 			Executor: func(task func()) { task() },
 		})
 	}
@@ -52,14 +53,14 @@ type weighted interface{ weighs() uint32 }
 // cache remembers tokens that passed every check of one verifier, so that the
 // next request with the same one costs a lookup instead of a signature.
 //
-// It is keyed by the verifier and the whole token, compared in full after its hash
-// (which is seeded for each process). What can change about a token is checked at
-// each hit: its times, its key, its revocation. Only tokens that passed every
-// check enter, so garbage never does; and of valid ones, those seen once do not
-// push out those seen often (W-TinyLFU admission).
+// The key is the verifier and the whole token, which is compared in full after
+// its hash; the hash is seeded for each process. Three checks are made again at
+// each hit: the times, the key and the revocation. A token that fails a check
+// never enters. A token that was seen once does not replace one that is seen
+// often (W-TinyLFU admission).
 //
-// No goroutine sweeps it. A token past its end is refused and removed when it is
-// presented, and otherwise leaves with what is no longer asked for.
+// No goroutine sweeps the cache. An expired token is refused and removed when
+// it is presented; one that is not presented again is evicted in time.
 type cache[T any] struct {
 	tokens   *otter.Cache[cacheKey, any]
 	verifier uint64
@@ -79,11 +80,12 @@ type cached[T any] struct {
 	weight     uint32
 }
 
-// cachedOverhead is what an entry costs beside the token and its state: the
-// entry, the cache's own node and its place in the table, rounded up.
+// cachedOverhead is the memory of an entry without its token and state: the
+// entry, the cache's node and the slot in the table, rounded up.
 const cachedOverhead = 960
 
-// newCache returns what one verifier keeps in shared; nil if that keeps nothing.
+// newCache returns the cache of one verifier in shared, or nil if shared keeps no
+// token.
 func newCache[T any](shared *Cache) *cache[T] {
 	if shared.tokens == nil {
 		return nil
@@ -91,7 +93,7 @@ func newCache[T any](shared *Cache) *cache[T] {
 	return &cache[T]{tokens: shared.tokens, verifier: shared.verifiers.Add(1), copies: newCopier[T]()}
 }
 
-// get returns what is remembered of a token.
+// get returns the entry of a token.
 func (c *cache[T]) get(token string) (*cached[T], bool) {
 	v, ok := c.tokens.GetIfPresent(cacheKey{c.verifier, token})
 	if !ok {
@@ -101,21 +103,21 @@ func (c *cache[T]) get(token string) (*cached[T], bool) {
 	return e, ok
 }
 
-// drop forgets a token.
+// drop removes the entry of a token.
 func (c *cache[T]) drop(token string) { c.tokens.Invalidate(cacheKey{c.verifier, token}) }
 
 func (e *cached[T]) weighs() uint32 { return e.weight }
 
-// put remembers what was read from a token, with the set that its key is of. The
-// token is copied: it is often a part of a longer header. The caller keeps what
-// e.claims holds.
+// put stores a verified token with the set that holds its key. The token is
+// copied: it is often a substring of a longer header. e.claims stays the
+// caller's.
 func (c *cache[T]) put(token string, e *cached[T], set *keys.Set) {
 	e.generation.Store(set)
 	e.claims.unshare()
 	// What a decoded state holds beside its slices is hardly larger than its
 	// JSON and the size of its type.
 	weight := len(token) + len(e.payload.State) + int(reflect.TypeFor[T]().Size()) + cachedOverhead
-	// The caller has the only state, so far.
+	// Until here the caller has the only copy of the state.
 	if c.copies.able {
 		e.payload.State = nil // which would keep the whole payload alive
 		state := e.claims.State
@@ -129,8 +131,8 @@ func (c *cache[T]) put(token string, e *cached[T], set *keys.Set) {
 	c.tokens.Set(cacheKey{c.verifier, strings.Clone(token)}, e)
 }
 
-// isOf reports whether the key that verified the token is one of the set's. A set
-// that was made anew and still holds the same key is another generation of it.
+// isOf reports whether a set holds the key that verified the token. The set may
+// be newer than the one that the token was verified with.
 func (e *cached[T]) isOf(set *keys.Set) bool {
 	if e.generation.Load() == set {
 		return true
@@ -143,13 +145,14 @@ func (e *cached[T]) isOf(set *keys.Set) bool {
 	return true
 }
 
-// timesHold reports whether the times of the token, which have passed, still do.
+// timesHold reports whether the times of the token, which were valid when it
+// was stored, are valid now.
 func (e *cached[T]) timesHold(now time.Time) bool {
 	return !now.Before(e.from) && now.Before(e.until)
 }
 
-// copier copies states, if T allows it, so that no copy shares anything that
-// can be changed. States of other types are decoded afresh for each caller.
+// copier copies states of a type T that permits it. A copy shares no memory
+// that a caller can change. States of other types are decoded for each caller.
 type copier[T any] struct {
 	able   bool    // T holds nothing that can be changed, or only slices of such
 	slices [][]int // where they are
@@ -179,7 +182,7 @@ func (c *copier[T]) find(t reflect.Type, at []int) bool {
 	return false
 }
 
-// copy makes to a copy of from, and returns the size in bytes of its slices.
+// copy copies from to to, and returns the size of its slices in bytes.
 func (c *copier[T]) copy(to, from *T) (size int) {
 	*to = *from
 	if len(c.slices) == 0 {
@@ -203,8 +206,8 @@ func (c *copier[T]) copy(to, from *T) (size int) {
 
 var timeType = reflect.TypeFor[time.Time]()
 
-// isFlat reports whether a copy of a value of type t shares nothing that can be
-// changed with it. Strings cannot be; a time's zone is not.
+// isFlat reports whether an assignment copies a value of type t completely. A
+// string and the zone of a time are shared, and neither can be changed.
 func isFlat(t reflect.Type) bool {
 	if t == timeType {
 		return true

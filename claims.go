@@ -18,9 +18,10 @@ import (
 // Claims is what a verified token says. There is no other way to get one than
 // from the methods of [Issuer] and from [Verifier.Verify].
 //
-// The user is the pair of Issuer and Subject; an address or a name in State may
-// have changed hands. State was true when the token was issued, and a verifier
-// cannot tell whether it still is: that is what a short TTL is for.
+// The user is the pair of Issuer and Subject. An address or a name in State
+// does not identify the user: it may have passed to another one. State was true
+// at IssuedAt, and a verifier does not know whether it still is. A short TTL
+// bounds how old it gets.
 type Claims[T any] struct {
 	Issuer    string // iss
 	Subject   string // sub
@@ -46,10 +47,11 @@ type Claims[T any] struct {
 	State T // the application's own, the claim "state"
 }
 
-// Actor is who acts for the subject of a session (RFC 8693 section 4.1), such as
-// a member of the staff who sees the application as a user does: by the session
-// of their own from which they began it. That one has to be live too, and this
-// one ends with it.
+// Actor is who acts for the subject of a session (RFC 8693 section 4.1), such
+// as a member of the staff who sees the application as a user does. It names
+// the actor's own session, from which this session was begun. A token is
+// accepted only while both sessions are live, and this session ends with the
+// actor's.
 type Actor struct {
 	Subject   string    // sub of the actor's session
 	SessionID string    // sid of the actor's session
@@ -59,9 +61,10 @@ type Actor struct {
 // The wire form of a payload: the registered claims of RFC 7519 section 4.1,
 // auth_time, acr and amr of OpenID Connect Core section 2, act of RFC 8693, sid
 // of OpenID's logout documents, begun and rnw, and the application's state as
-// one claim, so that no field of it can pass for a registered one. All times are
-// whole seconds, but begun: sign-outs and sign-ins within one second must not be
-// taken for each other. auth_time, acr, amr, act and rnw may be absent.
+// one claim, so that no field of the state can pass for a registered claim. All
+// times are whole seconds, except begun, which is in milliseconds: a sign-out
+// and a sign-in within one second have different times. auth_time, acr, amr,
+// act and rnw may be absent.
 type payload struct {
 	Issuer    string         `json:"iss"`
 	Subject   string         `json:"sub"`
@@ -96,7 +99,7 @@ func (d *numericDate) UnmarshalJSONFrom(dec *jsontext.Decoder) error {
 
 func (d numericDate) time() time.Time { return time.Unix(int64(d), 0).UTC() }
 
-// timeOrZero is time, and the zero time if the claim is absent.
+// timeOrZero returns the time, or the zero time if the claim is absent.
 func (d numericDate) timeOrZero() time.Time {
 	if d == 0 {
 		return time.Time{}
@@ -133,7 +136,8 @@ func decodePositive(dec *jsontext.Decoder, most int64) (int64, error) {
 	return n, nil
 }
 
-// onlyTrue is a claim that is true or absent.
+// onlyTrue is a claim whose only value is true. False means that the claim is
+// absent.
 type onlyTrue bool
 
 func (b *onlyTrue) UnmarshalJSONFrom(dec *jsontext.Decoder) error {
@@ -149,7 +153,7 @@ const (
 	maxMethods   = 10 // names in amr
 )
 
-// isShortText reports whether s can be an acr, or a name in amr.
+// isShortText reports whether s is valid as an acr or as a name in amr.
 func isShortText(s string) bool {
 	return s != "" && len(s) <= maxShortText && utf8.ValidString(s)
 }
@@ -179,7 +183,7 @@ func (m *methods) UnmarshalJSONFrom(dec *jsontext.Decoder) error {
 	return nil
 }
 
-// areMethods reports whether a list, which may be empty, can be an amr.
+// areMethods reports whether a list is valid as an amr. An empty list is.
 func areMethods(list []string) bool {
 	return len(list) <= maxMethods && !slices.ContainsFunc(list, func(s string) bool { return !isShortText(s) })
 }
@@ -195,7 +199,7 @@ type actorClaim struct {
 func (a *actorClaim) UnmarshalJSONFrom(dec *jsontext.Decoder) error {
 	type plain actorClaim // without this method
 	var p plain
-	// An unknown member may be another act, of which nothing would be asked.
+	// An unknown member may be another act, whose session would not be checked.
 	if dec.PeekKind() != '{' || json.UnmarshalDecode(dec, &p, json.RejectUnknownMembers(true)) != nil {
 		return errWire
 	}
@@ -241,9 +245,9 @@ func (a *audience) UnmarshalJSONFrom(dec *jsontext.Decoder) error {
 	return nil
 }
 
-// parsePayload reads the claims of a token whose signature is good, strictly.
-// A fault is a detail for because; without one, every claim is there that has to
-// be.
+// parsePayload reads the claims of a token whose signature is valid, strictly.
+// An empty fault means that every required claim is present and well-formed. A
+// fault that is not empty is the detail of an error.
 func parsePayload(raw []byte) (p payload, fault string) {
 	if strictjson.TooDeep(raw) {
 		return p, "nested too deep"
@@ -274,8 +278,9 @@ func parsePayload(raw []byte) (p payload, fault string) {
 	return p, ""
 }
 
-// append writes the payload as JSON onto the end of dst, in the one spelling
-// that scanPayload reads, but for its state and the bracket behind that.
+// append appends the payload to dst as JSON, in the one spelling that
+// scanPayload reads. The value of the state and the closing bracket are left
+// out.
 func (p *payload) append(dst []byte) ([]byte, error) {
 	var err error
 	quoted := func(name, value string) {
@@ -328,8 +333,9 @@ func (p *payload) append(dst []byte) ([]byte, error) {
 	return append(dst, `,"state":`...), err
 }
 
-// claimsOf returns what the payload says, without the state, sharing nothing that
-// can be changed. kid is that of the key that signed it.
+// claimsOf returns the claims of a payload without the state. They share no
+// memory that a caller can change. kid is the id of the key that signed the
+// token.
 func claimsOf[T any](p *payload, kid string) *Claims[T] {
 	return &Claims[T]{
 		Issuer:    p.Issuer,
@@ -348,7 +354,7 @@ func claimsOf[T any](p *payload, kid string) *Claims[T] {
 	}
 }
 
-// unshare makes AMR and Actor the claims' own.
+// unshare replaces AMR and Actor by copies.
 func (c *Claims[T]) unshare() {
 	c.AMR = slices.Clone(c.AMR)
 	if c.Actor != nil {
@@ -361,7 +367,7 @@ func (c *Claims[T]) unshare() {
 func (d *stateDecoder[T]) claims(p *payload, kid string) (*Claims[T], error) {
 	c := claimsOf[T](p, kid)
 	if d.decode(p.State, &c.State) != nil {
-		return nil, because(ErrClaims, "state does not fit its type")
+		return nil, withDetail(ErrClaims, "state does not fit its type")
 	}
 	return c, nil
 }

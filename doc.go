@@ -39,31 +39,32 @@
 // token goes out of date, and IssuerConfig.TTL bounds how far.
 //
 // Beside the registered claims and your state, a token says which session it is
-// (sid), when that began, in milliseconds (begun), and whether it can be renewed
-// by itself (rnw). A token without rnw was handed out beside a refresh token:
-// [Issuer.Renew] refuses it. What is revoked is compared with begun, so that a
-// session that began after "sign out everywhere" lives, and those that began
-// before it do not. MaxSession counts from begun too.
+// (sid), when that began, in milliseconds (begun), and whether it can be
+// renewed by itself (rnw). A token without rnw was handed out beside a refresh
+// token: [Issuer.Renew] refuses it. A revocation is compared with begun: after
+// "sign out everywhere", the sessions that began before it are refused and
+// those that began after it are not. MaxSession counts from begun too.
 //
-// If it is known, a token also says when and how the user last proved who they
-// are (auth_time, acr, amr), and who acts for them (act). Renewal and refresh
+// A token can also say when and how the user last proved who they are
+// (auth_time, acr, amr), and who acts for the user (act). Renewal and refresh
 // change none of it. A session can belong to groups ([GroupOf]), which are a
 // part of its sid: all sessions of a group can be revoked at once.
 //
 // # What this package does not do
 //
-// A token cannot be called back. Until its exp, only a [revoke.Checker] knows
-// better (the List of package revoke is one), and only the verifiers that ask
-// one.
+// A token cannot be called back: a verifier without a list accepts it until its
+// exp. A verifier that has a list of what was revoked (a [revoke.Checker], such
+// as the List of package revoke) refuses the token of a revoked session.
 //
-// A token is signed, not encrypted. Its holder reads the state: put
-// nothing there that the client must not see.
+// A token is signed, not encrypted. Its holder can read the state: put nothing
+// there that the client must not see.
 //
 // A token is a bearer token: the one who presents it is taken for its owner. Send
 // it over TLS alone, keep it from scripts and logs, and keep its life short.
 //
-// An ID token of an OpenID provider proves a login; it can start a session and
-// never be one. It is refused here, by its typ, as is an access token.
+// An ID token of an OpenID provider proves a login. It can begin a session, and
+// it is never a session token: Verify refuses it by its typ, and an access
+// token too.
 //
 // # Threats, and what stands against them
 //
@@ -78,7 +79,8 @@
 //     that may be renewed, and [Issuer.Renew] refuses the others.
 //   - A machine whose clock is wrong: with a list, the time is that of the store
 //     which all machines share.
-//   - A token from elsewhere: iss, aud and typ must be this verifier's.
+//   - A token of another issuer, for another API or of another kind: iss, aud
+//     and typ must be this verifier's.
 //   - A stolen key: [keys.Ring.Revoke] drops it at once and replaces it;
 //     [keys.Ring.MaxAge] and the RefreshEvery of package remote bound how long a
 //     verifier elsewhere goes on trusting it.
@@ -93,7 +95,7 @@
 //
 // # Errors
 //
-// An error that matches [ErrInvalid] is the token's fault (401). Any other means
-// that the server could not tell (503). No error or log line holds a token, a
-// key or a part of one.
+// An error that matches [ErrInvalid] is the token's fault (401). Any other
+// error means that the server could not decide (503). No error or log line
+// holds a token, a key or a part of one.
 package sessiontoken

@@ -274,6 +274,9 @@ func newAuthority(t *testing.T, l authority.Limits) *authority.Authority[struct{
 func TestPlainWords(t *testing.T) {
 	riddles := regexp.MustCompile(`(?i)\b(says? whether|whoever|nobody|somebody|everybody|anybody|of whom|lately)\b`)
 	require.Regexp(t, riddles, "Whoever holds it")
+	// What a stranger takes for another thing, or for a riddle.
+	dialect := regexp.MustCompile(`(?i)\b(genuine|neighbours?|(can|cannot|could not|does not|do not) tell|whatever becomes of|what is over)\b`)
+	require.Regexp(t, dialect, "A genuine token")
 	for _, name := range []string{"README.md", "OPERATING.md", "SECURITY.md", "CHANGELOG.md", "CONTRIBUTING.md"} {
 		require.Empty(t, riddles.FindAllString(document(t, name), -1), name)
 	}
@@ -293,7 +296,9 @@ func TestPlainWords(t *testing.T) {
 		}
 		for _, group := range parsed.Comments {
 			comments++
-			require.Empty(t, riddles.FindAllString(group.Text(), -1), "%s: %s", path, group.Text())
+			text := strings.Join(strings.Fields(group.Text()), " ")
+			require.Empty(t, riddles.FindAllString(text, -1), "%s: %s", path, text)
+			require.Empty(t, dialect.FindAllString(text, -1), "%s: %s", path, text)
 		}
 		return nil
 	})

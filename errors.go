@@ -6,14 +6,14 @@ import (
 	"strings"
 )
 
-// ErrInvalid matches every error that puts the token at fault: an API answers
-// 401 (RFC 6750 section 3.1). Any other error of [Verifier.Verify],
-// [Issuer.Renew] and [Issuer.Identify] means that the server could not tell: an
-// API answers 503, and the same token may well be good a moment later.
+// ErrInvalid matches every error that is the token's fault: an API answers 401
+// (RFC 6750 section 3.1). Any other error of [Verifier.Verify], [Issuer.Renew]
+// and [Issuer.Identify] means that the server could not decide: an API answers
+// 503, and the same token may be accepted a moment later.
 //
-// A reason says what was found first, in the order in which Verify checks; it
-// does not say that the token has no other fault. No error of this package
-// holds a token, a key or a part of one.
+// A reason names the first fault in the order in which Verify checks. It does
+// not mean that the token has no other fault. No error of this package holds a
+// token, a key or a part of one.
 var ErrInvalid = errors.New("sessiontoken: invalid token")
 
 // The reasons, each of which matches [ErrInvalid] too.
@@ -21,21 +21,21 @@ var (
 	// ErrMalformed: too long, not three canonical base64url segments, or a
 	// header that this library does not write. Nothing was verified.
 	ErrMalformed error = &invalid{text: "malformed"}
-	// ErrSignature: no known key can have signed it.
+	// ErrSignature: no key of the current set signed the token.
 	ErrSignature error = &invalid{text: "signature"}
-	// ErrClaims: the signature is good, but a claim is missing, of the wrong
+	// ErrClaims: the signature is valid, and a claim is missing, of the wrong
 	// type or not for this verifier.
 	ErrClaims error = &invalid{text: "claims"}
 	// ErrAudience: the token is for another audience. It matches ErrClaims too.
-	ErrAudience = because(ErrClaims, "aud does not name this audience")
-	// ErrExpired: past its end. From Renew: past the time in which it could be
-	// renewed, or past the end of the session.
+	ErrAudience = withDetail(ErrClaims, "aud does not name this audience")
+	// ErrExpired: the token is past its exp. From Renew: it is past
+	// IdleTimeout, or its session is past MaxSession.
 	ErrExpired error = &invalid{text: "expired"}
-	// ErrRevoked: the session was revoked, or that of its actor. The token was
-	// genuine and unexpired.
+	// ErrRevoked: the session of the token or of its actor was revoked. The
+	// token passed all other checks.
 	ErrRevoked error = &invalid{text: "revoked"}
-	// ErrNotRenewable: from Renew alone. The token is genuine, and it was issued
-	// as one that is not renewed.
+	// ErrNotRenewable: from Renew alone. The signature is valid, and the token
+	// was issued with [NotRenewable].
 	ErrNotRenewable error = &invalid{text: "not renewable"}
 )
 
@@ -59,13 +59,13 @@ func (e *invalid) Unwrap() error {
 	return ErrInvalid
 }
 
-// because gives a reason its detail: a text fixed in this package, never a
-// part of the input.
-func because(reason error, detail string) error { return &invalid{parent: reason, text: detail} }
+// withDetail returns an error that matches reason. The detail is a text of this
+// package and never a part of the input.
+func withDetail(reason error, detail string) error { return &invalid{parent: reason, text: detail} }
 
-// undecided is what a key source, a list or a clock failed with. It says nothing
-// about the token, so that it does not match [ErrInvalid] nor any reason, not even
-// if err is one: of another token that the source verified, say.
+// undecided is an error of a key source or a list. It does not match
+// [ErrInvalid] or a reason, even if err does: err may be about another token,
+// such as the credential of the store.
 type undecided struct {
 	text string // what is not known
 	err  error
@@ -82,15 +82,15 @@ func (e *undecided) As(target any) bool {
 	return !reason && errors.As(e.err, target)
 }
 
-// SizeError is returned by the methods of [Issuer] that make a token if it
-// would exceed IssuerConfig.MaxBytes. Nothing was signed.
+// SizeError means that a token would exceed IssuerConfig.MaxBytes. Every method
+// of [Issuer] that signs can return it. Nothing was signed.
 type SizeError struct {
 	// Report says how large the token would be and which claims weigh most.
 	Report SizeReport
 }
 
-// Error names the size, the limit and the three heaviest claims by path. It
-// holds names of claims and never their values.
+// Error returns a text with the size, the limit and the paths of the three
+// heaviest claims. It holds no value of a claim.
 func (e *SizeError) Error() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "sessiontoken: token of %d B is over the limit of %d B", e.Report.Bytes, e.Report.Limit)

@@ -8,18 +8,19 @@ import (
 	"github.com/sessiontoken/sessiontoken/internal/sid"
 )
 
-// Group is what else a session belongs to beside its subject, such as a session
-// of the provider where the user signed in. The groups of a session are a part
-// of its id, so that all its tokens and refresh tokens have them, and
-// [revoke.List.RevokeGroup] revokes all sessions of one. [GroupOf] makes one: 16
-// base64url characters.
+// Group names a set of sessions that can be revoked together, such as all those
+// begun by one session at an OpenID provider. [revoke.List.RevokeGroup] revokes
+// all sessions of a group. The groups of a session are written into its id, so
+// that all its tokens and refresh tokens carry them. A group has 16 base64url
+// characters; [GroupOf] makes it.
 type Group string
 
-// GroupOf returns the group for a value, such as the sid of a provider's session,
-// of an issuer, such as the provider. label keeps values of two kinds apart. The
-// group is the first 96 bits of SHA-256 over the three, each after its length in
-// 8 bytes, big-endian: any server computes the same. It is readable in every
-// token of the session, as a digest.
+// GroupOf returns the group of a value, such as the sid of a session at an
+// OpenID provider. issuer is who gave the value, such as that provider's URL.
+// label separates values of different kinds. The group is the first 96 bits of
+// SHA-256 over the three strings, each after its length in 8 bytes, big-endian,
+// so that every server computes the same. A holder of a token of the session
+// can read the group, which is a digest, and not the value.
 func GroupOf(label, issuer, value string) Group {
 	var room [256]byte
 	b := room[:0]

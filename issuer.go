@@ -36,7 +36,7 @@ const (
 // SigningKey returns the key that signs now, whose public half is in the set
 // that KeySet returns. It is called concurrently, and once for each token.
 //
-// RetainFor returns how long a key still verifies after its last signature, 0 if
+// RetainFor returns how long a key verifies after its last signature; 0 means
 // for ever. It does no I/O. [NewIssuer] checks that no token can outlive its
 // key.
 type SigningKeySource interface {
@@ -54,45 +54,46 @@ type IssuerConfig struct {
 	Issuer string
 	// Audience is the aud of every token: the APIs that it is for. Required.
 	Audience []string
-	// Keys signs and, for Renew and Identify, verifies. Required. One that is a
-	// [keys.Identifier], as a ring is, lets Identify know retired keys too.
+	// Keys signs, and verifies for Renew and Identify. Required. If it is a
+	// [keys.Identifier], as a [keys.Ring] is, Identify also accepts tokens of
+	// retired keys.
 	Keys SigningKeySource
-	// TTL is how long a token is valid, and so how old its state can get. Whole
-	// seconds. 0 means 5 min, or IdleTimeout or MaxSession if that is set and
-	// shorter.
+	// TTL is how long a token is valid, which bounds how old its state gets.
+	// Whole seconds. 0 means 5 min, or IdleTimeout or MaxSession if that is set
+	// and shorter.
 	TTL time.Duration
-	// IdleTimeout is how long after its issue a token can still be renewed, and
-	// so how long a session may pause. At least TTL. 0 means 1 h, or MaxSession
-	// if that is shorter.
+	// IdleTimeout is how long after its iat a token can be renewed. A session
+	// that is not used for that long ends. At least TTL. 0 means 1 h, or
+	// MaxSession if that is shorter.
 	IdleTimeout time.Duration
-	// MaxSession is the absolute end of a session, counted from its beginning.
-	// Renewal never moves it, and no token is valid beyond it. At least
-	// IdleTimeout. 0 means 24 h.
+	// MaxSession is how long a session lasts at most, counted from its
+	// beginning. Renewal does not extend it, and no token is valid beyond it.
+	// At least IdleTimeout. 0 means 24 h.
 	MaxSession time.Duration
 	// MaxBytes is the largest token that is issued. A browser drops a cookie
 	// whose name and value exceed 4096 bytes, and all cookies of a site share
-	// one header. 0 means 3584. A verifier's own limit is 8192 unless it is
-	// told otherwise.
+	// one header. 0 means 3584. A verifier's default limit is 8192.
 	MaxBytes int
-	// Revocations says what time it is and when a session that begins now has
-	// begun, and whether a session that is to be renewed or resumed was revoked.
-	// It must remember what was revoked for MaxSession at least. If nil, the
-	// time is the machine's, and only the times end a session. If it cannot
-	// answer, no token is issued.
+	// Revocations knows the time and what was revoked. Begin asks it when the
+	// session begins; Renew and Resume ask it whether the session was revoked.
+	// It must remember a revocation for at least MaxSession. If it fails, no
+	// token is issued. If nil, the time is the machine's and no session can be
+	// revoked.
 	Revocations revoke.Checker
 }
 
-// Issuer writes tokens that carry a state of type T. T is any type that JSON can
-// hold and give back; it is written by the rules of encoding/json/v2, so that
-// names match exactly and a nil slice or map is written as empty. It is immutable
-// and safe for concurrent use.
+// Issuer writes tokens that carry a state of type T. T is any type whose values
+// JSON can write and read back. It is written by the rules of encoding/json/v2:
+// names match exactly, and a nil slice or map is written as an empty one. An
+// Issuer is immutable and safe for concurrent use.
 //
-// [NewIssuer] and [NewVerifier] refuse a T that cannot be written or not be read
-// back, such as one with an interface other than any, a channel, a time.Duration
-// or a type that has MarshalJSON and no UnmarshalJSON. A value that is not read
-// back is an error when it is issued, and so is a number in an any, which reads
-// numbers as float64, that would become another number. A type that decodes
-// itself may keep and change the bytes that it is given.
+// [NewIssuer] and [NewVerifier] refuse a T that cannot be written or cannot be
+// read back, such as one with an interface other than any, a channel, a
+// time.Duration or a type that has MarshalJSON and no UnmarshalJSON. A value
+// that cannot be read back is an error when it is issued. So is a number in an
+// any that float64 does not hold exactly, since an any reads numbers as
+// float64. A type with an UnmarshalJSON may keep and change the bytes that it
+// is given.
 type Issuer[T any] struct {
 	cfg    IssuerConfig // with defaults
 	reader tokenReader
@@ -115,7 +116,8 @@ func NewIssuer[T any](cfg IssuerConfig) (*Issuer[T], error) {
 	return &Issuer[T]{
 		cfg:    cfg,
 		states: states,
-		// Renew reads tokens that were issued under an earlier, larger limit.
+		// Renew also reads tokens that were issued under an earlier, larger
+		// limit.
 		reader: tokenReader{issuer: cfg.Issuer, audience: cfg.Audience, keys: cfg.Keys, maxBytes: max(cfg.MaxBytes, defaultVerifyBytes)},
 		now:    timeSource{cfg.Revocations, clock.Here()},
 	}, nil
@@ -128,9 +130,9 @@ func (i *Issuer[T]) Config() IssuerConfig {
 	return cfg
 }
 
-// Now returns the time by which the issuer decides, and which it writes into
-// tokens: what IssuerConfig.Revocations says, or without it the machine's
-// clock. An error means that the time is not known; no token is issued then.
+// Now returns the time that the issuer compares with and writes into tokens:
+// that of IssuerConfig.Revocations, or of the machine's clock if that is nil.
+// An error means that the time is not known; no token is issued then.
 func (i *Issuer[T]) Now(ctx context.Context) (time.Time, error) { return i.now.now(ctx) }
 
 func (cfg *IssuerConfig) setDefaults() error {
@@ -202,10 +204,10 @@ type Renewal int
 
 // The ways in which a token may be renewed.
 const (
-	// NotRenewable, the zero value: not at all. It is for tokens that are handed
-	// out beside a refresh token, which is what renews their session.
+	// NotRenewable, the zero value: not at all. It is for a token that is
+	// handed out beside a refresh token, since that renews the session.
 	NotRenewable Renewal = iota
-	// Renewable: by [Issuer.Renew], as a browser's cookie is on its way.
+	// Renewable: by [Issuer.Renew], as package sessionhttp does with a cookie.
 	Renewable
 )
 
@@ -215,51 +217,55 @@ func (r Renewal) valid() bool { return r == NotRenewable || r == Renewable }
 type Start struct {
 	// Subject is the user, within this issuer. Required.
 	Subject string
-	// Groups are what else the session belongs to, at most 4. They are a part of
-	// its id. Optional.
+	// Groups are the groups that the session belongs to, at most 4. Its id
+	// holds them. Optional.
 	Groups []Group
-	// Earliest is when the sign-in began, for one that takes a while: the
-	// session has begun then, and if the subject or a group was revoked since,
-	// Begin returns [ErrRevoked]. It is a time that [Issuer.Now] returned. If
-	// zero or in the future, the session begins now.
+	// Earliest is when a sign-in in several steps began, such as a login at an
+	// OpenID provider: a time that [Issuer.Now] returned. The session then
+	// begins at that time, and Begin returns [ErrRevoked] if the subject or a
+	// group was revoked since. If zero or in the future, the session begins
+	// now.
 	Earliest time.Time
-	// AuthTime is when the user proved who they are. A time in the future counts
-	// as now. If zero, it is not known, and the tokens do not tell.
+	// AuthTime is when the user proved who they are. A time in the future
+	// counts as now. Zero means that it is not known: the tokens have no
+	// auth_time.
 	AuthTime time.Time
 	// ACR names how strong that proof was, in at most 64 bytes. Optional.
 	ACR string
 	// AMR names how the user proved it: at most 10 names of at most 64 bytes
 	// each. Optional.
 	AMR []string
-	// Actor is who acts for the subject, by the claims of a session of their own
-	// that was verified. It has to be live, and no token of the new session is
-	// valid beyond MaxSession after that one began. Optional.
+	// Actor is who acts for the subject, from the verified claims of the
+	// actor's own session. That session must be live, and no token of the new
+	// session is valid beyond MaxSession after the actor's session began.
+	// Optional.
 	Actor *Actor
 	// Renewal says how the session's tokens may be renewed. Zero means not at
 	// all.
 	Renewal Renewal
-	// Context is for the server's own record of the session, such as the tenant
-	// that was chosen, in at most 512 bytes. It is not written into the token:
-	// Begin gives it back in Claims.Context, so that what keeps the session, such
-	// as a refresh family, can keep it too. Optional.
+	// Context is data of the application for the server's own record of the
+	// session, such as the tenant that the user chose, in at most 512 bytes. It
+	// is not written into the token. Begin returns it in Claims.Context, and a
+	// refresh family stores it. Optional.
 	Context []byte
 }
 
-// maxContext is the most bytes of Context.
+// maxContext is how many bytes Context has at most.
 const maxContext = 512
 
-// Begin begins a session and returns its first token, with what it says. Call
-// it after the user has proven who they are, and at each new proof: it makes a
-// new session id, so that nothing planted before the sign-in becomes the
-// session. The session that it replaces goes on until it ends by itself or is
-// revoked.
+// Begin begins a session and returns its first token with its claims. Call it
+// after the user has proven who they are, and again at each new proof. Each
+// call makes a new session id, so that a token that an attacker planted before
+// the sign-in is not of the new session. A session that the new one replaces is
+// valid until it ends by itself or is revoked.
 //
 // With Revocations the session begins after everything that was revoked before
 // the call, on any machine: a user who signs in after "sign out everywhere"
 // stays signed in.
 //
-// The token is signed, not encrypted: its holder can read the state. A
-// token over the limit is a [*SizeError]; nothing is signed then.
+// The token is signed, not encrypted: its holder can read the state. If the
+// token would be over IssuerConfig.MaxBytes, Begin returns a [*SizeError] and
+// signs nothing.
 func (i *Issuer[T]) Begin(ctx context.Context, s Start, state T) (string, *Claims[T], error) {
 	if err := checkSubject(s.Subject); err != nil {
 		return "", nil, err
@@ -311,7 +317,7 @@ func (i *Issuer[T]) Begin(ctx context.Context, s Start, state T) (string, *Claim
 	return token, claims, err
 }
 
-// groups returns the groups of s as the list knows them, with room for one more.
+// groups returns the groups of s as strings, in a slice with room for one more.
 func (s *Start) groups() ([]string, error) {
 	if len(s.Groups) == 0 {
 		return nil, nil
@@ -329,8 +335,8 @@ func (s *Start) groups() ([]string, error) {
 	return groups, nil
 }
 
-// setProof sets the claims acr, amr and act. of names the type whose fields they
-// are.
+// setProof sets the claims acr, amr and act. of is the name of the type for
+// error texts.
 func (p *payload) setProof(of, acr string, amr []string, actor *Actor, now time.Time) error {
 	switch {
 	case acr != "" && !isShortText(acr):
@@ -373,7 +379,7 @@ func (i *Issuer[T]) begin(ctx context.Context, s Start, sessionID string) (milli
 	}
 	began, err := i.cfg.Revocations.Begin(ctx, revoke.Question{Subject: s.Subject, SessionID: sessionID, Began: earliest})
 	if err == revoke.ErrRevoked { // itself: what wraps it may be an error of the store
-		return 0, because(ErrRevoked, "the subject or a group was revoked during the sign-in")
+		return 0, withDetail(ErrRevoked, "the subject or a group was revoked during the sign-in")
 	}
 	if err != nil {
 		return 0, &undecided{"no session can begin", err}
@@ -388,31 +394,32 @@ func (i *Issuer[T]) Issue(ctx context.Context, subject string, state T) (string,
 	return i.Begin(ctx, Start{Subject: subject, AuthTime: future, Renewal: Renewable}, state)
 }
 
-// future is a time that counts as now where the future does.
+// future is the latest time of a token. As an AuthTime, it counts as now.
 var future = numericDate(maxNumericDate).time()
 
-// Renew exchanges a token of a session for a new one, with a state that load
-// reads afresh from the authority (a database, say): there is no call that
-// signs again what a client sent. It verifies the token itself as
-// [Verifier.Verify] does, but accepts it past its exp for as long as it is
-// within IdleTimeout of its issue and the session within MaxSession; after
-// that it is [ErrExpired]. A token that was issued as [NotRenewable] is
-// [ErrNotRenewable].
+// Renew exchanges a token of a session for a new one. load reads the state from
+// the authority on it, such as a database: no call signs again a state that a
+// client sent. Renew verifies the token as [Verifier.Verify] does, with one
+// difference: past its exp, the token is accepted within IdleTimeout of its iat
+// and within MaxSession of the session's beginning. After that the error is
+// [ErrExpired]. A token that was issued as [NotRenewable] is [ErrNotRenewable].
 //
-// The new token has the same subject, session id, begun, auth_time, acr, amr and
-// act, so that the end of the session never moves; its audience is the old
-// one's, less what IssuerConfig.Audience no longer names. load is given the
-// claims of the verified token, with the old state; if that does not fit the
-// type, because another release wrote it, State is zero. If load fails, because
-// the user is blocked for instance, Renew returns its error, wrapped, and no
-// token; load is not called for a token that is invalid or revoked.
+// The new token has the same subject, session id, begun, auth_time, acr, amr
+// and act, so that the end of the session does not move. Its audience is the
+// old one's, without the names that IssuerConfig.Audience no longer has.
+//
+// load is given the claims of the verified token with the old state. If the old
+// state does not fit the type, such as one that another release wrote, State is
+// zero. If load fails, such as for a blocked user, Renew returns its error,
+// wrapped, and no token. load is not called for a token that is invalid or
+// revoked.
 //
 // The old token stays valid until its own exp, and can be renewed again.
 func (i *Issuer[T]) Renew(ctx context.Context, token string, load func(context.Context, *Claims[T]) (T, error)) (string, *Claims[T], error) {
 	if load == nil {
 		return "", nil, errors.New("sessiontoken: Renew: load is required")
 	}
-	old, found, err := i.reader.read(ctx, token)
+	old, signedBy, err := i.reader.read(ctx, token)
 	if err != nil {
 		return "", nil, err
 	}
@@ -425,13 +432,13 @@ func (i *Issuer[T]) Renew(ctx context.Context, token string, load func(context.C
 		return "", nil, err
 	}
 	if old.NotBefore != 0 && now.Before(old.NotBefore.time()) {
-		return "", nil, because(ErrClaims, "nbf is in the future")
+		return "", nil, withDetail(ErrClaims, "nbf is in the future")
 	}
 	if err := old.checkTimes(now); err != nil {
 		return "", nil, err
 	}
 	if !now.Before(old.IssuedAt.time().Add(i.cfg.IdleTimeout)) {
-		return "", nil, because(ErrExpired, "idle for too long to be renewed")
+		return "", nil, withDetail(ErrExpired, "idle for too long to be renewed")
 	}
 	p := i.newPayload(old.Subject)
 	i.setTimes(&p, now, old.Began)
@@ -442,19 +449,19 @@ func (i *Issuer[T]) Renew(ctx context.Context, token string, load func(context.C
 	if err := i.endWithSession(&p, now); err != nil {
 		return "", nil, err
 	}
-	claims, err := i.oldClaims(&old, found.key.KeyID())
+	claims, err := i.oldClaims(&old, signedBy.key.KeyID())
 	if err != nil {
 		return "", nil, err
 	}
-	state, err := i.load(ctx, "Renew", &p, found.key.KeyID(), claims, load)
+	state, err := i.load(ctx, "Renew", &p, signedBy.key.KeyID(), claims, load)
 	if err != nil {
 		return "", nil, err
 	}
 	return i.sign(ctx, &p, state)
 }
 
-// oldClaims returns what a token to be renewed says, without the state if that
-// is JSON of another type.
+// oldClaims returns the claims of a token that is to be renewed. The state is
+// zero if it is JSON of another type.
 func (i *Issuer[T]) oldClaims(old *payload, kid string) (*Claims[T], error) {
 	claims, err := i.states.claims(old, kid)
 	if err == nil {
@@ -466,8 +473,10 @@ func (i *Issuer[T]) oldClaims(old *payload, kid string) (*Claims[T], error) {
 	return claimsOf[T](old, kid), nil
 }
 
-// load returns the state for a token p that is to be made in the session of
-// claims, for which the key kid vouches; call names the method.
+// load calls the load of the application, and checks before and after it that
+// the session of claims is live. p is the new token, kid is the key that signed
+// the old one or will sign the new one, and call is the name of the method for
+// error texts.
 func (i *Issuer[T]) load(ctx context.Context, call string, p *payload, kid string, claims *Claims[T], load func(context.Context, *Claims[T]) (T, error)) (state T, err error) {
 	session, actor := questionOf(p, kid), actorQuestionOf(p)
 	if err := checkRevoked(ctx, i.cfg.Revocations, session, actor); err != nil {
@@ -483,9 +492,8 @@ func (i *Issuer[T]) load(ctx context.Context, call string, p *payload, kid strin
 	return state, i.checkNotOver(ctx, p)
 }
 
-// Resumption is what the server itself has on record of a session that began
-// earlier: a refresh token's family, for instance. None of it may come from a
-// client.
+// Resumption is the server's own record of a session that began earlier, such
+// as the family of a refresh token. None of it may come from a client.
 type Resumption struct {
 	SessionID string    // Required.
 	Subject   string    // Required.
@@ -499,13 +507,13 @@ type Resumption struct {
 }
 
 // Resume issues a token of a session that began earlier, with a state that load
-// reads from the authority as for [Issuer.Renew]. load is given the claims of
-// the record, with its Context. Their State, TokenID, KeyID, IssuedAt and Expires
-// are zero, since there is no token.
+// reads from the authority on it as for [Issuer.Renew]. load is given the
+// claims of the record, with its Context. Their State, TokenID, KeyID, IssuedAt
+// and Expires are zero, since there is no token.
 //
-// The end of the session is where it was: past MaxSession after Began it is
-// [ErrExpired], and a session that was revoked is [ErrRevoked]; load is not
-// called then.
+// The end of the session does not move: past MaxSession after Began, Resume
+// returns [ErrExpired]. For a revoked session it returns [ErrRevoked]. It does
+// not call load in either case.
 func (i *Issuer[T]) Resume(ctx context.Context, r Resumption, load func(context.Context, *Claims[T]) (T, error)) (string, *Claims[T], error) {
 	if load == nil {
 		return "", nil, errors.New("sessiontoken: Resume: load is required")
@@ -559,15 +567,15 @@ func (i *Issuer[T]) Resume(ctx context.Context, r Resumption, load func(context.
 	return token, claims, err
 }
 
-// Identify returns whose genuine token this is, as the question about its
-// session that a [revoke.Checker] takes. It is for revoking that one session and
-// for nothing else: the token may be expired, revoked already, of a later time
-// than now, signed by a key that is retired, or hold the state of another
-// release. It must be of this issuer and for one of its audiences.
+// Identify returns which session a token belongs to, as a question for a
+// [revoke.Checker]. It checks the signature, the issuer and the audience alone.
+// The token may be expired or revoked, have an iat in the future, be signed by
+// a retired key, or hold the state of another release. Use the result to revoke
+// that one session, and for nothing else.
 //
 // An error that matches [ErrInvalid] means that the token names no session. Any
-// other means that this cannot be told now; the same token may name one a
-// moment later.
+// other error means that the server could not decide: the same token may name a
+// session a moment later.
 func (i *Issuer[T]) Identify(ctx context.Context, token string) (revoke.Question, error) {
 	p, key, err := i.reader.identify(ctx, token)
 	if err != nil {
@@ -576,9 +584,10 @@ func (i *Issuer[T]) Identify(ctx context.Context, token string) (revoke.Question
 	return *questionOf(&p, key.KeyID()), nil
 }
 
-// Size reports how large the token for this subject and state would be, and
-// which claims weigh most, without signing: a test of the application can hold
-// its state to a budget. Unlike Issue it also reports on a token over the limit.
+// Size returns how large the token for this subject and state would be, and
+// which claims are the largest. It signs nothing, so that a test of the
+// application can hold the state to a budget. Unlike Issue, it also reports on
+// a token over the limit.
 func (i *Issuer[T]) Size(ctx context.Context, subject string, state T) (SizeReport, error) {
 	if err := checkSubject(subject); err != nil {
 		return SizeReport{}, err
@@ -616,8 +625,8 @@ func (i *Issuer[T]) setTimes(p *payload, now time.Time, began milliDate) {
 	p.Began = began
 }
 
-// endOf returns the absolute end of the session of p, which is not after that of
-// its actor's.
+// endOf returns when the session of p ends at the latest: MaxSession after it
+// or its actor's session began, whichever is earlier.
 func (i *Issuer[T]) endOf(p *payload) time.Time {
 	began := p.Began
 	if !p.Actor.isAbsent() {
@@ -626,19 +635,19 @@ func (i *Issuer[T]) endOf(p *payload) time.Time {
 	return began.time().Add(i.cfg.MaxSession)
 }
 
-// endWithSession shortens a token so that it does not outlive its session. It
-// fails if there is no whole second left.
+// endWithSession makes a token expire no later than its session ends. It fails
+// if less than a second is left.
 func (i *Issuer[T]) endWithSession(p *payload, now time.Time) error {
 	end := i.endOf(p)
 	p.Expires = min(p.Expires, numericDate(end.Unix()))
 	if !now.Before(end) || p.Expires <= p.IssuedAt {
-		return because(ErrExpired, "the session has reached its end")
+		return withDetail(ErrExpired, "the session has reached its end")
 	}
 	return nil
 }
 
-// checkSignable refuses what no verifier would take: times that cannot be
-// written, or of clocks that are too far apart.
+// checkSignable refuses times that a verifier would refuse: out of range, or
+// from two clocks that are too far apart.
 func (p *payload) checkSignable() error {
 	if p.IssuedAt <= 0 || p.Began <= 0 || p.AuthTime < 0 || p.Expires > maxNumericDate || p.checkTimes(p.IssuedAt.time()) != nil {
 		return errors.New("sessiontoken: the session's beginning and the present time do not fit: a clock is wrong")
@@ -646,7 +655,7 @@ func (p *payload) checkSignable() error {
 	return nil
 }
 
-// checkNotOver refuses a token whose time has passed while it was made.
+// checkNotOver refuses a token that has expired while it was made.
 func (i *Issuer[T]) checkNotOver(ctx context.Context, p *payload) error {
 	now, err := i.Now(ctx)
 	if err != nil {
@@ -656,12 +665,12 @@ func (i *Issuer[T]) checkNotOver(ctx context.Context, p *payload) error {
 	case now.Before(p.Expires.time()):
 		return nil
 	case !now.Before(i.endOf(p).Truncate(time.Second)):
-		return because(ErrExpired, "the session ended while its token was made")
+		return withDetail(ErrExpired, "the session ended while its token was made")
 	}
 	return errors.New("sessiontoken: making the token took longer than TTL")
 }
 
-// draft is all of a token but its signature. It must be released.
+// draft is a token without its signature. It must be released.
 type draft struct {
 	key    *keys.SigningKey
 	header string
@@ -669,11 +678,11 @@ type draft struct {
 	report SizeReport // without the claims
 }
 
-// scratch holds the buffers in which payloads are written. What is in them is
-// never handed out.
+// scratch holds the buffers in which payloads are written. No caller gets a
+// slice of one.
 var scratch = sync.Pool{New: func() any { return new(bytes.Buffer) }}
 
-// maxScratch is the largest buffer that is kept.
+// maxScratch is the size of the largest buffer that scratch keeps.
 const maxScratch = 64 << 10
 
 func (d *draft) release() {
@@ -707,7 +716,8 @@ func (i *Issuer[T]) write(body *bytes.Buffer, p *payload, state *T) error {
 	}
 	body.Write(head)
 	start := body.Len()
-	// A map in the order of its keys, so that one state has one size.
+	// Deterministic writes a map in the order of its keys, so that a state has
+	// one size.
 	if err := json.MarshalWrite(body, state, json.Deterministic(true)); err != nil {
 		return fmt.Errorf("sessiontoken: state: %w", err)
 	}
@@ -719,7 +729,7 @@ func (i *Issuer[T]) write(body *bytes.Buffer, p *payload, state *T) error {
 	return i.states.checkWritten(body.Bytes()[start:end])
 }
 
-// headerOf is the header segment for a key, made once for each.
+// headerOf returns the header segment for a key. It keeps that of the last key.
 func (i *Issuer[T]) headerOf(k *keys.PublicKey) (string, error) {
 	if h := i.header.Load(); h != nil && h.key == k {
 		return h.segment, nil

@@ -26,26 +26,27 @@ import (
 )
 
 const (
-	// defaultMaxAge is how long a fetched key set may be used unasked.
+	// defaultMaxAge is the default max-age of a key set.
 	defaultMaxAge = 10 * time.Minute
-	// discoveryMaxAge is the same for the discovery document, which names no key.
+	// discoveryMaxAge is the max-age of the discovery document, which names no
+	// key.
 	discoveryMaxAge = time.Hour
-	// sharedMaxAge is how long a cache on the way may answer for the server: a
-	// verifier that meets an unknown kid looks again, and must get past it.
+	// sharedMaxAge is the s-maxage, for shared caches. It is short because a
+	// verifier that meets an unknown kid fetches the set again, and must get a
+	// new one.
 	sharedMaxAge = time.Second
 
-	lookEvery = time.Second            // least time between two looks at the store
-	lookLimit = 5 * time.Second        // of one look
-	lookWait  = 200 * time.Millisecond // of a request for one
+	lookEvery = time.Second            // least time between two readings of the store
+	lookLimit = 5 * time.Second        // of one reading
+	lookWait  = 200 * time.Millisecond // how long a request waits for a reading
 )
 
-// Looker is a KeySource that can read its store before it answers, as [keys.Ring]
-// does.
+// Looker is a KeySource that reads its store on demand, such as [keys.Ring].
 type Looker interface {
 	KeySource
-	// Look reads the store, so that the next KeySet answers from a reading that
-	// began after the call. An error means that it could not be read; KeySet then
-	// answers as without Look.
+	// Look reads the store, so that the next KeySet is of a reading that began
+	// after the call. An error means that the store could not be read: KeySet
+	// then returns what it would have returned without Look.
 	Look(ctx context.Context) error
 }
 
@@ -55,32 +56,34 @@ type JWKSConfig struct {
 	// has it read its store at most once a second, so that a key that another
 	// process has made or revoked is published without delay.
 	Keys KeySource
-	// MaxAge is the Cache-Control max-age of the answers, in whole seconds. If
-	// Keys is a [keys.Scheduler], as [keys.Ring] is, it is shortened so that no
-	// answer outlives the next planned change, and must not exceed the MaxAge of
-	// Keys: a key could otherwise sign before every verifier has it. 0 means
-	// 10 min.
+	// MaxAge is the Cache-Control max-age of the answers, in whole seconds. 0
+	// means 10 min. If Keys is a [keys.Scheduler], as [keys.Ring] is, then
+	// MaxAge must not exceed the MaxAge of Keys, and the handler shortens it so
+	// that no answer outlives the next planned change. A key could otherwise
+	// sign before every verifier has it.
 	MaxAge time.Duration
-	// InsecurePlainHTTP serves requests that came neither over TLS nor from
-	// this host: for a proxy on another host that ends TLS. An attacker who can
-	// change what a verifier fetches over plain http can choose its keys.
+	// InsecurePlainHTTP also serves requests that came over plain http from
+	// another host. It is for a proxy on another host that ends TLS. An
+	// attacker who can change what a verifier fetches over plain http chooses
+	// its keys.
 	InsecurePlainHTTP bool
-	// Logger is told of requests that are refused or cannot be answered, in one
-	// line a reason and minute. nil = slog.Default().
+	// Logger gets a line for requests that are refused or cannot be answered, at
+	// most one a reason and minute. Nil means slog.Default().
 	Logger *slog.Logger
 }
 
 // JWKSHandler returns the handler for the issuer's /.well-known/jwks.json: the
-// public keys of a source as a JWK set (RFC 7517 section 5). Only public members
-// can appear in it. It answers GET and HEAD, with a strong ETag, 304 to a
-// matching If-None-Match, and to any origin (CORS), since it is public data that
-// browsers may read. If the source has no key set, it answers 503.
+// public keys of a source as a JWK set (RFC 7517 section 5). Only public
+// members can appear in it. The handler answers GET and HEAD, sets a strong
+// ETag, and answers 304 to a matching If-None-Match. It permits every origin
+// (CORS), since the set is public. If the source has no key set, it answers
+// 503.
 //
-// It is cheap, since some verifiers refetch for each bad token: it reads the
-// store of a [Looker] at most once a second for all requests, and a request
-// waits for that for at most 200 ms, or not at all if the last reading failed.
-// A shared cache may keep an answer for one second (s-maxage), a client for
-// MaxAge.
+// The handler reads the store of a [Looker] at most once a second for all
+// requests, since some verifiers fetch the set for each bad token. A request
+// waits for a reading for at most 200 ms, or not at all if the last reading
+// failed. A shared cache may keep an answer for one second (s-maxage), a client
+// for MaxAge.
 //
 // An error names the field of the configuration at fault.
 func JWKSHandler(cfg JWKSConfig) (http.Handler, error) {
@@ -129,19 +132,20 @@ type DiscoveryConfig struct {
 	JWKSURI string
 	// Keys is the source whose algorithms are listed. Required.
 	Keys KeySource
-	// InsecurePlainHTTP serves requests that came neither over TLS nor from
-	// this host, as [JWKSConfig] has it, and permits http URLs above.
+	// InsecurePlainHTTP also serves requests that came over plain http from
+	// another host, as in [JWKSConfig]. It also permits http URLs in Issuer and
+	// JWKSURI.
 	InsecurePlainHTTP bool
-	// Logger is told of requests that are refused or cannot be answered, in one
-	// line a reason and minute. nil = slog.Default().
+	// Logger gets a line for requests that are refused or cannot be answered, at
+	// most one a reason and minute. Nil means slog.Default().
 	Logger *slog.Logger
 }
 
-// DiscoveryHandler returns the handler for a small document from which gateways
-// find the key set when they are given the issuer's URL alone. Mount it at
-// [DiscoveryPaths]. It names issuer, jwks_uri and the algorithms of the current
-// keys. It does not make the issuer an OpenID provider: there is nothing to log in
-// to, and a session token is not an ID token.
+// DiscoveryHandler returns the handler for the discovery document, with which a
+// gateway finds the key set by the issuer's URL alone. Mount it at
+// [DiscoveryPaths]. The document names issuer, jwks_uri and the algorithms of
+// the current keys. It does not make the issuer an OpenID provider: it has no
+// login, and a session token is not an ID token.
 //
 // An error names the field of the configuration at fault.
 func DiscoveryHandler(cfg DiscoveryConfig) (http.Handler, error) {
@@ -191,8 +195,8 @@ func DiscoveryHandler(cfg DiscoveryConfig) (http.Handler, error) {
 // are /tenant/.well-known/openid-configuration, after the path of the issuer
 // (OpenID Connect Discovery 1.0 section 4), and
 // /.well-known/oauth-authorization-server/tenant, between the host and the path
-// (RFC 8414 section 3.1). A proxy in front has to let both through. An issuer that
-// is no URL with a host is an error.
+// (RFC 8414 section 3.1). A proxy in front must pass both paths on. An issuer
+// that is not a URL with a host is an error.
 func DiscoveryPaths(issuer string) ([]string, error) {
 	if !isPublicURL(issuer, true) {
 		return nil, errors.New("sessiontoken: the issuer must be a URL without query or fragment")
@@ -205,11 +209,10 @@ func DiscoveryPaths(issuer string) ([]string, error) {
 	return []string{path + "/.well-known/openid-configuration", "/.well-known/oauth-authorization-server" + path}, nil
 }
 
-// discovery has the members that clients of either standard insist on.
-// response_types_supported is required by both, and clients such as authlib refuse
-// it when it is empty. Its one value is what the issuer of Kubernetes, which has
-// nothing to log in to either, publishes: ID tokens, if any, are what a client
-// could ask for.
+// discovery has the members that the clients of either standard require. Both
+// standards require response_types_supported, and clients such as authlib
+// refuse an empty list. The one value is the one that the issuer of Kubernetes
+// publishes, which has no login either.
 type discovery struct {
 	Issuer     string   `json:"issuer"`
 	JWKSURI    string   `json:"jwks_uri"`
@@ -224,8 +227,8 @@ func isPublicURL(s string, plainHTTP bool) bool {
 		u.User == nil && u.RawQuery == "" && !u.ForceQuery && !strings.Contains(s, "#")
 }
 
-// documentHandler serves a document that follows from a key set alone. It is
-// rendered once for each generation.
+// documentHandler serves a document that is rendered from a key set alone. It
+// renders the document once for each new set.
 type documentHandler struct {
 	keys        KeySource
 	plan        keys.Scheduler // or nil
@@ -283,8 +286,8 @@ func (h *documentHandler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// look has the source read its store, unless that was within the last second. It
-// waits briefly, and not at all if the last look failed.
+// look has the source read its store, unless it did so within the last second.
+// It waits for at most lookWait, and not at all if the last reading failed.
 func (h *documentHandler) look(ctx context.Context) {
 	if h.looks == nil {
 		return
@@ -317,7 +320,8 @@ func (h *documentHandler) document(r *http.Request) (*rendered, error) {
 	return doc, nil
 }
 
-// age is how long an answer of now may be used: not beyond the next change.
+// age returns how long an answer may be used: until the next planned change of
+// the keys, and at most maxAge.
 func (h *documentHandler) age() time.Duration {
 	age := h.maxAge
 	if h.plan != nil {
@@ -337,7 +341,7 @@ func (h *documentHandler) cacheControl() string {
 	return value
 }
 
-// matches is the weak comparison of RFC 9110 section 13.1.2.
+// matches makes the weak comparison of RFC 9110 section 13.1.2.
 func matches(ifNoneMatch []string, etag string) bool {
 	for _, line := range ifNoneMatch {
 		for candidate := range strings.SplitSeq(line, ",") {
@@ -350,8 +354,8 @@ func matches(ifNoneMatch []string, etag string) bool {
 	return false
 }
 
-// fromThisHost reports whether the peer is on loopback, as a proxy in the same pod
-// or machine is.
+// fromThisHost reports whether the peer is on loopback, such as a proxy on the
+// same machine or in the same pod.
 func fromThisHost(r *http.Request) bool {
 	host, _, err := net.SplitHostPort(r.RemoteAddr)
 	if err != nil {

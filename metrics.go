@@ -7,7 +7,8 @@ import (
 	"github.com/sessiontoken/sessiontoken/internal/tally"
 )
 
-// outcomes counts how calls of Verify end: each of them once.
+// outcomes counts the calls of Verify by their result. Each call is counted
+// once.
 type outcomes struct {
 	hits      tally.Counter // most calls, and each takes well under a microsecond
 	firsts    atomic.Uint64
@@ -15,8 +16,7 @@ type outcomes struct {
 	undecided atomic.Uint64
 }
 
-// reasons are those for which a token is refused, with the names that Metrics
-// gives them.
+// reasons are the errors that refuse a token, with their names in Metrics.
 var reasons = [...]struct {
 	err  error
 	name string
@@ -28,7 +28,7 @@ var reasons = [...]struct {
 	{ErrRevoked, "refused_revoked_total"},
 }
 
-// failed counts a call that returns err, and returns it.
+// failed counts a call of Verify that fails with err, and returns err.
 func (o *outcomes) failed(err error) error {
 	for i := range reasons {
 		if errors.Is(err, reasons[i].err) {
@@ -40,8 +40,8 @@ func (o *outcomes) failed(err error) error {
 	return err
 }
 
-// Metrics returns what this verifier has done since it was made. Each call of
-// Verify is counted in verifications_total, in one refused_*_total or in
+// Metrics returns the counts since the verifier was made. Each call of Verify
+// is counted in exactly one of verifications_total, the refused_*_total and
 // undecided_total. The names are fixed, and those that end in _total only grow:
 //
 //	verifications_total        tokens that were accepted
@@ -51,13 +51,13 @@ func (o *outcomes) failed(err error) error {
 //	refused_claims_total       with ErrClaims, ErrAudience among them
 //	refused_expired_total      with ErrExpired
 //	refused_revoked_total      with ErrRevoked
-//	undecided_total            other errors: the server could not tell
+//	undecided_total            other errors: the server could not decide
 //	cache_entries              tokens in the cache, about; 0 if it is off. Of a
 //	                           shared Cache: those of all that share it
 //	cache_bytes                their memory, about, as CacheBytes bounds it
 //
-// It answers from memory. Every value is finite, and none says whose token it
-// was. The map is the caller's: [expvar.Func] can publish it as it is.
+// Metrics does no I/O. Every value is finite, and none names a user or a token.
+// The map is the caller's: [expvar.Func] can publish it as it is.
 func (v *Verifier[T]) Metrics() map[string]float64 {
 	hits := v.outcomes.hits.Load() // first: never more than verifications_total
 	m := map[string]float64{

@@ -11,8 +11,9 @@ import (
 	"github.com/sessiontoken/sessiontoken/keys"
 )
 
-// tokenReader reads tokens of one issuer that are meant for any of an audience:
-// the form, the signature and the claims. It decides nothing about time.
+// tokenReader reads the tokens of one issuer that name at least one of an
+// audience. It checks the form, the signature and the claims, and not the
+// times.
 type tokenReader struct {
 	issuer   string
 	audience []string
@@ -21,28 +22,28 @@ type tokenReader struct {
 	known    atomic.Pointer[knownHeaders]
 }
 
-// knownHeaders are the exact header segments that the keys of a set write,
-// recognised without parsing.
+// knownHeaders maps each header segment that the issuer writes to its key, so
+// that such a header is not parsed.
 type knownHeaders struct {
 	set *keys.Set
 	key map[string]*keys.PublicKey
 }
 
-// found is a key with the set that it was found in.
-type found struct {
+// setKey is a key with the set that holds it.
+type setKey struct {
 	key *keys.PublicKey
 	set *keys.Set
 }
 
-// read returns the claims of a token, its audience narrowed to the expected ones,
-// and its key.
-func (r *tokenReader) read(ctx context.Context, token string) (p payload, f found, err error) {
+// read returns the claims of a token and its key. The audience is narrowed to
+// the names that the reader expects.
+func (r *tokenReader) read(ctx context.Context, token string) (p payload, f setKey, err error) {
 	if len(token) > r.maxBytes {
-		return p, f, because(ErrMalformed, "longer than MaxBytes")
+		return p, f, withDetail(ErrMalformed, "longer than MaxBytes")
 	}
 	header, body, signature, err := jws.Split(token)
 	if err != nil {
-		return p, f, because(ErrMalformed, err.Error())
+		return p, f, withDetail(ErrMalformed, err.Error())
 	}
 	if f, err = r.findKey(ctx, header); err != nil {
 		return p, f, err
@@ -51,21 +52,20 @@ func (r *tokenReader) read(ctx context.Context, token string) (p payload, f foun
 	return p, f, err
 }
 
-// identify returns the claims of a token and its key as read does, also if the
-// key signs and verifies no longer.
+// identify is read that also accepts a token of a retired key.
 func (r *tokenReader) identify(ctx context.Context, token string) (p payload, key *keys.PublicKey, err error) {
 	source, ok := r.keys.(keys.Identifier)
 	if !ok {
-		var f found
+		var f setKey
 		p, f, err = r.read(ctx, token)
 		return p, f.key, err
 	}
 	if len(token) > r.maxBytes {
-		return p, nil, because(ErrMalformed, "longer than MaxBytes")
+		return p, nil, withDetail(ErrMalformed, "longer than MaxBytes")
 	}
 	segment, body, signature, err := jws.Split(token)
 	if err != nil {
-		return p, nil, because(ErrMalformed, err.Error())
+		return p, nil, withDetail(ErrMalformed, err.Error())
 	}
 	h, err := parseHeader(segment)
 	if err != nil {
@@ -81,29 +81,29 @@ func (r *tokenReader) identify(ctx context.Context, token string) (p payload, ke
 	return p, key, err
 }
 
-// readSigned checks the signature of a token by key and returns its claims.
+// readSigned verifies the signature of a token with key and returns its claims.
 func (r *tokenReader) readSigned(token, header, body, signature string, key *keys.PublicKey) (payload, error) {
 	// The claims point into this buffer until they are decoded: it is not reused.
 	buf := make([]byte, 0, jws.DecodedLen(len(body))+jws.DecodedLen(len(signature)))
 	raw, err := jws.AppendDecode(buf, body)
 	if err != nil {
-		return payload{}, because(ErrMalformed, err.Error())
+		return payload{}, withDetail(ErrMalformed, err.Error())
 	}
 	sig, err := jws.AppendDecode(raw[len(raw):], signature)
 	if err != nil {
-		return payload{}, because(ErrMalformed, err.Error())
+		return payload{}, withDetail(ErrMalformed, err.Error())
 	}
 	alg, signed := string(key.Algorithm()), token[:len(header)+1+len(body)]
 	if !jws.IsCanonical(alg, sig) {
-		return payload{}, because(ErrSignature, "not the one spelling of an ES256 signature")
+		return payload{}, withDetail(ErrSignature, "not the one spelling of an ES256 signature")
 	}
 	if err := jws.Verify(alg, key.Key(), signed, sig); err != nil {
-		return payload{}, because(ErrSignature, err.Error())
+		return payload{}, withDetail(ErrSignature, err.Error())
 	}
 	return r.claims(raw)
 }
 
-// claims reads the payload of a token whose signature is good.
+// claims reads the payload of a token whose signature is valid.
 func (r *tokenReader) claims(raw []byte) (payload, error) {
 	var p payload
 	var s scanned
@@ -112,81 +112,81 @@ func (r *tokenReader) claims(raw []byte) (payload, error) {
 	} else {
 		var fault string
 		if p, fault = parsePayload(raw); fault != "" {
-			return p, because(ErrClaims, fault)
+			return p, withDetail(ErrClaims, fault)
 		}
 		named := p.Audience
 		p.Audience = narrow(r.audience, func(name string) bool { return slices.Contains(named, name) })
 	}
 	switch {
 	case p.Issuer != r.issuer:
-		return p, because(ErrClaims, "iss is another issuer")
+		return p, withDetail(ErrClaims, "iss is another issuer")
 	case len(p.Audience) == 0:
 		return p, ErrAudience
 	}
 	return p, nil
 }
 
-// findKey returns the one key that the header names, if it is of the header's
-// algorithm and the header is a session token's.
-func (r *tokenReader) findKey(ctx context.Context, segment string) (found, error) {
+// findKey returns the key that the header names. It fails unless the key has
+// the header's algorithm and the header is that of a session token.
+func (r *tokenReader) findKey(ctx context.Context, segment string) (setKey, error) {
 	known := r.known.Load()
 	if known != nil {
 		if k := known.key[segment]; k != nil {
 			set, err := r.keySet(ctx, k.KeyID())
 			if err != nil {
-				return found{}, err
+				return setKey{}, err
 			}
 			if set == known.set {
-				return found{k, set}, nil
+				return setKey{k, set}, nil
 			}
-			// Another generation: decided below, by the new set alone.
+			// The set has changed: look the key up in the new one.
 		}
 	}
 	h, err := parseHeader(segment)
 	if err != nil {
-		return found{}, err
+		return setKey{}, err
 	}
 	set, err := r.keySet(ctx, h.KeyID)
 	if err != nil {
-		return found{}, err
+		return setKey{}, err
 	}
 	if known == nil || known.set != set {
 		r.known.Store(recognise(set))
 	}
 	key, ok := set.Key(h.KeyID)
 	if err := checkKey(key, ok, h); err != nil {
-		return found{}, err
+		return setKey{}, err
 	}
-	return found{key, set}, nil
+	return setKey{key, set}, nil
 }
 
 // parseHeader reads the header segment of a session token.
 func parseHeader(segment string) (jws.Header, error) {
 	if len(segment) > jws.MaxHeader {
-		return jws.Header{}, because(ErrMalformed, "the header is too long")
+		return jws.Header{}, withDetail(ErrMalformed, "the header is too long")
 	}
 	raw, err := jws.Decode(segment)
 	if err != nil {
-		return jws.Header{}, because(ErrMalformed, err.Error())
+		return jws.Header{}, withDetail(ErrMalformed, err.Error())
 	}
 	h, err := jws.ParseHeader(raw)
 	if err != nil {
-		return jws.Header{}, because(ErrMalformed, err.Error())
+		return jws.Header{}, withDetail(ErrMalformed, err.Error())
 	}
 	if !isSessionType(h.Type) {
-		return jws.Header{}, because(ErrMalformed, "typ is not that of a session token")
+		return jws.Header{}, withDetail(ErrMalformed, "typ is not that of a session token")
 	}
 	return h, nil
 }
 
-// checkKey refuses a token whose key is not there, or of another algorithm than
-// its header says.
+// checkKey refuses a token whose key is absent or has another algorithm than
+// the header.
 func checkKey(key *keys.PublicKey, there bool, h jws.Header) error {
 	switch {
 	case !there:
-		return because(ErrSignature, "no key has this kid")
+		return withDetail(ErrSignature, "no key has this kid")
 	case !algorithmOf(key, h.Algorithm):
-		return because(ErrSignature, "alg is not the key's")
+		return withDetail(ErrSignature, "alg is not the key's")
 	}
 	return nil
 }
@@ -212,13 +212,13 @@ func recognise(set *keys.Set) *knownHeaders {
 	return known
 }
 
-// headerOf is the header segment that tokens of a key are written with.
+// headerOf returns the header segment of the tokens that a key signs.
 func headerOf(k *keys.PublicKey) (string, error) {
 	return jws.Header{Algorithm: string(k.Algorithm()), KeyID: k.KeyID(), Type: tokenType}.Encode()
 }
 
-// algorithmOf reports whether alg is the key's. RFC 9864 renames EdDSA with an
-// Ed25519 key to Ed25519; both say the same.
+// algorithmOf reports whether alg is the key's algorithm. RFC 9864 renames
+// EdDSA with an Ed25519 key to Ed25519; both names are accepted.
 func algorithmOf(k *keys.PublicKey, alg string) bool {
 	return alg == string(k.Algorithm()) || alg == "Ed25519" && k.Algorithm() == keys.EdDSA
 }

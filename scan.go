@@ -8,8 +8,8 @@ import (
 )
 
 // scanned is a payload in the one spelling that this library writes, read in
-// one pass. The slices point into the payload. Of the state, only where it ends
-// is known: decoding it shows whether it is JSON.
+// one pass. The slices point into the payload. The state is not checked:
+// decoding it shows whether it is JSON.
 type scanned struct {
 	issuer, subject, tokenID, sessionID []byte
 	audience                            []byte // of one string its content, else the whole array
@@ -25,10 +25,15 @@ type scanned struct {
 	state                               []byte
 }
 
-// scanPayload reads raw if it has no white space, no escape and no byte beyond
-// ASCII outside the state, no claim twice, none that this library does not
-// write, and all of those that it always writes. Anything else it leaves to
-// parsePayload. What it accepts, parsePayload reads as the same (FuzzScan).
+// scanPayload reads a payload in the spelling that this library writes, and
+// reports whether it is one:
+//
+//   - outside the state: no white space, no escape and ASCII alone;
+//   - each claim that this library always writes, once;
+//   - no claim twice, and no other claim than those that this library writes.
+//
+// parsePayload reads any other payload. It reads a payload that scanPayload
+// accepts as the same claims (FuzzScan).
 func scanPayload(raw []byte, p *scanned) bool {
 	if len(raw) < 2 || raw[0] != '{' {
 		return false
@@ -180,17 +185,16 @@ func scanMethods(raw []byte, i int) (value []byte, n, next int, ok bool) {
 	return value, n, next, true
 }
 
-// nextName returns the first name of what is left of an array that scanAudience
-// has read, and what is left after it, which is no longer than 1 byte in the end.
-// The names hold neither quotes nor escapes, so each ends at the next quote.
+// nextName returns the first name of array and the rest after it. array is what
+// scanAudience has read, or a rest of it; a rest of at most 1 byte has no name.
+// A name holds no quote and no escape, so that it ends at the next quote.
 func nextName(array []byte) (name, rest []byte) {
 	array = array[2:] // the bracket or comma, and a quote
 	end := bytes.IndexByte(array, '"')
 	return array[:end], array[end+1:]
 }
 
-// scanActor reads the claim act with its three members in the order in which they
-// are written.
+// scanActor reads the claim act, whose three members have a fixed order.
 func scanActor(raw []byte, i int, p *scanned) (int, bool) {
 	var ok bool
 	if i, ok = scanText(raw, i, `{"sub":`); !ok {
@@ -216,8 +220,8 @@ func scanActor(raw []byte, i int, p *scanned) (int, bool) {
 	return scanText(raw, i, "}")
 }
 
-// scanNumber reads a whole number from 1 to most as decodePositive does, without
-// the spellings that are not the shortest.
+// scanNumber reads a whole number from 1 to most as decodePositive does, in its
+// shortest spelling alone.
 func scanNumber(raw []byte, i int, most int64) (int64, int, bool) {
 	const digits = len("253402300799999")
 	n, j := int64(0), i
@@ -234,7 +238,7 @@ func scanNumber(raw []byte, i int, most int64) (int64, int, bool) {
 	return n, j, true
 }
 
-// scanText reads exactly a text.
+// scanText reads one fixed text.
 func scanText(raw []byte, i int, text string) (int, bool) {
 	if len(raw)-i < len(text) || string(raw[i:i+len(text)]) != text {
 		return i, false
@@ -242,9 +246,9 @@ func scanText(raw []byte, i int, text string) (int, bool) {
 	return i + len(text), true
 }
 
-// scanValue finds the end of a value that begins at i, by its brackets and
-// strings alone. If the bytes up to there are one JSON value, they are the one
-// that a decoder would have read.
+// scanValue returns the end of a value that begins at i. It looks at brackets
+// and strings alone. If the bytes up to the end are a JSON value, a decoder
+// reads that value.
 func scanValue(raw []byte, i int) ([]byte, int, bool) {
 	depth := 1 // inside the payload's own object
 	for j := i; j < len(raw); j++ {
@@ -290,7 +294,7 @@ func (s *scanned) isFor(audience string) bool {
 	return false
 }
 
-// names returns the names in amr, which is a copy of s.amr, as parts of it.
+// names returns the names in amr, a copy of s.amr, as substrings of it.
 func (s *scanned) names(amr string) methods {
 	if s.methods == 0 {
 		return nil
@@ -340,8 +344,8 @@ func (s *scanned) payload(issuer string, ours []string) payload {
 	return p
 }
 
-// narrow returns the names of ours that named says yes to: a part of ours if
-// they stand together, as one does and all do.
+// narrow returns the names of ours for which named returns true. If they are
+// adjacent in ours, it returns a slice of ours.
 func narrow(ours []string, named func(string) bool) []string {
 	from, to := 0, 0
 	for i, name := range ours {

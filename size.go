@@ -14,8 +14,8 @@ import (
 	"github.com/sessiontoken/sessiontoken/internal/jws"
 )
 
-// SizeReport says what a token is made of. Its parts and their dots add up to
-// Bytes; the claims below them are shares of Payload.
+// SizeReport says how large the parts of a token are. Header, Payload,
+// Signature and two dots add up to Bytes. Claims are shares of Payload.
 type SizeReport struct {
 	Bytes     int // the whole token, exactly as Issue would return it
 	Limit     int // IssuerConfig.MaxBytes
@@ -29,16 +29,17 @@ type SizeReport struct {
 	Claims []ClaimSize
 }
 
-// ClaimSize is what one claim, its name included, costs.
+// ClaimSize is the size of one claim with its name.
 type ClaimSize struct {
 	Path  string // such as "state.permissions"; a name with unusual characters is quoted
 	Bytes int    // bytes of the token: JSON bytes times 4/3, rounded up
 }
 
-// String is the path and the bytes, as in "state.permissions 2104 B".
+// String returns the path and the size, as in "state.permissions 2104 B".
 func (c ClaimSize) String() string { return c.Path + " " + strconv.Itoa(c.Bytes) + " B" }
 
-// String is the report as a table of at most ten claims, without a value of any.
+// String returns the report as a table of at most ten claims. It holds no value
+// of a claim.
 func (r SizeReport) String() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "token %d B of %d B: header %d, payload %d, signature %d\n", r.Bytes, r.Limit, r.Header, r.Payload, r.Signature)
@@ -62,8 +63,8 @@ func newSizeReport(header string, payload []byte, signatureBytes, limit int) Siz
 	return r
 }
 
-// weigh fills in Claims. The payload is our own marshalled JSON, so it is well
-// formed; were it not, the list would only be shorter.
+// weigh fills in Claims. The payload is JSON that the issuer wrote. If it were
+// malformed, the list would be shorter.
 func (r *SizeReport) weigh(payload []byte) {
 	r.Claims = r.Claims[:0]
 	weighObject(payload, "", &r.Claims)
@@ -99,8 +100,8 @@ func weighObject(object []byte, prefix string, out *[]ClaimSize) {
 	}
 }
 
-// pathElement keeps a plain name as it is and quotes any other, cut short: the
-// keys of a map are data.
+// pathElement returns a plain name as it is. It quotes and shortens any other
+// name: the keys of a map are data of the application.
 func pathElement(name string) string {
 	const most = 40
 	plain := name != ""

@@ -9,21 +9,21 @@ import (
 	"github.com/go-json-experiment/json"
 )
 
-// stateDecoder decodes states. A decoder grows each slice from nothing, step by
-// step; this one gives the slices of T's own structure the room that they
-// needed last time. What it returns is what a decoder without it returns.
+// stateDecoder decodes states. It gives each slice in T's own structure the
+// capacity that the slice needed last time, so that the JSON decoder does not
+// grow it step by step. The result is the same as without that.
 type stateDecoder[T any] struct {
 	slices []sliceHint
 	traits stateTraits
 }
 
-// sliceHint is how long a slice of the state was last time.
+// sliceHint is the length that a slice of the state had last time.
 type sliceHint struct {
 	field  []int
 	length atomic.Int32
 }
 
-// newStateCodec is newStateDecoder for a type that was checked.
+// newStateCodec checks T and returns its decoder.
 func newStateCodec[T any]() (*stateDecoder[T], error) {
 	traits, err := checkStateType(reflect.TypeFor[T]())
 	if err != nil {
@@ -34,7 +34,8 @@ func newStateCodec[T any]() (*stateDecoder[T], error) {
 	return d, nil
 }
 
-// maxHint bounds what one long slice makes of the next, shorter one.
+// maxHint bounds the capacity that one long slice gives to the next, shorter
+// one.
 const maxHint = 64
 
 func newStateDecoder[T any]() *stateDecoder[T] {
@@ -68,7 +69,7 @@ func (d *stateDecoder[T]) decode(raw []byte, state *T) error {
 		if n != s.length.Load() {
 			s.length.Store(n)
 		}
-		// Absent, null, or empty? Only one that had no room can tell.
+		// Absent, null, or empty? Only a slice without capacity shows which.
 		again = again || n == 0 && f.Cap() > 0
 	}
 	if !again {
@@ -79,7 +80,8 @@ func (d *stateDecoder[T]) decode(raw []byte, state *T) error {
 	return d.unmarshal(raw, state)
 }
 
-// unmarshal gives a type that decodes itself bytes of its own: it may keep them.
+// unmarshal decodes raw. A type with an UnmarshalJSON gets a copy of raw, since
+// it may keep the bytes.
 func (d *stateDecoder[T]) unmarshal(raw []byte, state *T) error {
 	if d.traits.reads {
 		raw = bytes.Clone(raw)
@@ -87,8 +89,8 @@ func (d *stateDecoder[T]) unmarshal(raw []byte, state *T) error {
 	return json.Unmarshal(raw, state)
 }
 
-// sliceFields are the slices that a decoder fills by itself: those in t and in
-// the structs within it, but none below a type with a method of its own.
+// sliceFields returns the slices that the JSON decoder itself fills: those in t
+// and in the structs within it, and none below a type that decodes itself.
 func sliceFields(t reflect.Type, at []int) (found [][]int) {
 	if decodesItself(t) {
 		return nil

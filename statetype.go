@@ -18,8 +18,7 @@ import (
 	"github.com/sessiontoken/sessiontoken/internal/strictjson"
 )
 
-// stateTraits says what is in a state's type that the type alone does not tell
-// all about.
+// stateTraits says which values in a state depend on more than its type.
 type stateTraits struct {
 	writes bool // something that encodes itself
 	reads  bool // something that decodes itself
@@ -41,7 +40,7 @@ func checkStateType(t reflect.Type) (stateTraits, error) {
 	return w.stateTraits, nil
 }
 
-// tryZero writes the zero value of a type and reads it back.
+// tryZero checks that the zero value of a type can be written and read back.
 func tryZero(t reflect.Type) error {
 	raw, err := json.Marshal(reflect.Zero(t).Interface())
 	if err == nil {
@@ -56,7 +55,7 @@ func tryZero(t reflect.Type) error {
 	return nil
 }
 
-// reasonOf returns what a decoder says, without where.
+// reasonOf returns the cause of a decoder's error, without the position.
 func reasonOf(err error) error {
 	var semantic *json.SemanticError
 	if errors.As(err, &semantic) && semantic.Err != nil {
@@ -65,7 +64,7 @@ func reasonOf(err error) error {
 	return err
 }
 
-// stateWalk goes through a type and all types in it, each of them once.
+// stateWalk visits a type and all types in it, each of them once.
 type stateWalk struct {
 	seen map[reflect.Type]bool
 	stateTraits
@@ -114,8 +113,8 @@ func (w *stateWalk) walk(t reflect.Type, path string) error {
 	return nil
 }
 
-// methods looks at the methods by which a type encodes and decodes itself. both
-// reports that it does both; what is in it is then its own affair.
+// methods checks the methods by which a type encodes and decodes itself. both
+// reports whether it does both: its fields are then not checked.
 func (w *stateWalk) methods(t reflect.Type, path string) (both bool, err error) {
 	if t.Kind() == reflect.Pointer || t.Kind() == reflect.Interface {
 		return false, nil // a decoder asks what they point to
@@ -180,7 +179,7 @@ func (w *stateWalk) fields(t reflect.Type, path string) error {
 		return err
 	}
 	if !decodesItself(t) {
-		// What the decoder has against the struct itself, it says before it reads
+		// If the decoder refuses the struct itself, it does so before it reads
 		// the first member.
 		if err := json.Unmarshal([]byte("{}"), reflect.New(t).Interface()); err != nil {
 			return fmt.Errorf("%s is a %v that JSON cannot hold: %w", path, t, reasonOf(err))
@@ -197,10 +196,10 @@ func (w *stateWalk) fields(t reflect.Type, path string) error {
 	return nil
 }
 
-// membersOf returns the members of a struct, those of embedded structs too, by
-// the rules of Go and of JSON v2: of two with one name the shallower one counts,
-// then the one whose tag says the name. If that leaves two, a decoder would leave
-// both out, and they are an error.
+// membersOf returns the members of a struct and of its embedded structs, by the
+// rules of Go and of JSON v2. Of two members with one name the shallower one is
+// used, then the one whose tag gives the name. If two are left, a decoder would
+// leave both out, and membersOf returns an error.
 func membersOf(t reflect.Type, path string) ([]stateField, error) {
 	type embedded struct {
 		t     reflect.Type
@@ -252,7 +251,7 @@ func membersOf(t reflect.Type, path string) ([]stateField, error) {
 	return dominant(all, path)
 }
 
-// dominant returns the fields that count, of those with one name.
+// dominant returns the fields that a decoder uses, of those with one name.
 func dominant(all []stateField, path string) (list []stateField, err error) {
 	rank := func(f stateField) int {
 		if f.tagged {
@@ -289,8 +288,8 @@ func hasOption(f reflect.StructField, option string) bool {
 	return false
 }
 
-// isNumber reports whether the option `string` can mean a type: a number, or
-// what decodes itself.
+// isNumber reports whether the option `string` applies to a type: a number, or
+// a type that decodes itself.
 func isNumber(t reflect.Type) bool {
 	for t.Kind() == reflect.Pointer {
 		t = t.Elem()
@@ -307,10 +306,9 @@ func isNumber(t reflect.Type) bool {
 	return false
 }
 
-// checkWritten checks the JSON of a state that was written, if its type does not
-// tell all: it must be strict, whatever a type that encodes itself did, be read
-// back, and hold no number that an any does not hold. Its errors name members and
-// hold no values.
+// checkWritten checks the JSON of a state whose type has traits. The JSON must
+// be strict, be readable as T, and hold no number that an any would change. An
+// error names members and holds no value.
 func (d *stateDecoder[T]) checkWritten(raw []byte) error {
 	if d.traits == (stateTraits{}) {
 		return nil
@@ -342,9 +340,9 @@ func (d *stateDecoder[T]) checkWritten(raw []byte) error {
 
 var errInexact = errors.New("a number that is read back as another one")
 
-// exactNumbers lets a decoder fail at a number that an any, which reads every
-// number as a float64, does not hold: an integer must be exactly that, and any
-// other must be finite. It decodes nothing.
+// exactNumbers makes a decoder fail at a number that an any would change, since
+// an any reads every number as a float64. An integer must be held exactly; any
+// other number must be finite. It decodes nothing.
 var exactNumbers = json.WithUnmarshalers(json.UnmarshalFunc(func(raw []byte, _ *any) error {
 	dec := jsontext.NewDecoder(bytes.NewReader(raw))
 	for {

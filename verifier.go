@@ -12,8 +12,8 @@ import (
 	"github.com/sessiontoken/sessiontoken/revoke"
 )
 
-// tokenType is the typ of every token made here (RFC 8725 section 3.11), so
-// that no other kind of token signed with the same keys passes for a session.
+// tokenType is the typ of every session token (RFC 8725 section 3.11), so that
+// no other kind of token that the same keys sign is accepted as one.
 const tokenType = "session+jwt"
 
 const (
@@ -25,16 +25,16 @@ const (
 	clockAhead = 60 * time.Second
 )
 
-// KeySource is where verification keys come from: a [keys.Ring] in the process
-// that issues, the Keys of package remote anywhere else, a [keys.Set] that never
-// changes.
+// KeySource gives the keys that verify tokens: a [keys.Ring] in the process
+// that issues, the Keys of package remote in any other, or a [keys.Set] that
+// never changes.
 //
-// KeySet returns the current set, which is immutable: a new pointer is a new
-// generation. The kid may be anything, since it comes from a token that is not
-// verified yet, and may be empty: a source whose set lacks it may refresh,
-// within limits of its own that no flood of made-up ids exceeds. An error means
-// that the source cannot tell, and never that the token is at fault. KeySet is
-// called concurrently, and once for each token.
+// KeySet returns the current set. A set is immutable: a source whose keys have
+// changed returns another pointer. kid comes from a token that is not verified
+// yet: it may be any string, also an empty one. A source whose set lacks kid
+// may fetch a new set, within a limit that no number of made-up ids exceeds. An
+// error means that the source cannot answer, and never that the token is at
+// fault. KeySet is called concurrently, once for each token.
 type KeySource interface {
 	KeySet(ctx context.Context, kid string) (*keys.Set, error)
 }
@@ -47,34 +47,36 @@ type VerifierConfig struct {
 	// what keeps a token made for one API from another that trusts the same
 	// issuer (RFC 8725 section 3.9).
 	Audience string
-	// Keys is where the issuer's keys come from. Required. It must be a source
-	// of that issuer's keys alone.
+	// Keys gives the issuer's keys. Required. It must give no other issuer's.
 	Keys KeySource
-	// Revocations is asked last, whether the session was revoked; it also says
-	// what time it is. If nil, nothing ends a token before its exp, and the time
-	// is the machine's. If it cannot answer, Verify fails. It must remember what
-	// was revoked for MaxTTL at least.
+	// Revocations knows what was revoked, and the time. Verify asks it last. If
+	// it fails, Verify fails. It must remember a revocation for at least
+	// MaxTTL. If nil, a token is valid until its exp and the time is the
+	// machine's.
 	Revocations revoke.Checker
 	// Leeway is how long past exp, and how long before nbf, a token is still
 	// accepted, for clocks that differ. From 1 s to 60 s; 0 means none.
 	Leeway time.Duration
-	// MaxTTL refuses tokens whose exp is further from their iat than this. At
-	// least 1 s. 0 means 24 h, or as long as Revocations remembers if that is shorter.
+	// MaxTTL is the longest time from the iat to the exp of a token that is
+	// accepted. At least 1 s. 0 means 24 h, or as long as Revocations remembers
+	// if that is shorter.
 	MaxTTL time.Duration
-	// MaxBytes refuses longer tokens before any decoding. 0 means 8192.
+	// MaxBytes is the longest token that is accepted. A longer one is refused
+	// before it is decoded. 0 means 8192.
 	MaxBytes int
-	// CacheBytes bounds the memory of the verified-token cache, in bytes: a
-	// token that is presented again costs a lookup instead of a signature, and
-	// no check is left out. 0 means 16 MiB, room for some 7,000 tokens of 1 KB;
-	// a negative value turns the cache off.
+	// CacheBytes bounds the memory of the cache of verified tokens, in bytes. A
+	// token in the cache costs a lookup instead of the verification of a
+	// signature; its times, its key and its revocation are checked all the
+	// same. 0 means 16 MiB, which holds about 7,000 tokens of 1 KB. A negative
+	// value turns the cache off.
 	CacheBytes int
 	// Cache is memory that the verifier shares with others, instead of one of
 	// its own of CacheBytes: for many verifiers in one process. Optional.
 	Cache *Cache
 }
 
-// Verifier reads sessions of state type T from tokens. It is safe for concurrent
-// use; what it was configured with does not change.
+// Verifier reads sessions of state type T from tokens. It is safe for
+// concurrent use. Its configuration does not change.
 type Verifier[T any] struct {
 	cfg      VerifierConfig // with defaults
 	reader   tokenReader
@@ -85,8 +87,8 @@ type Verifier[T any] struct {
 	outcomes outcomes // last: what it writes stays off what every call reads
 }
 
-// timeSource tells the time: the one of the store that all machines share, or
-// this machine's if there is no list.
+// timeSource gives the time: the list's, which is that of the store that all
+// machines share, or this machine's if there is no list.
 type timeSource struct {
 	list  revoke.Checker // or nil
 	clock *clock.Clock
@@ -174,24 +176,29 @@ func NewVerifier[T any](cfg VerifierConfig) (*Verifier[T], error) {
 // Config returns the configuration with its defaults filled in.
 func (v *Verifier[T]) Config() VerifierConfig { return v.cfg }
 
-// Now returns the time by which Verify decides: what VerifierConfig.Revocations
-// says, or without it the machine's clock. An error means that the time is not
-// known; Verify fails then.
+// Now returns the time that Verify compares with: that of
+// VerifierConfig.Revocations, or of the machine's clock if that is nil. An
+// error means that the time is not known; Verify fails then.
 func (v *Verifier[T]) Now(ctx context.Context) (time.Time, error) { return v.now.now(ctx) }
 
-// Verify checks everything about a token and returns what it says. It checks,
-// in this order and stopping at the first fault: the size; the form; the
-// header; the signature over the received bytes; the claims, of which iss, sub,
-// aud, exp, iat, jti, sid, begun and state are required; that they are this
-// verifier's; the times; and that the session was not revoked, nor that of its
-// actor.
+// Verify checks a token completely and returns its claims. It stops at the
+// first fault, in this order:
 //
-// An error that matches [ErrInvalid] is the token's fault; any other means that
-// the server could not tell. With an error, no claims are returned.
+//   - the size, the form and the header;
+//   - the signature over the received bytes;
+//   - the claims, of which iss, sub, aud, exp, iat, jti, sid, begun and state
+//     are required;
+//   - iss and aud, which must be this verifier's;
+//   - the times;
+//   - the session and that of its actor, which must not be revoked.
 //
-// Claims that pass say that the issuer vouched for this state at IssuedAt. They
-// do not say that the state is still true, nor that the one who presents the
-// token is the one it was given to.
+// An error that matches [ErrInvalid] is the token's fault. Any other error
+// means that the server could not decide. With an error, Verify returns no
+// claims.
+//
+// The claims mean that the issuer vouched for this state at IssuedAt. They do
+// not mean that the state is still true, nor that the client that presents the
+// token is the one that it was given to.
 func (v *Verifier[T]) Verify(ctx context.Context, token string) (*Claims[T], error) {
 	if v.cache != nil && len(token) <= v.cfg.MaxBytes {
 		if e, ok := v.cache.get(token); ok {
@@ -218,13 +225,14 @@ func (v *Verifier[T]) Verify(ctx context.Context, token string) (*Claims[T], err
 	return c, nil
 }
 
-// verifyUncached is Verify for a token that the cache does not know.
+// verifyUncached is Verify for a token that is not in the cache.
 func (v *Verifier[T]) verifyUncached(ctx context.Context, token string) (*Claims[T], error) {
-	p, found, err := v.reader.read(ctx, token)
+	p, signedBy, err := v.reader.read(ctx, token)
 	if err != nil {
 		return nil, err
 	}
-	// Only now: a forged token never waits for the list.
+	// The list is asked after the signature is verified, so that a forged token
+	// never waits for it.
 	now, err := v.now.now(ctx)
 	if err != nil {
 		return nil, err
@@ -232,26 +240,26 @@ func (v *Verifier[T]) verifyUncached(ctx context.Context, token string) (*Claims
 	if err := v.checkTimes(&p, now); err != nil {
 		return nil, err
 	}
-	c, err := v.states.claims(&p, found.key.KeyID())
+	c, err := v.states.claims(&p, signedBy.key.KeyID())
 	if err != nil {
 		return nil, err
 	}
 	var session, actor *revoke.Question
 	if v.cfg.Revocations != nil {
-		session, actor = questionOf(&p, found.key.KeyID()), actorQuestionOf(&p)
+		session, actor = questionOf(&p, signedBy.key.KeyID()), actorQuestionOf(&p)
 		if err := checkRevoked(ctx, v.cfg.Revocations, session, actor); err != nil {
 			return nil, err
 		}
 	}
 	if v.cache != nil {
 		from, until := v.window(&p)
-		v.cache.put(token, &cached[T]{payload: p, claims: *c, session: session, actor: actor, key: found.key, from: from, until: until}, found.set)
+		v.cache.put(token, &cached[T]{payload: p, claims: *c, session: session, actor: actor, key: signedBy.key, from: from, until: until}, signedBy.set)
 	}
 	return c, nil
 }
 
-// verifyCached is Verify for a token that passed it before, whose key is still
-// one of the set: what time and others can have changed is checked again.
+// verifyCached is Verify for a token in the cache whose key is in the current
+// set. It checks the times and the revocation again.
 func (v *Verifier[T]) verifyCached(ctx context.Context, token string, e *cached[T]) (*Claims[T], error) {
 	if v.list != nil {
 		if now, live := v.list.Live(e.session); live && e.timesHold(now) && v.actorIsLive(e) {
@@ -274,8 +282,8 @@ func (v *Verifier[T]) verifyCached(ctx context.Context, token string, e *cached[
 	return v.claimsOf(e)
 }
 
-// actorIsLive reports whether the list says at once that the session of the
-// actor is live, if there is an actor.
+// actorIsLive reports whether there is no actor, or the list knows from memory
+// that the actor's session is live.
 func (v *Verifier[T]) actorIsLive(e *cached[T]) bool {
 	if e.actor == nil {
 		return true
@@ -284,7 +292,7 @@ func (v *Verifier[T]) actorIsLive(e *cached[T]) bool {
 	return live
 }
 
-// claimsOf returns claims that share nothing that can be changed.
+// claimsOf returns claims that share no memory that a caller can change.
 func (v *Verifier[T]) claimsOf(e *cached[T]) (*Claims[T], error) {
 	if v.cache.copies.able {
 		claims := e.claims
@@ -295,22 +303,23 @@ func (v *Verifier[T]) claimsOf(e *cached[T]) (*Claims[T], error) {
 	return v.states.claims(&e.payload, e.key.KeyID())
 }
 
-// checkTimes holds the claims to this moment and to the verifier's limits.
+// checkTimes checks the times of the claims against now and the verifier's
+// limits.
 func (v *Verifier[T]) checkTimes(p *payload, now time.Time) error {
 	if !now.Before(p.Expires.time().Add(v.cfg.Leeway)) {
 		return ErrExpired
 	}
 	if p.NotBefore != 0 && now.Before(p.NotBefore.time().Add(-v.cfg.Leeway)) {
-		return because(ErrClaims, "nbf is in the future")
+		return withDetail(ErrClaims, "nbf is in the future")
 	}
 	if clock.Between(p.IssuedAt.time(), p.Expires.time()) > v.cfg.MaxTTL {
-		return because(ErrClaims, "exp is further from iat than MaxTTL")
+		return withDetail(ErrClaims, "exp is further from iat than MaxTTL")
 	}
 	return p.checkTimes(now)
 }
 
-// window returns the first moment at which the times of a token pass checkTimes,
-// if they do at some, and the first after that at which they do not.
+// window returns from when and until when the times of a token pass checkTimes,
+// if they ever do. until itself is outside.
 func (v *Verifier[T]) window(p *payload) (from, until time.Time) {
 	from = p.IssuedAt.time().Add(-clockAhead)
 	if p.NotBefore != 0 {
@@ -321,23 +330,23 @@ func (v *Verifier[T]) window(p *payload) (from, until time.Time) {
 	return from, p.Expires.time().Add(v.cfg.Leeway)
 }
 
-// checkTimes holds the order of the times to what an issuer can have written.
+// checkTimes checks that the times have an order that an issuer writes.
 //
-// A session may have begun after the iat of its token, by as much as two clocks
-// differ: each issuer takes iat from its own, and begun never changes.
+// begun may be after the iat of a token, by as much as the clocks of two
+// issuers differ: each takes iat from its own clock, and begun never changes.
 func (p *payload) checkTimes(now time.Time) error {
 	const ahead = numericDate(clockAhead / time.Second)
 	switch {
 	case p.IssuedAt.time().After(now.Add(clockAhead)):
-		return because(ErrClaims, "iat is in the future")
+		return withDetail(ErrClaims, "iat is in the future")
 	case p.Expires <= p.IssuedAt:
-		return because(ErrClaims, "exp is not after iat")
+		return withDetail(ErrClaims, "exp is not after iat")
 	case p.AuthTime > p.IssuedAt+ahead:
-		return because(ErrClaims, "auth_time is after iat")
+		return withDetail(ErrClaims, "auth_time is after iat")
 	case p.Began > milliDate(p.IssuedAt+1+ahead)*1000: // iat is rounded down
-		return because(ErrClaims, "begun is after iat")
+		return withDetail(ErrClaims, "begun is after iat")
 	case p.Actor.Began > milliDate(p.IssuedAt+1+ahead)*1000:
-		return because(ErrClaims, "begun of act is after iat")
+		return withDetail(ErrClaims, "begun of act is after iat")
 	}
 	return nil
 }
@@ -347,8 +356,9 @@ func questionOf(p *payload, kid string) *revoke.Question {
 	return &q
 }
 
-// actorQuestionOf returns the question about the actor's session, nil if there is
-// no actor. By which key that session's token was signed is not known.
+// actorQuestionOf returns the question about the actor's session, or nil if
+// there is no actor. The question has no key, since the key that signed the
+// actor's token is not known.
 func actorQuestionOf(p *payload) *revoke.Question {
 	if p.Actor.isAbsent() {
 		return nil
@@ -357,8 +367,9 @@ func actorQuestionOf(p *payload) *revoke.Question {
 	return &q
 }
 
-// checkRevoked asks list, if there is one, about a session and, if it is not nil,
-// about that of its actor: both have to be live.
+// checkRevoked asks list about a session and about that of its actor. It
+// returns nil if both are live. list and actor may be nil: neither is then
+// asked.
 func checkRevoked(ctx context.Context, list revoke.Checker, session, actor *revoke.Question) error {
 	if list == nil {
 		return nil

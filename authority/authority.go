@@ -17,8 +17,9 @@ import (
 	"github.com/sessiontoken/sessiontoken/sessionhttp"
 )
 
-// Authority is one replica that signs users in: it has the keys, and it is
-// asked by those who verify. It is safe for concurrent use; make it with [New].
+// Authority is one replica of an issuing server: it has the keys, signs users
+// in and out, and publishes the key set. It is safe for concurrent use. Make it
+// with [New].
 type Authority[T any] struct {
 	ring        *keys.Ring
 	revocations *revoke.List
@@ -32,8 +33,8 @@ type Authority[T any] struct {
 }
 
 // New checks the configuration and returns the authority for it. An error names
-// the field at fault, and never holds a secret. New does no I/O and starts no
-// goroutine, and it keeps nothing that the caller can change.
+// the field at fault, and never holds a secret. New does no I/O, starts no
+// goroutine, and copies all that the caller can change.
 func New[T any](cfg Config[T]) (*Authority[T], error) {
 	if err := cfg.check(); err != nil {
 		return nil, err
@@ -136,7 +137,7 @@ func (a *Authority[T]) addSessions(cfg *Config[T]) (err error) {
 	return within("Config.HTTP", err)
 }
 
-// within says which part an error is of.
+// within adds the name of a part to its error.
 func within(part string, err error) error {
 	if err == nil {
 		return nil
@@ -144,31 +145,30 @@ func within(part string, err error) error {
 	return fmt.Errorf("authority: %s: %w", part, err)
 }
 
-// Sessions returns the sessions of the site: sign-in, sign-out, and what stands
-// before handlers that need a session.
+// Sessions returns the sessions of the site: sign-in, sign-out, and the
+// middleware for handlers that need a session.
 func (a *Authority[T]) Sessions() *sessionhttp.Sessions[T] { return a.sessions }
 
-// Issuer returns what issues tokens.
+// Issuer returns the issuer of the tokens.
 func (a *Authority[T]) Issuer() *sessiontoken.Issuer[T] { return a.issuer }
 
-// Verifier returns what reads tokens of the first audience.
+// Verifier returns the verifier for the first audience.
 func (a *Authority[T]) Verifier() *sessiontoken.Verifier[T] { return a.verifier }
 
-// Ring returns the keys. To revoke one, call [Authority.RevokeKeys].
+// Ring returns the key ring. To revoke a key, call [Authority.RevokeKeys].
 func (a *Authority[T]) Ring() *keys.Ring { return a.ring }
 
-// Revocations returns the list of what was revoked early: for a user who is
-// blocked, say.
+// Revocations returns the list of revocations, such as to block a user.
 func (a *Authority[T]) Revocations() *revoke.List { return a.revocations }
 
-// Refresh returns what hands out refresh tokens: for a user's list of devices,
-// say.
+// Refresh returns the manager of the refresh tokens, such as for a user's list
+// of devices.
 func (a *Authority[T]) Refresh() *refresh.Manager { return a.refresh }
 
 // Metrics returns the metrics of all parts in one map: those of [keys.Ring],
 // [revoke.List], [refresh.Manager], [sessiontoken.Verifier] and
-// [sessionhttp.Sessions], whose names differ. It answers from memory. The map
-// is the caller's: [expvar.Func] can publish it as it is.
+// [sessionhttp.Sessions], whose names differ. It does no I/O. The map is the
+// caller's: [expvar.Func] can publish it as it is.
 func (a *Authority[T]) Metrics() map[string]float64 {
 	m := a.ring.Metrics()
 	for _, part := range []map[string]float64{a.revocations.Metrics(), a.refresh.Metrics(), a.verifier.Metrics(), a.sessions.Metrics()} {
@@ -177,25 +177,25 @@ func (a *Authority[T]) Metrics() map[string]float64 {
 	return m
 }
 
-// RevokeKeys takes keys away at once, by the ids that [keys.Ring.Status] lists:
-// when it returns nil, their tokens are refused here, and on every other
-// replica as soon as those of a revoked session are. If the current key is
-// among them, another one signs from now on. A process that could read one key
-// of a store could probably read the others: then revoke them all, and all
-// sessions that their thief may have begun.
+// RevokeKeys revokes keys by the ids that [keys.Ring.Status] lists. When it
+// returns nil, their tokens are refused here, and on every other replica as
+// soon as those of a revoked session are. If the current key is among them,
+// another key becomes current. If an attacker could read one private key in the
+// store, revoke all keys, and all sessions that the attacker may have begun.
 //
-// The list of revocations is written first: from there every ring learns of it,
-// should this call get no further. It remembers a key for as long as the ring
-// would have kept it. An unknown id is [keys.ErrUnknownKey], and nothing was
-// revoked then. After any other error some of it may have been written. What
-// the list could not write, it writes again by itself; repeat the call all the
-// same. It takes at most 17 s if the store hangs, whatever becomes of ctx.
+// RevokeKeys writes to the list of revocations first: every ring revokes the
+// keys from there, even if this call then fails. The list remembers a key for
+// as long as the ring would have kept it. An unknown id is
+// [keys.ErrUnknownKey]; nothing was revoked then. After any other error some
+// keys may have been revoked: repeat the call. The list writes what it could
+// not write again by itself. RevokeKeys takes at most 17 s. The end of ctx does
+// not cancel it.
 func (a *Authority[T]) RevokeKeys(ctx context.Context, kids ...string) error {
 	if len(kids) == 0 {
 		return errors.New("authority: RevokeKeys names no key")
 	}
 	ctx = context.WithoutCancel(ctx)
-	_ = a.ring.Look(ctx) // if it fails, what is known counts
+	_ = a.ring.Look(ctx) // if it fails, the keys in memory are used
 	known := map[string]keys.KeyStatus{}
 	for _, k := range a.ring.Status().Keys {
 		known[k.KeyID] = k
@@ -204,7 +204,7 @@ func (a *Authority[T]) RevokeKeys(ctx context.Context, kids ...string) error {
 		_, ok := known[kid]
 		return ok
 	})
-	if len(others) > 0 { // revoked in the ring already, or unknown
+	if len(others) > 0 { // revoked in the ring already, or unknown ids
 		if err := a.ring.Revoke(ctx, others...); err != nil {
 			return fmt.Errorf("authority: %w", err)
 		}

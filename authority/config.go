@@ -20,53 +20,52 @@ import (
 	"github.com/sessiontoken/sessiontoken/sessionhttp"
 )
 
-// Store is what replicas share: the key ring, what was revoked early, and the
-// families of refresh tokens. The stores of the modules sqlstore and redisstore
-// are some, and so is [Memory].
+// Store holds what replicas share: the key ring, the revocations, and the
+// families of refresh tokens. The modules sqlstore and redisstore have stores,
+// and [Memory] is one.
 type Store interface {
 	keys.Store
 	revoke.Store
 	refresh.Store
 
-	// Revisions returns the revisions of key rings, in the order of names: for
-	// each what Load of that name returns as Rev, so "" for a document that was
-	// never saved. With it a [Host] learns which of many rings have changed.
+	// Revisions returns the revisions of key rings, in the order of names. Each
+	// is the Rev that Load of that name returns, and "" for a document that was
+	// never saved. A [Host] reads with it which of many rings have changed.
 	//
-	//   - Size: names may be any number, none too, in any order and more than
-	//     once. It is one reading, whatever their number.
-	//   - Identity: two documents that a name has had never have the same
-	//     revision, also if the store has lost its data in between, unless
-	//     their bytes are the same.
+	//   - Size: names may have any number of names, also none, in any order and
+	//     more than once. All of them take one reading.
+	//   - Identity: two documents of one name never have the same revision
+	//     unless their bytes are the same, even if the store has lost its data
+	//     in between.
 	//   - Time, Primary, Concurrency, Cancellation: as Load of [keys.Store]. A
-	//     store that cannot tell of one name answers with an error.
+	//     store that does not know the revision of one name returns an error.
 	Revisions(ctx context.Context, names ...string) (revs []string, now time.Time, err error)
 }
 
-// Config says how an [Authority] works, with states of type T. All replicas
-// that share a store are configured alike.
+// Config configures an [Authority] with states of type T. All replicas that
+// share a store are configured alike.
 type Config[T any] struct {
 	// Issuer is the iss of every token, and the URL from which others find the
 	// keys. Required.
 	//
-	// It is compared byte for byte everywhere, so that it has one spelling:
-	// https (http on a loopback host), the host in small letters, a port only
-	// if it is not the scheme's own, and a path, if there is one, of plain
-	// segments. There is no slash at the end, no user, no query and no
-	// fragment. It has at most 256 bytes.
+	// It is compared byte for byte, so that only one spelling is permitted:
+	// https (http on a loopback host), the host in lower case, no default port,
+	// and a path, if there is one, of plain segments. It has no slash at the
+	// end, no user, no query and no fragment, and at most 256 bytes.
 	Issuer string
-	// Audience is the aud of every token: the servers that it is for, the first
-	// of which is this one. Required.
+	// Audience is the aud of every token: the names of the servers that it is
+	// for. The first is this server's own. Required.
 	Audience []string
-	// Store is what all replicas share. Required, unless Host is set.
+	// Store is shared by all replicas. Required, unless Host is set.
 	Store Store
-	// Host is what this authority shares with others in this process, the store
-	// too: for many tenants. Its Run takes the place of [Authority.Run]. Optional.
+	// Host is shared by the authorities of many tenants in this process. It has
+	// the store, and its Run replaces [Authority.Run]. Optional.
 	Host *Host
 	// Secrets are at least 32 random bytes each, the same on every replica,
-	// from where you keep secrets. The first makes what is new, all are
-	// accepted. From each of them follow, by HKDF, a key that seals the private
-	// keys in the store, and one that makes refresh tokens. Required, unless
-	// Store is Memory().
+	// such as from a secret manager. From each secret two keys are derived by
+	// HKDF: one seals the private keys in the store, one makes refresh tokens.
+	// New data is made with the first secret, and that of all secrets is
+	// accepted. Required, unless Store is Memory().
 	//
 	// To replace a secret while replicas roll, finish each step everywhere
 	// before the next:
@@ -75,33 +74,33 @@ type Config[T any] struct {
 	//  2. Move it to the front, and call Reseal of [Authority.Ring] once.
 	//  3. When MaxSession has passed, remove the old one.
 	Secrets [][]byte
-	// Seal seals the private keys instead of Secrets: a KMS, say. Optional.
+	// Seal seals the private keys in place of Secrets, such as with a KMS.
+	// Optional.
 	Seal keys.AEAD
-	// Algorithm is that of the keys made from now on. Empty means ES256.
+	// Algorithm is the algorithm of new keys. Empty means ES256.
 	Algorithm keys.Algorithm
-	// Namespace keeps authorities apart that share a store. At most 256 bytes.
-	// Empty means Issuer. With Host it is required, and no two authorities of
-	// one Host have the same.
+	// Namespace separates authorities that share a store. At most 256 bytes.
+	// Empty means Issuer. With Host it is required, and different for each
+	// authority.
 	Namespace string
-	// Load returns the state of a session as the authority on it, a database
-	// say, has it now; see [sessionhttp.Config]. Required.
+	// Load returns the current state of a session from the authority on it,
+	// such as a database; see [sessionhttp.Config]. Required.
 	Load func(ctx context.Context, old *sessiontoken.Claims[T]) (T, error)
-	// Limits bound sessions. Zero means the defaults.
+	// Limits are the times of sessions. Zero means the defaults.
 	Limits Limits
-	// HTTP says how sessions are kept over HTTP: cookies, origins, pages. Its
-	// Verifier, Issuer, Refresh, Revocations, Load and Logger are left out,
-	// since New makes them.
+	// HTTP configures sessions over HTTP: cookies, origins, pages. Leave out
+	// Verifier, Issuer, Refresh, Revocations, Load and Logger: New sets them.
 	HTTP sessionhttp.Config[T]
-	// Logger is told of what fails: one line a reason and minute. Nil means
-	// slog.Default(), or with Host its logger.
+	// Logger gets a line for each failure, at most one a reason and minute. Nil
+	// means slog.Default(), or with Host its logger.
 	Logger *slog.Logger
 }
 
 // maxName is how many bytes the name of a ring can have.
 const maxName = 256
 
-// check holds the configuration to what can work, and fills in what follows
-// from the rest. The limits are checked by themselves.
+// check returns an error for a configuration that cannot work, and sets the
+// fields that follow from others. It does not check the limits.
 func (cfg *Config[T]) check() error {
 	if err := checkIssuer(cfg.Issuer); err != nil {
 		return err
@@ -142,7 +141,8 @@ func (cfg *Config[T]) check() error {
 	return checkSecrets(cfg.Secrets)
 }
 
-// checkStore holds the configuration to one store, its own or that of its host.
+// checkStore returns an error unless the configuration has one store, its own
+// or that of its host.
 func (cfg *Config[T]) checkStore() error {
 	switch {
 	case cfg.Host == nil && arg.IsNil(cfg.Store):
@@ -162,7 +162,7 @@ func (cfg *Config[T]) checkStore() error {
 	return nil
 }
 
-// store is the store of the authority or of its host.
+// store returns the store of the authority or of its host.
 func (cfg *Config[T]) store() Store {
 	if cfg.Host != nil {
 		return cfg.Host.store
@@ -170,14 +170,14 @@ func (cfg *Config[T]) store() Store {
 	return cfg.Store
 }
 
-// spelling is what an issuer looks like. Which hosts may have http, default
-// ports and dots as segments are checked apart.
+// spelling is the form of an issuer. Hosts with http, default ports and
+// segments of dots are checked separately.
 var spelling = regexp.MustCompile(`^https?://([a-z0-9_-]+(\.[a-z0-9_-]+)*|\[[0-9a-f:.]+\])(:[1-9][0-9]*)?(/[A-Za-z0-9._~-]+)*$`)
 
 const likeIssuer = "such as https://site.example, or http://localhost:8080 for development"
 
-// checkIssuer holds the issuer to its one spelling. Its errors do not quote it:
-// it may hold a password.
+// checkIssuer returns an error unless the issuer has its one spelling. The
+// error does not quote the issuer, which may hold a password.
 func checkIssuer(issuer string) error {
 	if issuer == "" {
 		return errors.New("authority: Config.Issuer is required: " + likeIssuer)

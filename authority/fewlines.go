@@ -9,8 +9,8 @@ import (
 	"github.com/sessiontoken/sessiontoken/internal/clock"
 )
 
-// fewLines is a slog.Handler that passes on ten lines of a message in a minute:
-// when a store fails, it fails for a thousand tenants.
+// fewLines is a slog.Handler that passes on at most ten lines of one message a
+// minute: a store that fails does so for all tenants.
 type fewLines struct {
 	slog.Handler
 	counts *lineCounts
@@ -18,7 +18,7 @@ type fewLines struct {
 
 const (
 	linesPerMinute = 10
-	mostMessages   = 1000 // that are counted
+	mostMessages   = 1000 // how many different messages are counted
 )
 
 // lineCounts counts the lines of this minute by message.

@@ -15,26 +15,27 @@ import (
 )
 
 const (
-	// syncLists is how often a list reads the store, and syncRings how often the
-	// revisions of the rings of a Host are read.
+	// syncLists is how often a list reads the store. syncRings is how often a
+	// Host reads the revisions of its rings.
 	syncLists = time.Second
 	syncRings = 15 * time.Second
 	// ringLimit is how long Run waits for one ring.
 	ringLimit = 2 * time.Second
-	// flushLimit is how long Run goes on to write what is owed, and flushEvery how
-	// often it tries.
+	// flushLimit is how long Run writes owed entries after its context has
+	// ended, and flushEvery how often it tries.
 	flushLimit = 5 * time.Second
 	flushEvery = 250 * time.Millisecond
 )
 
-// Host is what many authorities of one process share: the tenants of a site, say.
-// They share one store, the readings of it, the memory for verified tokens, and
-// one goroutine for each of what [Host.Run] does. How often the store is read
-// does not grow with their number. Nothing else is shared: each has keys,
-// revocations, refresh tokens and cached tokens of its own, by its Namespace.
+// Host holds what many authorities of one process share, such as those of the
+// tenants of a site: one store, its readings, the memory for verified tokens,
+// and the goroutines of [Host.Run]. The number of readings a second does not
+// grow with the number of authorities. Nothing else is shared: each authority
+// has its own keys, revocations, refresh tokens and cached tokens, by its
+// Namespace.
 //
-// An authority stays with its Host for as long as the process runs. A Host is
-// safe for concurrent use; make it with [NewHost].
+// An authority cannot be removed from its Host. A Host is safe for concurrent
+// use. Make it with [NewHost].
 type Host struct {
 	store  Store
 	cache  *sessiontoken.Cache
@@ -45,21 +46,21 @@ type Host struct {
 
 	mu         sync.Mutex
 	namespaces map[string]bool
-	tenants    []*tenant // appended to alone
+	tenants    []*tenant // only grows
 }
 
-// tenant is an authority, without the type of its states.
+// tenant is an authority without the type of its states.
 type tenant struct {
 	namespace string
 	ring      *keys.Ring
 	list      *revoke.List
 }
 
-// NewHost returns a Host without authorities. cache is the memory for verified
-// tokens; nil means one of 16 MiB for all tenants. logger is told of what fails:
-// for all tenants together ten lines a message and minute, each with the
-// namespace; nil means slog.Default(). NewHost does no I/O and starts no
-// goroutine.
+// NewHost returns a Host without authorities. cache is the memory for the
+// verified tokens of all tenants; nil means 16 MiB. logger gets a line for each
+// failure, with the namespace of the tenant, at most ten a message and minute
+// for all tenants together; nil means slog.Default(). NewHost does no I/O and
+// starts no goroutine.
 func NewHost(store Store, cache *sessiontoken.Cache, logger *slog.Logger) (*Host, error) {
 	switch {
 	case arg.IsNil(store):
@@ -90,7 +91,7 @@ func (h *Host) reserve(namespace string) error {
 	return nil
 }
 
-// release gives a namespace back, of an authority that was not made.
+// release frees the namespace of an authority that could not be made.
 func (h *Host) release(namespace string) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -104,26 +105,26 @@ func (h *Host) add(t *tenant) {
 	h.tenants = append(h.tenants, t)
 }
 
-// all returns the tenants there are now.
+// all returns the present tenants.
 func (h *Host) all() []*tenant {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	return h.tenants
 }
 
-// Run is [Authority.Run] for all authorities of the Host, those that are made
-// later too: it reads the store once for all of them, rotates their keys, and
-// writes again what the store has not acknowledged to any of them. Start it in
-// one goroutine, and no Run of an authority. It has three goroutines, however
-// many authorities there are.
+// Run is [Authority.Run] for all authorities of the Host, also those that are
+// made later. It reads the store once for all of them, rotates their keys, and
+// writes what the store has not acknowledged yet. Start it in one goroutine,
+// and do not start the Run of an authority. It uses three goroutines for any
+// number of authorities.
 //
-// When ctx ends it goes on for up to 5 s, to write what is owed, and returns
-// ctx.Err(): wait for it before the process ends. Failures of the store do not
-// end it; [Host.Ready] tells of them. Should it stop before ctx ends, it logs
-// that and returns an error: then start the process anew.
+// After ctx has ended, Run writes owed entries for at most 5 s, and returns
+// ctx.Err(): wait for it before the process ends. A failure of the store does
+// not end it; [Host.Ready] reports it. If Run stops before ctx ends, it logs
+// that and returns an error: restart the process.
 //
-// Without Run the authorities read the store when they are used, as those
-// without a Host do, and share those readings too.
+// Without Run, calls of the authorities cause the readings, as without a Host.
+// They share these readings too.
 func (h *Host) Run(ctx context.Context) error {
 	if h.store == nil {
 		return errors.New("authority: the Host is a zero value: make it with NewHost")
@@ -131,12 +132,12 @@ func (h *Host) Run(ctx context.Context) error {
 	return runAll(ctx, h.logger, part{"the key rings", h.runRings}, part{"the lists of revocations", h.runLists})
 }
 
-// runLists reads the log of revocations for all lists. What a list owes, it
-// starts to write whenever it has seen a reading.
+// runLists reads the log of revocations for all lists. A list starts to write
+// its owed entries after each reading.
 func (h *Host) runLists(ctx context.Context) error {
 	for ctx.Err() == nil {
 		began := h.clock.Read()
-		_ = h.log.reading.Do(ctx, 0) // each list is told of the outcome, and logs it
+		_ = h.log.reading.Do(ctx, 0) // each list gets the error, and logs it
 		for _, t := range h.all() {
 			if ctx.Err() != nil {
 				break
@@ -149,7 +150,7 @@ func (h *Host) runLists(ctx context.Context) error {
 	return ctx.Err()
 }
 
-// flush writes what any list owes, for as long as flushLimit.
+// flush writes the owed entries of all lists, for at most flushLimit.
 func (h *Host) flush() {
 	ctx, cancel := context.WithTimeout(context.Background(), flushLimit)
 	defer cancel()
@@ -168,7 +169,8 @@ func (h *Host) flush() {
 	}
 }
 
-// runRings has the rings see what has changed in the store, and write what is due.
+// runRings has the rings read their changes from the store, and write the
+// changes that are due.
 func (h *Host) runRings(ctx context.Context) error {
 	for ctx.Err() == nil {
 		began := h.clock.Read()
@@ -194,5 +196,5 @@ func (h *Host) syncRing(ctx context.Context, ring *keys.Ring) {
 	_ = ring.Sync(ctx) // the ring logs it, and keeps it for its Status
 }
 
-// errHosted is the error of an authority's own Run.
+// errHosted is the error of Run of an authority with a Host.
 var errHosted = errors.New("authority: Run of an authority of a Host: start Run of the Host instead")

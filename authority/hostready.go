@@ -26,19 +26,24 @@ type tenantHealth struct {
 	Warnings  []string `json:"warnings"`
 }
 
-// Ready returns the handler for a health check of a process with many tenants. It
-// answers 503 if and only if no tenant can be served here now, and 200 otherwise:
-// what is wrong with one tenant alone takes no replica away from the others. A
-// Host without authorities is ready if its store can be read.
+// Ready returns the handler for a health check of a process with many tenants.
+// It answers 503 if and only if no tenant can be served here now, and 200
+// otherwise: the failure of one tenant does not take the replica away from the
+// others. A Host without authorities is ready if its store can be read.
 //
-// The body is a JSON object with no secret in it: "ready"; all "reasons" and
-// "warnings" that any tenant has, once each, of those of [Authority.Ready];
-// "tenants", with the namespace, reasons and warnings of up to 20 that have some,
-// those with reasons first; and "more", how many others have some. A tenant that
-// was not used yet, and whose store has not failed, has none.
+// The body is a JSON object without secrets:
 //
-// It answers from memory, and waits for the store, at most half a second, only
-// where nothing is known yet.
+//   - "ready";
+//   - "reasons" and "warnings", as in [Authority.Ready], of all tenants, each
+//     once;
+//   - "tenants": the namespace, reasons and warnings of up to 20 tenants that
+//     have some, those with reasons first;
+//   - "more": how many other tenants have some.
+//
+// A tenant that was not used yet, and whose store has not failed, has none.
+//
+// It answers from memory, and waits for a store that was not read yet for at
+// most half a second.
 func (h *Host) Ready() http.Handler {
 	return healthHandler(func(ctx context.Context) (bool, any) {
 		body := h.health(ctx)
@@ -69,7 +74,7 @@ func (h *Host) health(ctx context.Context) (body hostHealth) {
 	}
 	for _, t := range unread {
 		if body.Ready {
-			break // it is read when it is used
+			break // its store is read when it is used
 		}
 		judge(t)
 	}
@@ -91,12 +96,13 @@ func (h *Host) health(ctx context.Context) (body hostHealth) {
 	return body
 }
 
-// isUnread reports whether nothing is known of a tenant, and nothing has failed.
+// isUnread reports whether the store of a tenant was not read yet, and no
+// reading has failed.
 func (t *tenant) isUnread() bool {
 	return t.ring.Metrics()["ring_syncs_total"] == 0 || t.list.Metrics()["revocation_reads_total"] == 0
 }
 
-// appendNew appends what is not there yet.
+// appendNew appends the strings that a list does not have yet.
 func appendNew(to, more []string) []string {
 	for _, s := range more {
 		if !slices.Contains(to, s) {

@@ -5,38 +5,39 @@ import (
 	"time"
 )
 
-// Limits bound sessions. Each is set here and nowhere else; all other times
-// follow from them. All are whole seconds, and at least 1 s. The defaults meet
-// NIST SP 800-63B-4 at AAL2.
+// Limits are the times of sessions. All other times of an authority follow from
+// them. Each is a whole number of seconds, at least 1 s. The defaults meet NIST
+// SP 800-63B-4 at AAL2.
 type Limits struct {
-	// TTL is how long a token is valid, and so how old its state can get. At
+	// TTL is how long a token is valid, which bounds how old its state gets. At
 	// most IdleTimeout. 0 means 5 min, or IdleTimeout if that is shorter.
 	TTL time.Duration
-	// IdleTimeout is how long after its issue a browser's token can still be
-	// renewed, and so how long a session may pause. At most MaxSession. 0 means
+	// IdleTimeout is how long after its iat a browser's token can be renewed. A
+	// session that is not used for that long ends. At most MaxSession. 0 means
 	// 1 h, or TTL if that is longer, or MaxSession if that is shorter.
 	IdleTimeout time.Duration
-	// MaxSession is the absolute end of a session, counted from its beginning.
-	// No renewal and no refresh token moves it. At most 400 days. 0 means 24 h.
+	// MaxSession is how long a session lasts at most, counted from its
+	// beginning. No renewal and no refresh token extends it. At most 400 days.
+	// 0 means 24 h.
 	MaxSession time.Duration
-	// RefreshIdle is how long a refresh token can be used after it was handed
-	// out. At most MaxSession. 0 means IdleTimeout.
+	// RefreshIdle is how long after it was handed out a refresh token can be
+	// used. At most MaxSession. 0 means IdleTimeout.
 	RefreshIdle time.Duration
 }
 
 const (
-	// longestSession is how long browsers keep a cookie at most, and well
-	// within what a key ring can be made to remember.
+	// longestSession is how long browsers keep a cookie at most. A key ring can
+	// remember keys for longer.
 	longestSession = 400 * 24 * time.Hour
-	// leeway is the largest that a verifier of these tokens can have.
+	// leeway is the largest Leeway that a verifier can have.
 	leeway = time.Minute
 
-	// maxStaleKeys is how long a ring goes on without its store.
+	// maxStaleKeys is the MaxStale of the ring.
 	maxStaleKeys = 12 * time.Hour
 )
 
-// withDefaults returns the limits with their defaults, checked against each
-// other.
+// withDefaults returns the limits with their defaults, and checks them against
+// each other.
 func (l Limits) withDefaults() (Limits, error) {
 	for _, d := range []struct {
 		name  string
@@ -74,14 +75,14 @@ func (l Limits) withDefaults() (Limits, error) {
 	return l, nil
 }
 
-// retainKeys is how long a key verifies after its last signature: for as long
-// as a token of it can be verified or renewed.
+// retainKeys returns how long a key verifies after its last signature: for as
+// long as one of its tokens can be verified or renewed.
 func (l Limits) retainKeys() time.Duration {
 	return max(24*time.Hour, l.TTL+leeway, l.IdleTimeout)
 }
 
-// maxTTL is the longest life of a token that the verifier takes. It is longer
-// than TTL, so that TTL can be raised while replicas roll.
+// maxTTL returns the MaxTTL of the verifier. It is longer than TTL, so that TTL
+// can be raised in a rolling update.
 func (l Limits) maxTTL() time.Duration {
 	return min(max(24*time.Hour, l.TTL), l.MaxSession)
 }

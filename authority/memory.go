@@ -14,23 +14,22 @@ type (
 	familyStore     = refresh.MemStore
 )
 
-// memory is what [Memory] returns. New knows it by its type alone: a store that
-// wraps one counts as any other.
+// memory is the store that [Memory] returns. New recognises it by its type: a
+// store that wraps one is treated as any other.
 type memory struct {
 	keyStore
 	revocationStore
 	familyStore
-	// secret returns what Config.Secrets is if it is left out. A careless print
-	// shows an address and not what it returns.
+	// secret returns the secret that replaces Config.Secrets. It is a function,
+	// so that %+v prints an address and not the secret.
 	secret func() []byte
 }
 
-// Memory returns an empty store in the memory of this process: for one process,
-// and for tests. Several authorities in the process can share it. When the
+// Memory returns an empty store in the memory of this process, for one process
+// or for tests. Several authorities in the process can share it. When the
 // process ends, all sessions end with it.
 //
-// It comes with a random secret of its own, so that Config.Secrets can be left
-// out.
+// It has a random secret of its own, so that Config.Secrets can be left out.
 func Memory() Store {
 	secret := make([]byte, minSecret)
 	rand.Read(secret)

@@ -21,15 +21,15 @@ type health struct {
 
 // Ready returns the handler for a health check. It answers 503 if and only if
 // this replica cannot serve now, and 200 otherwise. The body is a JSON object
-// with no secret in it: "ready", the "reasons" of a 503, and "warnings", with
-// which it goes on. It answers from memory, and waits for the store, at most
-// half a second, only where nothing is known yet.
+// without secrets: "ready", the "reasons" of a 503, and "warnings", with which
+// the replica still serves. It answers from memory, and waits for a store that
+// was not read yet for at most half a second.
 //
 // The reasons:
 //
 //   - keys_unread, keys_stale: the store of the keys was never read, or not for
 //     12 h
-//   - no_signing_key: no key can sign here: it cannot be unsealed, or none
+//   - no_signing_key: no key can sign here, since it cannot be unsealed or none
 //     could be made
 //   - revocations_unread, revocations_stale: the store of the revocations was
 //     never read, or not for 30 s
@@ -38,12 +38,13 @@ type health struct {
 // The warnings:
 //
 //   - keys_unreadable: the last reading failed
-//   - keys_unwritable: what is due cannot be written
+//   - keys_unwritable: a due change of the ring cannot be written
 //   - keys_clock: the clock of this machine is not the store's
 //   - keys_locked: private keys cannot be unsealed here
 //   - revocations_unreadable: the last reading failed
-//   - revocations_owed: the store has not acknowledged what was revoked
-//   - revocations_restoring: the store has lost data, which is written back
+//   - revocations_owed: the store has not acknowledged some revocations
+//   - revocations_restoring: the store has lost entries, which are being
+//     written back
 func (a *Authority[T]) Ready() http.Handler {
 	t := &tenant{ring: a.ring, list: a.revocations}
 	return healthHandler(func(ctx context.Context) (bool, any) {
@@ -75,7 +76,7 @@ func healthHandler(ask func(ctx context.Context) (ready bool, body any)) http.Ha
 	})
 }
 
-// reasons returns why this replica cannot serve the tenant now.
+// reasons returns the reasons why this replica cannot serve the tenant now.
 func (t *tenant) reasons(ctx context.Context) (reasons []string) {
 	var signing, listing error
 	var asking sync.WaitGroup
@@ -103,7 +104,8 @@ func (t *tenant) reasons(ctx context.Context) (reasons []string) {
 	return reasons
 }
 
-// warnings returns what this replica goes on with all the same.
+// warnings returns the conditions with which this replica still serves the
+// tenant.
 func (t *tenant) warnings() (warnings []string) {
 	ring, list := t.ring.Status(), t.list.Status()
 	for _, w := range []struct {

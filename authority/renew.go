@@ -2,14 +2,14 @@ package authority
 
 import "net/http"
 
-// RenewHandler returns the handler that renews the cookie of a browser: a POST
-// of the same or a trusted origin, which is answered with 204 and the new
+// RenewHandler returns the handler that renews the cookie of a browser. It
+// accepts a POST of the same or a trusted origin, and answers 204 with the new
 // cookie, or as [sessionhttp.Sessions.Refuse] does. It is for pages whose API
-// only reads sessions, and so cannot renew them: the page asks it when the API
-// has answered 401, and before the token ends. It renews a token that is valid
-// or idle for less than IdleTimeout, with the state that Load returns then.
+// only reads sessions and cannot renew them: the page calls it before the token
+// expires, and when the API has answered 401. It renews a token within
+// IdleTimeout of its iat, with the state that Load returns.
 //
-// A page on another origin also needs CORS, which goes around this handler.
+// A page on another origin also needs CORS middleware around this handler.
 func (a *Authority[T]) RenewHandler() http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Cache-Control", "no-store")

@@ -7,20 +7,21 @@ import (
 	"log/slog"
 )
 
-// Run follows the store until ctx ends: it rotates the keys, learns what other
-// replicas have revoked, and writes again what the store has not acknowledged.
-// Start it in one goroutine. When ctx ends it goes on for up to 5 s, to write
-// what is owed, and returns ctx.Err(): wait for it before the process ends.
+// Run reads the store until ctx ends: it rotates the keys, reads what other
+// replicas have revoked, and writes revocations that the store has not
+// acknowledged yet. Start it in one goroutine. After ctx has ended, it writes
+// owed revocations for at most 5 s, and returns ctx.Err(): wait for it before
+// the process ends.
 //
-// Without it, store and keys are read when a request asks for them: what other
-// replicas have revoked is then known within 30 s, and what is owed is written
-// while requests come.
+// Without Run, requests cause the readings of the store: a revocation at
+// another replica is then known after 30 s at most, and owed revocations are
+// written while requests come.
 //
-// Failures of the store do not end it; [Authority.Ready] tells of them. Should
-// one of its parts stop before ctx ends, Run ends the other, logs it and
-// returns an error: then start the process anew.
+// A failure of the store does not end Run; [Authority.Ready] reports it. If one
+// of its parts stops before ctx ends, Run ends the other, logs that and returns
+// an error: restart the process.
 //
-// With Config.Host it returns an error at once: [Host.Run] does all of that.
+// With Config.Host it returns an error at once: [Host.Run] replaces it.
 func (a *Authority[T]) Run(ctx context.Context) error {
 	if a.hosted {
 		return errHosted
@@ -28,7 +29,7 @@ func (a *Authority[T]) Run(ctx context.Context) error {
 	return runAll(ctx, a.logger, part{"the key ring", a.ring.Run}, part{"the list of revocations", a.revocations.Run})
 }
 
-// part is something that runs until its context ends.
+// part is a function that runs until its context ends.
 type part struct {
 	name string
 	run  func(context.Context) error

@@ -12,14 +12,14 @@ import (
 // minSecret is how many bytes a secret has at least.
 const minSecret = 32
 
-// What the secrets are used for. No use can stand in for another.
+// The uses of the secrets. Each has a key of its own.
 const (
 	useKeys    = "keys"    // AES-256-GCM over private keys
 	useRefresh = "refresh" // package refresh derives its own keys from this
 )
 
-// checkSecrets returns an error that names a secret by its place, and never
-// holds one.
+// checkSecrets checks the secrets. An error names a secret by its index, and
+// never holds one.
 func checkSecrets(secrets [][]byte) error {
 	if len(secrets) == 0 {
 		return errors.New("authority: Config.Secrets is required, unless Store is Memory(): at least 32 random bytes, the same on every replica, such as 'openssl rand -base64 32' prints")
@@ -51,7 +51,7 @@ func derive(secrets [][]byte, issuer, use string) (derived [][]byte, err error) 
 	return derived, nil
 }
 
-// sealing returns what seals the private keys.
+// sealing returns the AEAD that seals the private keys.
 func (cfg *Config[T]) sealing() (keys.AEAD, error) {
 	if cfg.Seal != nil {
 		return cfg.Seal, nil

@@ -13,19 +13,19 @@ import (
 // readLimit bounds one reading of the store.
 const readLimit = 5 * time.Second
 
-// shared are readings of one kind that many callers share: at most one is under
-// way. It is made by newShared.
+// shared makes readings of one kind that many callers share. At most one is
+// under way. Make it with newShared.
 type shared struct {
 	clock   *clock.Clock
-	fresh   time.Duration // how old a reading may be for a caller that is content with an older one
-	apart   time.Duration // between two readings for callers that are not
+	fresh   time.Duration // how old a reading may be for a caller that does not need a new one
+	apart   time.Duration // between two readings for callers that do
 	reading *flight.Group
 
 	mu   sync.Mutex
 	last reading
 }
 
-// reading is what all that a reading brought have in common.
+// reading is the time of one reading.
 type reading struct {
 	asked, got clock.Instant
 	time       time.Time // the store's
@@ -38,9 +38,9 @@ func newShared(fresh, apart time.Duration, read func(ctx context.Context, r *fli
 	}
 }
 
-// await returns nil when there is a reading that did not begin before after. The
-// last one counts while it is fresh, if it is such a one. In the pause after a
-// reading that failed it returns the error of that.
+// await returns nil when there is a reading that began at after or later. It
+// uses the last one if that is such a reading and fresh. In the pause after a
+// failed reading it returns the error of that reading.
 func (s *shared) await(ctx context.Context, after clock.Instant) error {
 	if err := ctx.Err(); err != nil {
 		return err
@@ -54,24 +54,24 @@ func (s *shared) await(ctx context.Context, after clock.Instant) error {
 	if _, err := s.reading.Try(ctx, 0); err != nil {
 		return err
 	}
-	if s.isBefore(after) { // it had begun before
+	if s.isBefore(after) { // that reading had begun before
 		return s.awaitNext(ctx, after)
 	}
 	return nil
 }
 
-// isBefore reports whether the last reading may have begun before an instant: at
-// the same one, by a clock that is coarse, it may.
+// isBefore reports whether the last reading may have begun before an instant.
+// By a coarse clock, one at the same instant may have.
 func (s *shared) isBefore(i clock.Instant) bool {
 	return clock.SteadyBetween(s.latest().asked, i) >= 0
 }
 
-// awaitNext waits for a reading that begins after an instant, which has passed.
+// awaitNext waits for a reading that begins after an instant in the past.
 func (s *shared) awaitNext(ctx context.Context, after clock.Instant) error {
 	if at := s.latest().asked; s.apart > 0 && !at.IsZero() {
 		wait(ctx, s.apart-s.clock.Age(at))
 		if !s.isBefore(after) {
-			return nil // another caller has had it read meanwhile
+			return nil // a reading of another caller is new enough
 		}
 	}
 	return s.reading.After(ctx, 0)
@@ -96,6 +96,6 @@ func wait(ctx context.Context, d time.Duration) {
 	}
 }
 
-// jitter is a random time up to most, so that replicas started together spread
-// out.
+// jitter returns a random time up to most, so that replicas that started
+// together do not read together.
 func jitter(most time.Duration) time.Duration { return rand.N(most + 1) }

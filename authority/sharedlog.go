@@ -18,13 +18,13 @@ import (
 const (
 	// logPage is how many entries a page has at most.
 	logPage = 10_000
-	// sweepLog is how often entries that are over are dropped.
+	// sweepLog is how often expired entries are dropped.
 	sweepLog = time.Minute
 )
 
-// sharedLog reads the log of revocations of a store for all its namespaces, and
-// keeps it in memory, so that the list of each namespace can read its own part
-// whenever it wants.
+// sharedLog reads the log of revocations of a store for all its namespaces. It
+// keeps the entries in memory, from which the list of each namespace reads its
+// own.
 type sharedLog struct {
 	*shared
 	store revoke.Store
@@ -32,13 +32,13 @@ type sharedLog struct {
 	// shared.mu guards these.
 	cursor string
 	known  *entries
-	next   *entries // while a reading of everything is under way, what it has brought
+	next   *entries // the entries so far of a reading of all that is under way
 	swept  clock.Instant
 }
 
-// entries are those of all namespaces, numbered in their order.
+// entries are the entries of all namespaces, numbered in their order.
 type entries struct {
-	epoch string // tells a cursor of these from any other
+	epoch string // in every cursor of these entries, and in no other
 	last  uint64
 	names map[string][]numbered
 }
@@ -58,7 +58,7 @@ func newSharedLog(store revoke.Store) *sharedLog {
 	return l
 }
 
-// read reads what is new, page by page.
+// read reads the new entries, page by page.
 func (l *sharedLog) read(ctx context.Context, r *flight.Run) error {
 	for {
 		l.mu.Lock()
@@ -84,7 +84,7 @@ func (l *sharedLog) read(ctx context.Context, r *flight.Run) error {
 	}
 }
 
-// take makes a page count. What a reading of everything has brought counts when
+// take applies a page. The pages of a reading of all entries are applied when
 // it is complete.
 func (l *sharedLog) take(cursor string, p revoke.Page, from reading) {
 	l.mu.Lock()
@@ -115,14 +115,14 @@ func (e *entries) add(more []revoke.Entry) {
 	for _, entry := range more {
 		of := e.names[entry.Namespace]
 		if len(of) > 0 {
-			entry.Namespace = of[0].Namespace // one text for all
+			entry.Namespace = of[0].Namespace // share one string
 		}
 		e.last++
 		e.names[entry.Namespace] = append(of, numbered{e.last, entry})
 	}
 }
 
-// sweep drops what is over.
+// sweep drops expired entries.
 func (e *entries) sweep(now time.Time) {
 	for name, of := range e.names {
 		of = slices.DeleteFunc(of, func(n numbered) bool { return !now.Before(n.Until) })
@@ -132,10 +132,10 @@ func (e *entries) sweep(now time.Time) {
 	}
 }
 
-// cursor names the place after the entry of a number.
+// cursor returns the cursor after the entry with a number.
 func (e *entries) cursor(number uint64) string { return e.epoch + "." + strconv.FormatUint(number, 10) }
 
-// after returns the number that a cursor holds, and false for a cursor of other
+// after returns the number in a cursor, and false for a cursor of other
 // entries.
 func (e *entries) after(cursor string) (number uint64, ok bool) {
 	epoch, text, _ := strings.Cut(cursor, ".")
@@ -143,7 +143,7 @@ func (e *entries) after(cursor string) (number uint64, ok bool) {
 	return number, err == nil && epoch == e.epoch && number <= e.last
 }
 
-// page returns a page of some entries, which are in order, from a cursor on.
+// page returns a page of entries, which are in order, after a cursor.
 func (e *entries) page(of []numbered, cursor string) revoke.Page {
 	number, known := e.after(cursor)
 	if !known {
@@ -167,8 +167,8 @@ func (e *entries) page(of []numbered, cursor string) revoke.Page {
 	return p
 }
 
-// namespaceLog is a revoke.Store: the part of a sharedLog that is of one
-// namespace.
+// namespaceLog is a revoke.Store with the entries of one namespace of a
+// sharedLog.
 type namespaceLog struct {
 	log       *sharedLog
 	namespace string
@@ -185,8 +185,8 @@ func (n *namespaceLog) Since(ctx context.Context, cursor string) (revoke.Page, e
 	return p, err
 }
 
-// SinceAfter is Since with a reading that did not begin before after; package
-// revoke looks for it.
+// SinceAfter is Since with a reading that began at after or later. Package
+// revoke calls it if a store has it.
 func (n *namespaceLog) SinceAfter(ctx context.Context, cursor string, after clock.Instant) (p revoke.Page, asked, got clock.Instant, err error) {
 	if err := n.log.await(ctx, after); err != nil {
 		return p, asked, got, fmt.Errorf("read the revocations of all tenants: %w", err)
@@ -198,8 +198,8 @@ func (n *namespaceLog) SinceAfter(ctx context.Context, cursor string, after cloc
 	return p, n.log.last.asked, n.log.last.got, nil
 }
 
-// Wait cannot wait for the news of one namespace. Its list is told of them by
-// [Host.Run].
+// Wait is not supported: it cannot wait for entries of one namespace.
+// [Host.Run] has each list read its new entries.
 func (n *namespaceLog) Wait(ctx context.Context, cursor string) error {
 	if err := ctx.Err(); err != nil {
 		return err

@@ -12,11 +12,11 @@ import (
 	"github.com/sessiontoken/sessiontoken/keys"
 )
 
-// ringsApart is the least time between two readings for key ids that rings do not
-// know, of all rings together.
+// ringsApart is the least time between two readings for unknown key ids, for
+// all rings together.
 const ringsApart = 100 * time.Millisecond
 
-// sharedRings is a keys.Store for many rings: it reads the revisions of all of
+// sharedRings is a keys.Store for many rings. It reads the revisions of all of
 // them at once, and loads a document only if its revision has changed.
 type sharedRings struct {
 	*shared
@@ -28,7 +28,7 @@ type sharedRings struct {
 	kept  map[string]document
 }
 
-// document is what was loaded last.
+// document is the document that was loaded last.
 type document struct {
 	doc []byte
 	rev string
@@ -40,7 +40,7 @@ func newSharedRings(store Store) *sharedRings {
 	return s
 }
 
-// add has the revision of one more ring read from now on.
+// add adds a ring, whose revision is read from now on.
 func (s *sharedRings) add(name string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -85,8 +85,8 @@ func (s *sharedRings) Load(ctx context.Context, name string) (keys.Stored, error
 	return stored, err
 }
 
-// LoadAfter is Load from a reading that did not begin before after; package keys
-// looks for it.
+// LoadAfter is Load with a reading that began at after or later. Package keys
+// calls it if a store has it.
 func (s *sharedRings) LoadAfter(ctx context.Context, name string, after clock.Instant) (stored keys.Stored, asked, got clock.Instant, err error) {
 	if err := s.await(ctx, after); err != nil {
 		return stored, asked, got, fmt.Errorf("read the revisions of all rings: %w", err)
@@ -99,7 +99,8 @@ func (s *sharedRings) LoadAfter(ctx context.Context, name string, after clock.In
 	return stored, asked, s.clock.Read(), err
 }
 
-// unchanged returns what was loaded last, if the store still has that revision.
+// unchanged returns the document that was loaded last, if the store still has
+// its revision.
 func (s *sharedRings) unchanged(name string) (stored keys.Stored, at reading, ok bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -33,16 +33,16 @@ func (a *Authority[T]) addWellKnown(cfg *Config[T]) error {
 	return nil
 }
 
-// WellKnown returns the handler for what others find below the issuer's URL:
-// the key set at /.well-known/jwks.json, and the discovery document that names
-// it at /.well-known/openid-configuration. For clients of RFC 8414 that
-// document is also at /.well-known/oauth-authorization-server, which stands
-// between the host and the path of the issuer. Mount it at "/.well-known/" and,
-// if the issuer has a path, below that path too. It answers 404 to all other
-// paths. See [sessiontoken.JWKSHandler] and [sessiontoken.DiscoveryHandler].
+// WellKnown returns the handler for the documents below the issuer's URL: the
+// key set at /.well-known/jwks.json, and the discovery document at
+// /.well-known/openid-configuration. For clients of RFC 8414 that document is
+// also at /.well-known/oauth-authorization-server, which stands between the
+// host and the path of the issuer. Mount it at "/.well-known/" and, if the
+// issuer has a path, below that path too. It answers 404 to all other paths.
+// See [sessiontoken.JWKSHandler] and [sessiontoken.DiscoveryHandler].
 //
-// The answers are given over https, to this host, and behind a proxy with
-// HTTP.TLSInFront.
+// The handler answers requests over https, requests from this host and, with
+// HTTP.TLSInFront, requests through a proxy.
 func (a *Authority[T]) WellKnown() http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		h, ok := a.wellKnown[r.URL.Path]

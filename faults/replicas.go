@@ -78,7 +78,7 @@ func KeyRevoked(t *testing.T, place string, bound time.Duration) {
 	issuer.must(t, request{Op: "revokeInRing", Key: kid.Kid})
 	fresh, _ := issuer.issue(t, "ada")
 	wait(t, 5*time.Second, "a token of the key that replaces it verifies", func() bool { return verifier.verify(fresh) == "ok" })
-	// The key is gone from the set. The verifier cannot tell until it has looked for
+	// The key is gone from the set. The verifier does not know until it has looked for
 	// it again.
 	wait(t, 10*time.Second, "a token of the revoked key is refused", func() bool {
 		v := verifier.verify(token)

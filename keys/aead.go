@@ -11,31 +11,31 @@ import (
 	"fmt"
 )
 
-// AEAD seals small secrets; its method set is that of Tink's tink.AEAD, so
-// one that a KMS stands behind plugs in. [NewAESGCM] is one that needs only
-// key bytes. One that can tell its keys apart is a [SealingKeys].
+// AEAD seals small secrets. It has the methods of Tink's tink.AEAD, so that one
+// of those, such as one with a KMS, can be used. [NewAESGCM] makes one from key
+// bytes. An AEAD that knows the ids of its keys is a [SealingKeys].
 //
 // Encrypt returns plaintext encrypted and bound to associatedData, which the
-// result does not contain. Decrypt returns the plaintext only if neither the
-// ciphertext nor associatedData differs from then, and otherwise an error
-// that says nothing about the plaintext. Neither changes or keeps its
-// arguments, and both may be called from several goroutines.
+// result does not contain. Decrypt returns the plaintext if the ciphertext and
+// associatedData are unchanged, and otherwise an error that holds nothing of
+// the plaintext. Neither changes or keeps its arguments, and both may be called
+// from several goroutines.
 //
-// A ciphertext that decrypts was made with the key, at some time. It may be an
-// old one put back.
+// A ciphertext that decrypts was made with the key. It may be an old one that
+// was put back.
 type AEAD interface {
 	Encrypt(plaintext, associatedData []byte) ([]byte, error)
 	Decrypt(ciphertext, associatedData []byte) ([]byte, error)
 }
 
-// SealingKeys is an [AEAD] that can tell its keys apart, as that of [NewAESGCM]
-// can: [Ring.Status] then counts by sealing key, and [Ring.Reseal] writes only
-// what it has to. An id is no secret.
+// SealingKeys is an [AEAD] that knows the ids of its keys, as that of
+// [NewAESGCM] does. [Ring.Status] then counts by sealing key, and [Ring.Reseal]
+// writes only keys that are sealed with another one. An id is not a secret.
 type SealingKeys interface {
 	AEAD
 	// SealingKeyID returns the id of the key with which a ciphertext was made,
-	// also that of a key which the AEAD does not have. It returns "" if the
-	// ciphertext does not tell.
+	// even if the AEAD does not have that key. It returns "" if the ciphertext
+	// does not hold the id.
 	SealingKeyID(ciphertext []byte) string
 	// CurrentSealingKeyID returns the id of the key that Encrypt uses.
 	CurrentSealingKeyID() string
@@ -55,7 +55,7 @@ const (
 	aesKeySize = 32
 )
 
-// errDecrypt is the one answer of Decrypt to everything that is wrong.
+// errDecrypt is the only error of Decrypt, whatever the fault is.
 var errDecrypt = errors.New("keys: decryption failed")
 
 // aesGCM holds pointers, so that a careless %+v prints addresses and not key
@@ -75,10 +75,10 @@ type aesKey struct {
 // to the front everywhere, call [Ring.Reseal] once, and take the old one away when
 // [Ring.Status] counts nothing under it any more.
 //
-// A key is 32 random bytes from a secret manager or from crypto/rand, never a
-// passphrase: four bytes of a hash of the key are part of every ciphertext and
-// let its reader test a guess. Nonces are random, so a key is good for 2^32
-// encryptions; a Ring makes a handful in each rotation period.
+// A key is 32 random bytes from a secret manager or from crypto/rand, and never
+// a passphrase: every ciphertext holds four bytes of a hash of the key, with
+// which an attacker can test a guess. Nonces are random, so that a key is safe
+// for 2^32 encryptions. A Ring makes a few in each rotation period.
 //
 // It is an error if there is no key, if a key does not have 32 bytes, or if
 // one is listed twice; the error names its place in the list, counted from 0.
@@ -116,15 +116,15 @@ func NewAESGCM(keys ...[]byte) (AEAD, error) {
 	return a, nil
 }
 
-// keyDigest is the hash that a key's id is the beginning of. The label keeps
-// it apart from any other hash of the same key.
+// keyDigest returns a hash of a key, whose first bytes are the key's id. The
+// label makes it differ from any other hash of the key.
 func keyDigest(key []byte) [sha256.Size]byte {
 	const label = "sessiontoken/keys: AES-256-GCM key id\x00"
 	return sha256.Sum256(append([]byte(label), key...))
 }
 
-// additionalData joins what is authenticated but not encrypted. Each part
-// follows its length, so no two pairs give the same bytes.
+// additionalData joins the data that is authenticated and not encrypted. Each
+// part follows its length, so that no two pairs give the same bytes.
 func additionalData(header, associatedData []byte) []byte {
 	out := make([]byte, 0, 8+len(header)+8+len(associatedData))
 	out = binary.BigEndian.AppendUint64(out, uint64(len(header)))
@@ -151,7 +151,7 @@ func (a *aesGCM) Decrypt(ciphertext, associatedData []byte) ([]byte, error) {
 		if !bytes.Equal(k.header[:], header) {
 			continue
 		}
-		// Another key can have the same id, so a failure is not the end.
+		// Another key can have the same id: try it after a failure.
 		if plaintext, err := k.gcm.Open(nil, nil, sealed, additionalData(header, associatedData)); err == nil {
 			return plaintext, nil
 		}

@@ -14,50 +14,50 @@ import (
 // maxDuration keeps sums of times from overflowing.
 const maxDuration = 10 * 365 * 24 * time.Hour
 
-// least is the shortest time that SyncEvery, MaxStale, ClientRefresh and MaxSkew
-// can have. The others are a second or more.
+// least is the least value of SyncEvery, MaxStale, ClientRefresh and MaxSkew.
+// That of the other times is a second.
 const least = 10 * time.Millisecond
 
 // maxName is how many bytes the name of a document may have.
 const maxName = 256
 
-// maxIdentified is how many retired keys a ring may keep for IdentifyFor; well
-// under what a document may hold.
+// maxIdentified is how many retired keys a ring may keep for IdentifyFor. A
+// document can hold many more.
 const maxIdentified = 400
 
 // RingConfig says how a [Ring] rotates. All replicas that share a store should
-// be configured alike. While a change of times is rolled out, the longer of
-// PublishBefore, RetainFor, IdentifyFor, MaxStale and MaxSkew hold for all, until
-// no replica has used them for two days and its MaxStale. Those of a VerifyOnly
-// replica do not count, since it writes nothing.
+// be configured alike. While a change of PublishBefore, RetainFor, IdentifyFor,
+// MaxStale or MaxSkew is rolled out, all replicas use the longest value, until
+// no replica has used it for two days and MaxStale. The values of a VerifyOnly
+// replica are not used by others, since it writes nothing.
 //
 // SyncEvery, MaxStale, ClientRefresh and MaxSkew are at least 10 ms, all other
 // times at least 1 s.
 type RingConfig struct {
-	// Store is where the ring is kept. Required. A store that is neither a
+	// Store keeps the ring's document. Required. A store that is neither a
 	// [MemStore] nor a [FileStore] itself must be [Sealed].
 	Store Store
-	// InsecureUnsealed permits a store that may be shared over a network to
-	// hold private keys in the clear: a process that reads it can sign.
+	// InsecureUnsealed permits private keys in the clear in a store that may be
+	// shared over a network. A process that reads the store can then sign.
 	InsecureUnsealed bool
-	// Name is the name of the ring's document in the store, so that one store
-	// keeps any number of rings. A sealed key is bound to it and cannot be moved
-	// to another name. The empty string is a name too.
+	// Name is the name of the ring's document in the store. One store keeps any
+	// number of rings. A sealed key is bound to the name, and cannot be
+	// unsealed under another one. The empty string is a name too.
 	Name string
-	// VerifyOnly is for a replica that never signs: it only reads the store, and
-	// the private keys may be sealed with a secret it does not have. A
-	// [FileStore] may then be a file that is mounted: see there.
+	// VerifyOnly is for a replica that never signs. It only reads the store,
+	// and does not need the secret with which private keys are sealed. A
+	// [FileStore] may then be a mounted file: see there.
 	VerifyOnly bool
 
-	// Algorithm is that of the keys made from now on. Empty means ES256. The key
-	// that is announced already keeps its own: [Ring.Rotate] says how to change
-	// over soon.
+	// Algorithm is the algorithm of new keys. Empty means ES256. The next key,
+	// which is already published, keeps its own: [Ring.Rotate] says how to
+	// change the algorithm soon.
 	Algorithm Algorithm
 	// RotateEvery is how long a key signs. 0 means 30 days.
 	RotateEvery time.Duration
-	// PublishBefore is how long a key is published before it signs. It must
-	// cover the time in which verifiers may not have seen it: MaxStale,
-	// ClientRefresh, MaxSkew and SyncEvery together, and the JWKS max-age (see
+	// PublishBefore is how long a key is published before it signs. It must be
+	// at least the time after which every verifier has the key: the sum of
+	// MaxStale, ClientRefresh, MaxSkew, SyncEvery and the JWKS max-age (see
 	// [Ring.MaxAge]). 0 means 24 h.
 	PublishBefore time.Duration
 	// RetainFor is how long a key is kept after its last signature: at least
@@ -65,36 +65,38 @@ type RingConfig struct {
 	// and at most 25 times RotateEvery. 0 means 24 h.
 	RetainFor time.Duration
 	// IdentifyFor is how long the public half of a key is kept, unpublished,
-	// after its last signature, for [Ring.IdentifyKey] alone: as long as a token
-	// of it may be presented to sign out, which is the issuer's MaxSession. It is
-	// never less than RetainFor. 0 means RetainFor.
+	// after its last signature, for [Ring.IdentifyKey] alone. It should be the
+	// issuer's MaxSession, since a token of the key may be presented to sign
+	// out for that long. A value below RetainFor counts as RetainFor. 0 means
+	// RetainFor.
 	IdentifyFor time.Duration
-	// Revoked reports whether a key was revoked elsewhere, such as in a list of
-	// revocations. It must answer from memory. A key for which it returns true is
-	// no longer published nor signs, and is revoked in the store too. Nil means
-	// that no key was.
+	// Revoked reports whether a key was revoked outside of the ring, such as in
+	// a list of revocations. It must do no I/O. The ring no longer publishes or
+	// uses a key for which it returns true, and revokes the key in the store
+	// too. Optional.
 	Revoked func(kid string) bool
 
 	// SyncEvery is the longest time between two readings of the store while it
-	// answers: every replica knows of a change by then. One reading may take half
-	// of it, at least 2 s and never more than 10 s. 0 means 1 min.
+	// answers. Every replica knows of a change after that time. The limit of
+	// one reading is half of SyncEvery, but at least 2 s and at most 10 s. 0
+	// means 1 min.
 	SyncEvery time.Duration
-	// MaxStale is how long a replica goes on without having read the store:
-	// after that it neither signs nor verifies, since keys may have been
+	// MaxStale is how long a replica uses its keys without a reading of the
+	// store. After that it neither signs nor verifies, since keys may have been
 	// revoked. 0 means 12 h.
 	MaxStale time.Duration
-	// ClientRefresh is how long the verifiers that fetch the JWKS may keep a
-	// key set beyond its max-age. 0 means 2 h, which the gateways of the large
-	// clouds need.
+	// ClientRefresh is how long verifiers that fetch the JWKS may use a key set
+	// beyond its max-age. 0 means 2 h, which the gateways of the large clouds
+	// need.
 	ClientRefresh time.Duration
-	// MaxSkew is how far a replica's clock may be from the store's, where the
-	// store has one, and from any other replica's where it has none. A replica
-	// that is further off changes nothing in the ring. 0 means 1 min.
+	// MaxSkew is how far a replica's clock may be from the store's or, if the
+	// store has no clock, from another replica's. A replica whose clock is
+	// further from the store's changes nothing in the ring. 0 means 1 min.
 	MaxSkew time.Duration
 
-	// Logger is told when the store fails and recovers, when something keeps the
-	// ring from changing or a key from signing, and when a key begins to sign.
-	// Nil means slog.Default().
+	// Logger gets a line when the store fails and when it answers again, when
+	// the ring cannot be changed or a key cannot sign, and when a key begins to
+	// sign. Nil means slog.Default().
 	Logger *slog.Logger
 }
 
@@ -167,7 +169,7 @@ func (cfg *RingConfig) setDefaults() error {
 	return nil
 }
 
-// storeTimeout bounds one reading of the store, and one write.
+// storeTimeout returns the limit of one reading or write of the store.
 func (cfg *RingConfig) storeTimeout() time.Duration {
 	return max(min(cfg.SyncEvery/2, 10*time.Second), maxWait)
 }

@@ -15,9 +15,9 @@ import (
 	"github.com/sessiontoken/sessiontoken/internal/strictjson"
 )
 
-// document is what a ring keeps in its store. Replicas of different releases
-// may share one: members and keys that a release does not know are kept as they
-// are, and a version that it does not know is refused.
+// document is the stored form of a ring. Replicas of different releases may
+// share one: members and keys that a release does not know are kept unchanged,
+// and a version that it does not know is an error.
 type document struct {
 	Version int       `json:"version"`
 	Ring    string    `json:"ring"`   // random, made with the first document
@@ -27,34 +27,34 @@ type document struct {
 	Keys    []documentKey  `json:"keys"`              // by SignsFrom; their windows do not overlap
 	Retired []documentKey  `json:"retired,omitempty"` // without private halves: published until KeptUntil, then kept to be identified
 	Revoked []revokedKey   `json:"revoked,omitempty"`
-	Times   []configTimes  `json:"times,omitempty"` // of the replicas that may act on this document
+	Times   []configTimes  `json:"times,omitempty"` // of the replicas that may use this document
 	Unknown jsontext.Value `json:",embed"`
 
-	bereft bool // its current key was taken away, since it is revoked
+	bereft bool // its current key was removed, since it is revoked
 }
 
 const documentVersion = 1
 
-// documentKey is one key. Its phase follows from the time alone, so that every
-// replica knows beforehand when it changes, and none needs the store then.
+// documentKey is one key. Its phase depends on the time alone, so that no
+// replica needs the store when the phase changes.
 type documentKey struct {
 	Public  jsontext.Value `json:"jwk"`
 	Private []byte         `json:"private,omitempty"` // PKCS #8, sealed or not; empty once destroyed
 	Sealed  bool           `json:"sealed,omitempty"`
 
 	Published  time.Time `json:"published"`   // when it entered the document
-	SignsFrom  time.Time `json:"signs_from"`  // it is next before,
-	SignsUntil time.Time `json:"signs_until"` // current until, and then retired
-	KeptUntil  time.Time `json:"kept_until"`  // and then gone
+	SignsFrom  time.Time `json:"signs_from"`  // next becomes current
+	SignsUntil time.Time `json:"signs_until"` // current becomes retired
+	KeptUntil  time.Time `json:"kept_until"`  // retired becomes gone
 
 	Unknown jsontext.Value `json:",embed"`
 
-	id     string
-	public *PublicKey // nil for a key that this release cannot use
-	again  bool       // the store lacked it
+	id       string
+	public   *PublicKey // nil for a key that this release cannot use
+	restored bool       // written back, since the store lacked it
 }
 
-// revokedKey remembers a revocation, so that the key is never taken back.
+// revokedKey records a revocation, so that the key is never used again.
 type revokedKey struct {
 	KeyID   string         `json:"kid"`
 	Until   time.Time      `json:"until"`
@@ -68,7 +68,7 @@ type configTimes struct {
 	IdentifyFor   int64          `json:"identify_for"`
 	Unseen        int64          `json:"unseen"`
 	MaxSkew       int64          `json:"max_skew"`
-	Until         time.Time      `json:"until"` // when no replica has it any more, unless it is renewed
+	Until         time.Time      `json:"until"` // when no replica uses them any more, unless it is renewed
 	Unknown       jsontext.Value `json:",embed"`
 }
 
@@ -77,7 +77,7 @@ func (t configTimes) same(o configTimes) bool {
 		t.Unseen == o.Unseen && t.MaxSkew == o.MaxSkew
 }
 
-// signsAt reports whether t is in the key's window.
+// signsAt reports whether the key is current at t.
 func (k *documentKey) signsAt(t time.Time) bool {
 	return !t.Before(k.SignsFrom) && t.Before(k.SignsUntil)
 }
@@ -121,14 +121,16 @@ func (d *document) encode() ([]byte, error) {
 	return b, nil
 }
 
-// maxSerial is far from what writing can reach, and from an overflow.
+// maxSerial is more than the number of writes of any ring, and far from an
+// overflow.
 const maxSerial = 1 << 60
 
 // maxRetired is how many retired keys a document may hold.
 const maxRetired = 1000
 
-// decodeDocument reads a stored document; an absent one is empty. Its errors
-// tell what is wrong and hold nothing of the document, which has secrets.
+// decodeDocument decodes a stored document. An absent one gives an empty
+// document. An error names the fault and holds nothing of the document, which
+// has secrets.
 func decodeDocument(raw []byte) (*document, error) {
 	if raw == nil {
 		return &document{Version: documentVersion}, nil
@@ -167,8 +169,8 @@ func decodeDocument(raw []byte) (*document, error) {
 	return &d, nil
 }
 
-// parse reads the public half. A key of a kind that this release cannot use has
-// an id and nothing else.
+// parse reads the public half. Of a key that this release cannot use, it reads
+// the id alone.
 func (k *documentKey) parse() error {
 	parsed, err := jwk.Parse(k.Public)
 	if err == nil {
@@ -186,7 +188,8 @@ func (k *documentKey) parse() error {
 	return nil
 }
 
-// published returns the keys of the set at m, in the order in which they sign.
+// published returns the keys that are published at m, in the order in which
+// they sign.
 func (d *document) published(m moment) []*documentKey {
 	kept := func(k *documentKey) bool {
 		return k.public != nil && (!m.destroy || m.now.Before(k.KeptUntil))
@@ -208,7 +211,8 @@ func (d *document) published(m moment) []*documentKey {
 	return list
 }
 
-// set returns the published keys at m, nil if there are none.
+// set returns the set of the keys that are published at m, or nil if there are
+// none.
 func (d *document) set(m moment) (*Set, error) {
 	list := d.published(m)
 	if len(list) == 0 {
@@ -221,7 +225,7 @@ func (d *document) set(m moment) (*Set, error) {
 	return NewSet(pub...)
 }
 
-// newDocumentKey makes a key that has no times yet.
+// newDocumentKey makes a key without times.
 func newDocumentKey(alg Algorithm, ring string, seal *sealedStore) (documentKey, error) {
 	key, err := GenerateKey(alg)
 	if err != nil {
@@ -245,8 +249,8 @@ func newDocumentKey(alg Algorithm, ring string, seal *sealedStore) (documentKey,
 	return k, nil
 }
 
-// secret returns the private half in the clear. An unsealed one is taken by a
-// sealed ring too, and is sealed when the document is written next.
+// secret returns the private half in the clear. A sealed ring accepts an
+// unsealed one too, and seals it when it writes the document next.
 func (k *documentKey) secret(ring string, seal *sealedStore) ([]byte, error) {
 	if !k.Sealed {
 		return k.Private, nil
@@ -257,8 +261,8 @@ func (k *documentKey) secret(ring string, seal *sealedStore) ([]byte, error) {
 	return seal.unseal(ring, k.id, k.public.alg, k.Private)
 }
 
-// signingKey returns the key with its private half, which must be that of its
-// public one.
+// signingKey returns the key with its private half. It fails unless the two
+// halves belong together.
 func (k *documentKey) signingKey(ring string, seal *sealedStore) (*SigningKey, error) {
 	secret, err := k.secret(ring, seal)
 	if err != nil {

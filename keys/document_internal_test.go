@@ -20,7 +20,7 @@ func FuzzDocument(f *testing.F) {
 	start := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 	held := &document{Version: documentVersion}
 	for i := range 4 {
-		_, err := plan.tend(held, moment{now: start.Add(time.Duration(i) * 29 * 24 * time.Hour), destroy: true, sure: true})
+		_, err := plan.advance(held, moment{now: start.Add(time.Duration(i) * 29 * 24 * time.Hour), destroy: true, sure: true})
 		require.NoError(f, err)
 		held.Serial++
 		raw, err := held.encode()
@@ -40,7 +40,7 @@ func FuzzDocument(f *testing.F) {
 				continue // one key under two algorithms
 			}
 			doc := out.doc.clone()
-			if _, err := plan.tend(doc, at); err != nil {
+			if _, err := plan.advance(doc, at); err != nil {
 				continue
 			}
 			doc.Serial++

@@ -15,46 +15,48 @@ import (
 	"time"
 )
 
-// FileStore is a [Store] in one file a name, shared by the processes of one
-// host. [NewFileStore] makes one; the zero value only returns errors.
+// FileStore is a [Store] with one file for each name, shared by the processes
+// of one host. Make it with [NewFileStore]: every call of a zero FileStore
+// fails.
 //
-// It is not for network file systems (NFS, SMB and the like), nor for a
-// volume that several hosts mount: it relies on a lock that every writer sees
-// and on a rename that is atomic, and those promise neither between hosts.
+// It is not for network file systems (NFS, SMB and the like), nor for a volume
+// that several hosts mount. It needs a lock that every writer sees and an
+// atomic rename, which these do not guarantee between hosts.
 //
-// The document of the name "" is the file at path. That of any other name is
-// the file at path + "." + the name as [net/url.QueryEscape] has it, with its
-// dots escaped too; of a long one, its SHA-256. Names that differ only in upper
-// and lower case are not apart on a file system that ignores case. Beside each
-// such file it uses two more, here for the first:
+// The document of the name "" is the file at path. That of another name is the
+// file at path + "." + the name in the form of [net/url.QueryEscape], with its
+// dots escaped too, or the SHA-256 of a long name. On a file system that
+// ignores case, names that differ only in case have one file. Beside each such
+// file the store uses two more, here for the first:
 //
-//   - path + ".lock" is empty and locked during Save. It stays where it is.
-//     Deleting it while a process uses the store lets two writers in at once.
+//   - path + ".lock" is empty and locked during Save. It is never deleted. If
+//     it is deleted while a process uses the store, two writers can write at
+//     once.
 //   - path + ".tmp" is the next document while it is being written.
 //
-// A process that is killed during Save, by kill -9 or by a power cut, leaves
-// the old document or the new one, whole. Its lock ends with it. It may leave
-// path + ".tmp" behind, which holds private keys as the document does; the
+// After a process was killed during Save, by kill -9 or by a power cut, the
+// file holds the old document or the new one, whole, and the lock is released.
+// path + ".tmp" may be left, which holds private keys as the document does; the
 // next Save by any process removes it.
 //
-// On Unix the files are created with mode 0600, and a document that its group
-// or others have any access to is refused, as is anything that is not a
-// regular file, a symbolic link included. That says nothing about the
-// directory: a user who can write to it can replace the keys. On Windows modes
-// mean little, and the access list of the directory has to protect the file.
+// On Unix the files are created with mode 0600. A file to which its group or
+// others have any access is an error, and so is one that is not a regular file,
+// such as a symbolic link. The store does not check the directory: a user who
+// can write to it can replace the keys. On Windows the access list of the
+// directory must protect the file.
 //
-// A ring that is VerifyOnly writes nothing, and reads a file that something
-// else puts there, such as a secret that is mounted into a container: the path
-// may be a symbolic link, the directory may be read-only, and the group and
-// others may read the file (mode 0440 or 0444). That they may write it is an
-// error still: it decides which keys are trusted. Let the issuer's ring be
-// [Sealed], so that the file holds no key that signs in the clear. On Windows
-// the directory has to be writable, for the lock.
+// A ring that is VerifyOnly writes nothing. Its file may come from elsewhere,
+// such as a secret that is mounted into a container: the path may be a symbolic
+// link, the directory may be read-only, and the group and others may read the
+// file (mode 0440 or 0444). If they may write it, that is still an error, since
+// the file decides which keys are trusted. The issuer's ring should be
+// [Sealed], so that the file holds no private key in the clear. On Windows the
+// directory must be writable, for the lock.
 //
 // Unless the document is sealed, every backup or snapshot of the file holds
-// private keys that can sign until they retire. Restoring an old one brings
-// back keys that were retired or revoked since, unless a process that runs knows
-// of it: revoke them again.
+// private keys that can sign until they retire. Restoring an old file brings
+// back keys that were retired or revoked since, unless a running process knows
+// of that: revoke them again.
 type FileStore struct {
 	path    string
 	mounted bool // for a ring that only reads: see readOnly
@@ -66,8 +68,8 @@ var errNoPath = errors.New("keys: FileStore: path is empty")
 
 // NewFileStore returns the store in the file at path. The file need not exist
 // yet; its directory must exist when the first document is saved. A relative
-// path is relative to the working directory at each call. An empty path is
-// the only error: nothing is read or written here.
+// path is relative to the working directory at each call. The only error is an
+// empty path. NewFileStore does no I/O.
 func NewFileStore(path string) (*FileStore, error) {
 	if path == "" {
 		return nil, errNoPath
@@ -75,7 +77,7 @@ func NewFileStore(path string) (*FileStore, error) {
 	return &FileStore{path: path}, nil
 }
 
-// readOnly returns the store as a ring uses it that writes nothing.
+// readOnly returns the store for a ring that is VerifyOnly.
 func readOnly(s Store) Store {
 	switch s := s.(type) {
 	case *FileStore:
@@ -86,12 +88,12 @@ func readOnly(s Store) Store {
 	return s
 }
 
-// Load implements [Store]. No file means no document; a file that is empty,
-// is larger than 1 MiB, is not a regular file, or (on Unix) is open to its
-// group or to others, is an error. For a ring that is VerifyOnly,
-// [FileStore] says which of these it may be.
+// Load implements [Store]. No file means no document. A file is an error if it
+// is empty, is larger than 1 MiB, is not a regular file, or (on Unix) is open
+// to its group or to others. For a ring that is VerifyOnly, [FileStore] says
+// which of these are permitted.
 //
-// Time is zero: the clock is that of the process itself.
+// Time is zero: a FileStore has no clock of its own.
 func (s *FileStore) Load(ctx context.Context, name string) (Stored, error) {
 	if err := ctx.Err(); err != nil {
 		return Stored{}, err
@@ -101,8 +103,8 @@ func (s *FileStore) Load(ctx context.Context, name string) (Stored, error) {
 		return Stored{}, err
 	}
 	if readNeedsLock {
-		// Without a file there is nothing to lock out, and perhaps no directory
-		// to put a lock file into.
+		// Without a file no lock is needed, and there may be no directory for
+		// one.
 		if _, err := os.Lstat(f.path); !errors.Is(err, fs.ErrNotExist) {
 			unlock, err := f.lock(ctx)
 			if err != nil {
@@ -115,9 +117,9 @@ func (s *FileStore) Load(ctx context.Context, name string) (Stored, error) {
 	return Stored{Doc: doc, Rev: rev}, err
 }
 
-// Save implements [Store]. Revisions are the SHA-256 of the document, in hex,
-// so the same bytes have the same revision. Save waits for other writers
-// until ctx is done, and returns once the document is on disk: the file and,
+// Save implements [Store]. A revision is the SHA-256 of the document, in hex,
+// so that the same bytes have the same revision. Save waits for other writers
+// until ctx is done. It returns when the document is on disk: the file and,
 // except on Windows, its directory are flushed.
 func (s *FileStore) Save(ctx context.Context, name string, doc []byte, rev string) (newRev string, err error) {
 	if err := ctx.Err(); err != nil {
@@ -158,8 +160,8 @@ type documentFile struct {
 	mounted bool
 }
 
-// file returns the file of a name. No two names have one file, and none has
-// the file that another one needs beside it.
+// file returns the file of a name. No two names have one file, and no name has
+// the lock file or the temporary file of another.
 func (s *FileStore) file(name string) (documentFile, error) {
 	if s.path == "" {
 		return documentFile{}, errNoPath
@@ -173,13 +175,13 @@ func (s *FileStore) file(name string) (documentFile, error) {
 	}
 	if len(escaped) > maxEscaped {
 		sum := sha256.Sum256([]byte(name))
-		escaped = "%sha256-" + hex.EncodeToString(sum[:]) // not what any name is escaped to
+		escaped = "%sha256-" + hex.EncodeToString(sum[:]) // not the escaped form of any name
 	}
 	return documentFile{s.path + "." + escaped, s.mounted}, nil
 }
 
-// maxEscaped leaves room for the rest in a file name, which mostly may have 255
-// bytes.
+// maxEscaped is the longest escaped name in a file name, which mostly may have
+// 255 bytes.
 const maxEscaped = 160
 
 func contentRevision(doc []byte) string {
@@ -187,10 +189,10 @@ func contentRevision(doc []byte) string {
 	return hex.EncodeToString(sum[:])
 }
 
-// read returns what is in the file now, and its revision.
+// read returns the document in the file and its revision.
 func (s documentFile) read() (doc []byte, rev string, err error) {
-	// The look before the open is for a clear answer about links and the
-	// like; the one that counts is checkFile on the file that was opened.
+	// This check gives a clear error for a link and the like. checkFile
+	// decides, on the opened file.
 	info, err := os.Lstat(s.path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, "", nil
@@ -207,8 +209,8 @@ func (s documentFile) read() (doc []byte, rev string, err error) {
 
 	f, err := os.OpenFile(s.path, os.O_RDONLY|open, 0)
 	if err != nil {
-		// Also if the file is gone by now: Save never removes one, so
-		// this is not the absence that Load reports.
+		// Also if the file is absent now: Save never removes it, so that this
+		// is an error and not absence.
 		return nil, "", fmt.Errorf("keys: FileStore: %w", err)
 	}
 	defer f.Close()
@@ -231,7 +233,7 @@ func (s documentFile) read() (doc []byte, rev string, err error) {
 	return doc, contentRevision(doc), nil
 }
 
-// checkFile refuses a file that cannot be the document of a careful owner.
+// checkFile refuses a file of a kind or a mode that FileStore does not permit.
 func (s documentFile) checkFile(info fs.FileInfo) error {
 	if !info.Mode().IsRegular() {
 		return fmt.Errorf("keys: FileStore: %s is not a regular file (mode %v)", s.path, info.Mode())
@@ -247,11 +249,11 @@ func (s documentFile) checkFile(info fs.FileInfo) error {
 	return nil
 }
 
-// replace puts doc in place of the file. The caller holds the lock.
+// replace replaces the file by one with doc. The caller holds the lock.
 func (s documentFile) replace(doc []byte) (err error) {
 	tmp := s.path + ".tmp"
-	// What is left of a writer that was killed. Ours must be a new file:
-	// an old one could have another mode, or be open elsewhere.
+	// Remove the file of a writer that was killed. It is not reused: it could
+	// have another mode, or be open in another process.
 	if err := os.Remove(tmp); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
@@ -270,7 +272,7 @@ func (s documentFile) replace(doc []byte) (err error) {
 		err = os.Rename(tmp, s.path)
 	}
 	if err != nil {
-		os.Remove(tmp) // it holds keys; err already says what went wrong
+		os.Remove(tmp) // it holds keys; err is the error to return
 		return err
 	}
 	return syncDir(filepath.Dir(s.path))
@@ -281,9 +283,9 @@ const (
 	lockMaxWait   = 32 * time.Millisecond
 )
 
-// lock takes the lock that keeps other writers out, in this process and in
-// others, and returns what releases it. It asks again and again rather than
-// block in the kernel, where ctx could not end the wait.
+// lock takes the lock that excludes other writers, in this process and in
+// others, and returns a function that releases it. It polls, since ctx cannot
+// end a wait in the kernel.
 func (s documentFile) lock(ctx context.Context) (unlock func(), err error) {
 	f, err := os.OpenFile(s.path+".lock", os.O_CREATE|os.O_RDWR|openSafely, 0o600)
 	if err != nil {

@@ -9,8 +9,8 @@ import (
 )
 
 const (
-	// openSafely refuses a symbolic link as the last part of a path, and
-	// does not hang on a named pipe.
+	// openSafely does not follow a symbolic link as the last part of a path,
+	// and does not hang on a named pipe.
 	openSafely = openMounted | syscall.O_NOFOLLOW
 
 	// openMounted does not hang either, and follows links.

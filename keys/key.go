@@ -24,11 +24,11 @@ type PublicKey struct {
 }
 
 // NewPublicKey wraps the public half of a key for use with alg. Its id is the
-// key's RFC 7638 thumbprint (SHA-256, base64url). The key must be one that alg
-// may use: an *ecdsa.PublicKey on P-256 for [ES256], an ed25519.PublicKey for
-// [EdDSA], an *rsa.PublicKey of 2048 to 8192 bits for [PS256] and [RS256]
-// (RFC 7518 section 3.3); anything else, a point off its curve and an Ed25519
-// key of low order is an error. The caller must not change pub afterwards.
+// key's RFC 7638 thumbprint (SHA-256, base64url). The key must be one for alg:
+// an *ecdsa.PublicKey on P-256 for [ES256], an ed25519.PublicKey for [EdDSA],
+// an *rsa.PublicKey of 2048 to 8192 bits for [PS256] and [RS256] (RFC 7518
+// section 3.3); anything else, a point off its curve and an Ed25519 key of low
+// order is an error. The caller must not change pub afterwards.
 func NewPublicKey(alg Algorithm, pub crypto.PublicKey) (*PublicKey, error) {
 	if !alg.valid() {
 		return nil, fmt.Errorf("keys: algorithm %q is not offered", string(alg))
@@ -63,9 +63,9 @@ func sameKey(a, b crypto.PublicKey) bool {
 	return ok && e.Equal(b)
 }
 
-// SigningKey is a key that signs, with its public half. It is immutable and
-// safe for concurrent use if its signer is. Printing it in any way shows its id
-// and algorithm alone. Make it with [NewSigningKey] or [GenerateKey].
+// SigningKey is a private key with its public half. It is immutable, and safe
+// for concurrent use if its signer is. Every fmt verb prints its id and
+// algorithm alone. Make it with [NewSigningKey] or [GenerateKey].
 type SigningKey struct {
 	public  *PublicKey
 	signer  crypto.Signer
@@ -98,15 +98,15 @@ func GenerateKey(alg Algorithm) (*SigningKey, error) {
 // its Public and Sign methods are used, Sign as the standard library's keys of
 // that type define it (a digest for ES256, PS256 and RS256, the message for
 // EdDSA; an ASN.1 signature from ECDSA, as RFC 3279 has it), or SignContext in
-// its place if the handle is a [ContextSigner]. Constructing calls Public and
-// nothing else. The key's id is its RFC 7638 thumbprint.
+// its place if the handle is a [ContextSigner]. NewSigningKey calls Public
+// alone. The key's id is its RFC 7638 thumbprint.
 func NewSigningKey(alg Algorithm, signer crypto.Signer) (*SigningKey, error) {
 	if arg.IsNil(signer) {
 		return nil, errors.New("keys: signer is required")
 	}
 	switch k := signer.(type) {
 	case *rsa.PrivateKey:
-		if k.Validate() != nil { // its text is not passed on: it is about a private key
+		if k.Validate() != nil { // its text is dropped: it is about a private key
 			return nil, errors.New("keys: the RSA key is not valid")
 		}
 	case ed25519.PrivateKey:

@@ -10,16 +10,16 @@ import (
 	"time"
 )
 
-// MemStore is a [Store] in the memory of one process: for tests, and for a
-// single process whose sessions may all end when it does. Its zero value is an
-// empty store, ready for use. It must not be copied after first use.
+// MemStore is a [Store] in the memory of one process, for tests or for a single
+// process: all sessions end with it. Its zero value is an empty store. It must
+// not be copied after first use.
 //
 // Two processes with a MemStore each have two unrelated sets of keys, and
 // refuse each other's tokens.
 type MemStore struct {
 	saving sync.Mutex
-	// A pointer to a map that never changes once it is stored, by name. It also
-	// keeps private keys out of a careless %+v, which prints an address.
+	// A pointer to an immutable map, by name. With a pointer, %+v prints an
+	// address and not private keys.
 	documents atomic.Pointer[map[string]memDocument]
 }
 
@@ -38,8 +38,8 @@ func (d memDocument) revision() string {
 	return strconv.FormatUint(d.n, 10)
 }
 
-// Load implements [Store]. Its only error is ctx's. Time is zero: the clock is
-// that of the process itself.
+// Load implements [Store]. Its only error is ctx's. Time is zero: a MemStore
+// has no clock of its own.
 func (s *MemStore) Load(ctx context.Context, name string) (Stored, error) {
 	if err := ctx.Err(); err != nil {
 		return Stored{}, err

@@ -5,25 +5,25 @@ import (
 	"time"
 )
 
-// merged is what a process knows after a reading.
+// merged is the result of merge.
 type merged struct {
 	doc   *document
-	owed  bool // the store lacks something of it
-	older bool // the store's document was older than, or foreign to, what was held
+	owed  bool // the store's document lacks a part of it
+	older bool // the store's document was older than the held one, or of another ring
 }
 
-// merge joins the document that was read with the one that the process held
-// before, if there is one, and changes neither. A key leaves a process by
-// revocation or by its time, never by absence:
+// merge merges the document that was read with the one that the process held
+// before, if there is one, and changes neither. A process drops a key when it
+// is revoked or past its KeptUntil, and not because the stored document lacks
+// it:
 //
-//   - Of two rings, the one that was made first counts for signing. Of two
-//     documents of one ring, the stored one does, unless it holds nothing that
-//     the held one does not know, and less.
-//   - The keys of the other document are kept as retired ones, except that the
-//     current one goes on signing if the time is free. A key that both have is
-//     kept for as long as either needs it.
-//   - A key is revoked if any of the two has it revoked, or if revoked reports
-//     so.
+//   - Of two rings, the one that was made first signs. Of two documents of one
+//     ring, the stored one is used, unless it is an older form of the held one.
+//   - The keys of the other document are kept as retired ones, except that its
+//     current key signs on if no key of the first signs at that time. A key of
+//     both documents is kept until the later of its two KeptUntil.
+//   - A key is revoked if it is revoked in one of the two, or if revoked
+//     returns true.
 func merge(read, held *document, revoked func(kid string) bool, m moment, s *schedule) (out merged) {
 	base, other := read, held
 	if held == nil || held.Ring == "" {
@@ -36,7 +36,7 @@ func merge(read, held *document, revoked func(kid string) bool, m moment, s *sch
 	d.Serial = max(read.Serial, other.Serial, base.Serial)
 	s = s.longest(d, m.now)
 	for i := range d.Keys {
-		d.Keys[i].again = out.older && read.find(d.Keys[i].id) == nil
+		d.Keys[i].restored = out.older && read.find(d.Keys[i].id) == nil
 	}
 
 	for _, r := range other.Revoked {
@@ -78,8 +78,8 @@ func merge(read, held *document, revoked func(kid string) bool, m moment, s *sch
 	return out
 }
 
-// dropRevoked drops the keys of which revoked reports so, and reports whether
-// there were any.
+// dropRevoked drops the keys for which revoked returns true, and reports
+// whether there were any.
 func (s *schedule) dropRevoked(d *document, revoked func(kid string) bool, m moment) (any bool) {
 	if revoked == nil {
 		return false
@@ -98,7 +98,8 @@ func (s *schedule) dropRevoked(d *document, revoked func(kid string) bool, m mom
 	return len(kids) > 0
 }
 
-// isOlder reports whether what was read is to be replaced by what is held.
+// isOlder reports whether the document that was read is older than the held
+// one.
 func isOlder(read, held *document) bool {
 	switch {
 	case read.Ring == "": // the store was emptied
@@ -111,21 +112,22 @@ func isOlder(read, held *document) bool {
 	for _, list := range [][]documentKey{read.Keys, read.Retired} {
 		for _, k := range list {
 			if held.find(k.id) == nil && !held.hasRevoked(k.id) {
-				return false // written since, by a replica that did not know the held one
+				return false // written later, by a replica that did not have the held one
 			}
 		}
 	}
 	return true
 }
 
-// isOver reports whether a key that a document lacks has only gone because its
-// time was over, by whichever replica's clock.
+// isOver reports whether a document lacks a key because the key was past its
+// KeptUntil, by any replica's clock.
 func (s *schedule) isOver(k *documentKey, now time.Time) bool {
 	return !now.Add(2 * s.maxSkew).Before(k.KeptUntil)
 }
 
-// mayHaveSigned is until when a key must be kept for a replica that acted on a
-// document with k, which is now joined with one that has other times for it.
+// mayHaveSigned returns until when a key must be kept if a replica used a
+// document with k, which is now merged with one that has other times for the
+// key.
 func (s *schedule) mayHaveSigned(k *documentKey, now time.Time) time.Time {
 	switch {
 	case now.Before(k.SignsFrom):
@@ -136,8 +138,8 @@ func (s *schedule) mayHaveSigned(k *documentKey, now time.Time) time.Time {
 	return k.KeptUntil
 }
 
-// place returns where a current key belongs among the others, and whether it is
-// current and its window is free.
+// place returns the index of a current key among the others. free reports whether
+// the key is current and no other key signs in its window.
 func (d *document) place(k *documentKey, now time.Time) (at int, free bool) {
 	if !k.signsAt(now) || len(k.Private) == 0 {
 		return 0, false

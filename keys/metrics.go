@@ -2,8 +2,8 @@ package keys
 
 import "github.com/sessiontoken/sessiontoken/internal/clock"
 
-// Metrics returns how the ring stands and what it has done since it was made.
-// The names are fixed, and those that end in _total only grow:
+// Metrics returns the state of the ring and the counts since it was made. The
+// names are fixed, and those that end in _total only grow:
 //
 //	ring_age_seconds                 since the start of the last good reading of
 //	                                 the store; before the first, since NewRing
@@ -32,8 +32,8 @@ import "github.com/sessiontoken/sessiontoken/internal/clock"
 //	ring_older_documents_total       readings that found no document, an older or
 //	                                 a foreign one
 //
-// It answers from memory. Every value is finite, and none tells which key it was.
-// The map is the caller's: [expvar.Func] can publish it as it is.
+// Metrics does no I/O. Every value is finite, and none names a key. The map is
+// the caller's: [expvar.Func] can publish it as it is.
 func (r *Ring) Metrics() map[string]float64 {
 	if r.reading == nil {
 		return nil

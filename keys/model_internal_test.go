@@ -257,13 +257,13 @@ func (m *model) sync(r *modelReplica, c *change) bool {
 			return false
 		}
 		doc := r.doc.clone()
-		changed, err := r.plan.tend(doc, at)
+		changed, err := r.plan.advance(doc, at)
 		require.NoError(m.t, err, m.name)
 		changed = changed || out.owed
 		if c != nil {
 			_, err := c.apply(doc, at)
 			require.NoError(m.t, err, m.name)
-			_, err = r.plan.tend(doc, at)
+			_, err = r.plan.advance(doc, at)
 			require.NoError(m.t, err, m.name)
 			changed = true
 		}

@@ -15,26 +15,26 @@ import (
 )
 
 var (
-	// ErrUnknownKey is returned by [Ring.Revoke] for an id that is neither in the
-	// ring nor among those that were revoked. Nothing was revoked then.
+	// ErrUnknownKey is returned by [Ring.Revoke] for an id that is neither that
+	// of a key of the ring nor that of a revoked one. Nothing was revoked.
 	ErrUnknownKey = errors.New("keys: no such key in the ring")
-	// ErrNoRing is returned by what changes a ring if the store has none of that
-	// name. Nothing was made then.
+	// ErrNoRing is returned by Rotate, Revoke and Reseal if the store has no
+	// ring of that name. Nothing was changed.
 	ErrNoRing = errors.New("keys: the store has no ring of this name")
 	// ErrNotRead is [Status].Err before the first reading of the store.
 	ErrNotRead = errors.New("keys: the store has not been read yet")
-	// ErrClock reports that this machine's clock and the store's are further apart
-	// than RingConfig.MaxSkew, so that this ring changes nothing.
+	// ErrClock means that this machine's clock and the store's are further
+	// apart than RingConfig.MaxSkew. This ring then changes nothing.
 	ErrClock = errors.New("keys: this machine's clock disagrees with the store's")
-	// ErrUnseal reports that private keys of the ring cannot be unsealed here, so
-	// that this ring changes nothing.
+	// ErrUnseal means that private keys of the ring cannot be unsealed here.
+	// This ring then changes nothing.
 	ErrUnseal = errors.New("keys: private keys of the ring cannot be unsealed here")
-	// ErrLost reports that the store acknowledged a write that is not to be seen
-	// in it.
+	// ErrLost means that the store acknowledged a write and a later reading
+	// does not show it.
 	ErrLost = errors.New("keys: the store has acknowledged a write and does not show it")
-	// ErrConflict reports that a [Store] holds another revision than the one that
-	// Save was told to replace, and that nothing was written. It is the normal
-	// answer to the one that loses a race: load again and work from what is there.
+	// ErrConflict means that a [Store] has another revision than the rev of
+	// Save. Nothing was written. It is normal when another process has saved
+	// first: load the document again and repeat the change.
 	ErrConflict = errors.New("keys: the stored document has changed")
 
 	errZeroRing = errors.New("keys: the Ring is a zero value: make it with NewRing")
@@ -53,25 +53,25 @@ const (
 	settled = 5 * time.Minute
 )
 
-// Ring makes the keys of an issuer, publishes and rotates them, together with
-// any number of replicas that share its store. It is a source of verification
-// and signing keys for package sessiontoken. It is safe for concurrent use. Make
-// it with [NewRing]; of the zero value every call fails.
+// Ring makes, publishes and rotates the keys of an issuer, together with any
+// number of replicas that share its store. It is a source of verification and
+// signing keys for package sessiontoken. It is safe for concurrent use. Make it
+// with [NewRing]: every call of a zero Ring fails.
 //
-// It reads the store when it is first asked for a key. Run keeps it in step
-// afterwards. Without Run, it syncs when it is used: in the background when
-// SyncEvery is nearly over, and before it answers when that has passed.
+// It reads the store at the first call, and with Run every SyncEvery. Without
+// Run, calls cause the readings: in the background shortly before SyncEvery has
+// passed, and before the call returns after that.
 //
-// When the store fails, a ring goes on with what it has read, for at most
-// MaxStale. A store that comes back empty, or with an older or a foreign
-// document, is given what any replica knows beyond it. A key that a replica
-// knows as revoked stays revoked, whatever the store says.
+// While the store fails, a ring uses what it has read for at most MaxStale. If
+// the store comes back empty, or with an older document or that of another
+// ring, each replica writes back the keys that the store lacks. A key that a
+// replica knows as revoked stays revoked, whatever the store holds.
 //
-// A ring takes its time from the store, if the store has a clock of its own. It
-// changes nothing while the clock of its machine disagrees with that, nor while
-// it cannot unseal the private keys: it goes on reading, verifying, and signing
-// with what it has, and reports the reason in the log, [Ring.Status] and
-// [Ring.Metrics].
+// The time of a ring is the store's, if the store has a clock of its own. A
+// ring changes nothing while the clock of its machine is further than MaxSkew
+// from it, or while it cannot unseal the private keys. It reads, verifies, and
+// signs with the keys that it has, and reports the reason in the log,
+// [Ring.Status] and [Ring.Metrics].
 type Ring struct {
 	cfg    RingConfig
 	plan   schedule
@@ -86,7 +86,7 @@ type Ring struct {
 	unsealing *flight.Group // of the private keys that were read
 	changing  atomic.Int32  // calls of Rotate, Revoke and Reseal that have not ended
 
-	adopting sync.Mutex // around changes of state
+	adopting sync.Mutex // guards changes of state
 	state    atomic.Pointer[ringState]
 	decoded  atomic.Pointer[decoded]
 	offset   atomic.Pointer[clockOffset]
@@ -102,17 +102,17 @@ type Ring struct {
 	rotations atomic.Uint64
 }
 
-// ringState is what the process knows. It is never changed.
+// ringState is the state of a ring in this process. It is immutable.
 type ringState struct {
 	doc     *document
 	set     *Set              // nil if there is nothing to publish
-	signers map[string]signer // of the keys whose private half was looked at
+	signers map[string]signer // of the keys whose private half was unsealed, or tried to be
 	began   clock.Instant     // when the reading that it is from began
 	owed    bool              // a write is due
 	checked *atomic.Int64     // its age when Revoked was last asked for all keys
 }
 
-// signer is a private half that was unsealed, or why it could not be.
+// signer is an unsealed private half, or the error of unsealing it.
 type signer struct {
 	key *SigningKey
 	err error
@@ -154,25 +154,25 @@ func (r *Ring) cooldown() time.Duration { return min(r.cfg.SyncEvery/4*3, time.S
 // maxPause is the longest pause after a failure.
 func (r *Ring) maxPause() time.Duration { return min(r.cfg.SyncEvery/2, 10*time.Second) }
 
-// RetainFor is how long a key is kept after its last signature. An issuer
-// checks at construction that none of its tokens can outlive that.
+// RetainFor returns how long a key is kept after its last signature. An issuer
+// checks at construction that no token outlives its key.
 func (r *Ring) RetainFor() time.Duration { return r.cfg.RetainFor }
 
-// IdentifyFor is how long [Ring.IdentifyKey] knows a key after its last
-// signature. Package sessionhttp checks at construction that no session can
-// outlive that.
+// IdentifyFor returns how long [Ring.IdentifyKey] returns a key after its last
+// signature. Package sessionhttp checks at construction that no session
+// outlives that.
 func (r *Ring) IdentifyFor() time.Duration { return r.cfg.IdentifyFor }
 
-// MaxAge is the longest max-age with which the key set may be published, such
-// that every verifier has a key before it signs: PublishBefore less MaxStale,
-// ClientRefresh, MaxSkew and SyncEvery.
+// MaxAge returns the longest max-age with which the key set may be published,
+// so that every verifier has a key before it signs: PublishBefore minus
+// MaxStale, ClientRefresh, MaxSkew and SyncEvery.
 func (r *Ring) MaxAge() time.Duration {
 	return r.cfg.PublishBefore - r.cfg.MaxStale - r.cfg.ClientRefresh - r.cfg.MaxSkew - r.cfg.SyncEvery
 }
 
-// NextChange is when the published set will change next by the plan, by this
+// NextChange returns when the published set changes next on schedule, by this
 // machine's clock, or the zero time if the ring has not read its store. A
-// revocation can come sooner.
+// revocation can change it sooner.
 func (r *Ring) NextChange() time.Time {
 	s := r.state.Load()
 	if s == nil {
@@ -194,7 +194,8 @@ func (r *Ring) NextChange() time.Time {
 	return r.clock.Now().Add(clock.Between(m.now, next))
 }
 
-// moment is the time now by the ring's clock, without a claim that it is sure.
+// moment returns the present time by the ring's clock, which is not marked as
+// sure.
 func (r *Ring) moment() moment {
 	if now, ok := r.view.Now(); ok {
 		return moment{now: now, destroy: true}
@@ -203,17 +204,15 @@ func (r *Ring) moment() moment {
 }
 
 // KeySet returns the published keys: next, current and retired. It answers from
-// memory, except that it reads the store
+// memory, except that it reads the store:
 //
-//   - before the first answer, and when what it has is older than MaxStale,
-//   - when what it has is older than SyncEvery, unless the store is known to
-//     fail,
+//   - before the first answer, and past MaxStale,
+//   - past SyncEvery, unless the store is known to fail,
 //   - for a kid that the ring has never had, at most once a second for all of
-//     them: then the answer is that of a reading that began after the call.
+//     them. The answer is then from a reading that began after the call.
 //
-// It waits for at most 2 s. It fails if it has nothing that is younger than
-// MaxStale, or if a kid is not known and the store cannot be asked in time:
-// then it cannot tell whether there is such a key.
+// It waits for at most 2 s. It fails past MaxStale, and if a kid is unknown and
+// the store cannot be read in time.
 func (r *Ring) KeySet(ctx context.Context, kid string) (*Set, error) {
 	s, left, err := r.populated(ctx)
 	if err != nil {
@@ -233,10 +232,10 @@ func (r *Ring) KeySet(ctx context.Context, kid string) (*Set, error) {
 	return s.set, nil
 }
 
-// Look reads the store, so that KeySet answers with what other processes have
-// made and revoked. It waits for that for at most 2 s. In the pause after a
-// reading that failed it returns that error at once. How often it is called is
-// for the caller to limit; calls of one moment share a reading.
+// Look reads the store, so that KeySet returns what other processes have
+// changed. It waits for at most 2 s. In the pause after a failed reading it
+// returns that error at once. Concurrent calls share a reading. The caller
+// limits how often Look is called.
 func (r *Ring) Look(ctx context.Context) error {
 	if r.reading == nil {
 		return errZeroRing
@@ -244,9 +243,9 @@ func (r *Ring) Look(ctx context.Context) error {
 	return r.reading.After(ctx, maxWait)
 }
 
-// IdentifyKey implements [Identifier]. It answers from memory for a key that the
-// ring has or has had, and reads the store for any other, at most once a second
-// for all of them. It waits for at most 2 s. A key of a kind that this release
+// IdentifyKey implements [Identifier]. For a key that the ring has or has had
+// it answers from memory. For any other it reads the store, at most once a
+// second for all of them, and waits for at most 2 s. A key that this release
 // cannot use is an error.
 func (r *Ring) IdentifyKey(ctx context.Context, kid string) (*PublicKey, error) {
 	s, left, err := r.fresh(ctx)
@@ -269,8 +268,8 @@ func (r *Ring) IdentifyKey(ctx context.Context, kid string) (*PublicKey, error) 
 	return k.public, nil
 }
 
-// knows reports whether nothing that the store may say changes the answer for
-// kid: it is published, has retired, or was revoked.
+// knows reports whether kid is that of a published, a retired or a revoked key,
+// so that no reading changes the answer for it.
 func (s *ringState) knows(kid string) bool {
 	if s.set != nil {
 		if _, ok := s.set.Key(kid); ok {
@@ -280,10 +279,13 @@ func (s *ringState) knows(kid string) bool {
 	return s.doc.find(kid) != nil || s.doc.hasRevoked(kid)
 }
 
-// SigningKey returns the current key. It waits for at most 2 s. It fails if the
-// store has not been read for MaxStale or past the time of every key that it
-// held, if the private key cannot be unsealed ([ErrUnseal]), and always with
-// VerifyOnly. A key for which RingConfig.Revoked returns true is replaced first.
+// SigningKey returns the current key. It waits for at most 2 s. It first
+// replaces a key for which RingConfig.Revoked returns true. It fails:
+//
+//   - if the store has not been read for MaxStale, or since every key has
+//     retired;
+//   - if the private key cannot be unsealed ([ErrUnseal]);
+//   - always with VerifyOnly.
 func (r *Ring) SigningKey(ctx context.Context) (*SigningKey, error) {
 	if r.cfg.VerifyOnly {
 		return nil, errors.New("keys: the ring is VerifyOnly")
@@ -292,9 +294,8 @@ func (r *Ring) SigningKey(ctx context.Context) (*SigningKey, error) {
 	if err != nil {
 		return nil, err
 	}
-	// Usually the first round is the last. A key may have to be made, and then
-	// unsealed; the run of either that a round joins may have begun too early to
-	// see what is needed.
+	// Usually the first round returns. Otherwise a key is made, and then unsealed.
+	// A round may join a run of either that began too early to see the need.
 	for range 8 {
 		if left <= 0 {
 			break
@@ -329,7 +330,8 @@ func (r *Ring) SigningKey(ctx context.Context) (*SigningKey, error) {
 	return nil, orWaited(err)
 }
 
-// populated is fresh, for a state that has keys to publish if any can be had.
+// populated is fresh for a state with published keys. It makes the first keys
+// if there are none.
 func (r *Ring) populated(ctx context.Context) (s *ringState, left time.Duration, err error) {
 	s, left, err = r.fresh(ctx)
 	if err != nil || s.set != nil || r.cfg.VerifyOnly || left <= 0 {
@@ -342,8 +344,8 @@ func (r *Ring) populated(ctx context.Context) (s *ringState, left time.Duration,
 	return r.state.Load(), left - r.clock.Steady(began), nil
 }
 
-// fresh returns a state that was read less than SyncEvery ago, or, while the
-// store fails, less than MaxStale; and how much of maxWait is left then.
+// fresh returns a state that was read less than SyncEvery ago or, while the
+// store fails, less than MaxStale ago, and how much of maxWait is left.
 func (r *Ring) fresh(ctx context.Context) (s *ringState, left time.Duration, err error) {
 	s = r.state.Load()
 	if s != nil {
@@ -373,7 +375,7 @@ func (r *Ring) fresh(ctx context.Context) (s *ringState, left time.Duration, err
 	return nil, 0, fmt.Errorf("keys: the store has not been read for %v: %w", age.Round(time.Second), orWaited(err))
 }
 
-// orWaited is err, or that there was no answer in time.
+// orWaited returns err, or flight.ErrWaited if that is nil.
 func orWaited(err error) error {
 	if err == nil {
 		return flight.ErrWaited
@@ -381,7 +383,8 @@ func orWaited(err error) error {
 	return err
 }
 
-// checked asks RingConfig.Revoked for all published keys, now and then.
+// checked calls RingConfig.Revoked for all published keys, at most every
+// checkEvery.
 func (r *Ring) checked(s *ringState, age time.Duration) *ringState {
 	if r.cfg.Revoked == nil {
 		return s
@@ -394,9 +397,8 @@ func (r *Ring) checked(s *ringState, age time.Duration) *ringState {
 
 func (r *Ring) isRevoked(kid string) bool { return r.cfg.Revoked != nil && r.cfg.Revoked(kid) }
 
-// withoutRevoked returns a state without the keys of which RingConfig.Revoked
-// reports that they are revoked. If there are any, they are revoked in the store
-// too.
+// withoutRevoked returns a state without the keys for which RingConfig.Revoked
+// returns true. It has them revoked in the store too.
 func (r *Ring) withoutRevoked(s *ringState) *ringState {
 	if !r.plan.dropRevoked(s.doc.clone(), r.cfg.Revoked, r.moment()) {
 		return s
@@ -431,19 +433,19 @@ func (s *ringState) with(doc *document, m moment) (*ringState, error) {
 		return nil, err
 	}
 	if next.set = set; set != nil && s.set.Equal(set) {
-		next.set = s.set // the same keys stay the same generation
+		next.set = s.set // the same pointer for the same keys
 	}
 	return &next, nil
 }
 
-// look is one reading for all the callers that wait for it to begin.
+// look is a reading that has not begun, and that its callers wait for.
 type look struct {
 	done chan struct{}
 	err  error
 }
 
 // look waits for a reading of the store that begins after the call. There is at
-// most one a second.
+// most one such reading a second.
 func (r *Ring) look(ctx context.Context, atMost time.Duration) error {
 	if pause, err := r.reading.Failing(); err != nil && pause > 0 {
 		return cannotAsk(err)
@@ -491,9 +493,9 @@ func cannotAsk(err error) error {
 	return fmt.Errorf("keys: the store cannot be asked: %w", err)
 }
 
-// Run keeps the ring in step with its store, and rotates it, until ctx ends; it
-// then returns ctx.Err(). Failures of the store do not end it. Every replica
-// runs it; it does no harm twice.
+// Run reads the store every SyncEvery and rotates the keys, until ctx ends; it
+// then returns ctx.Err(). A failure of the store does not end it. Every replica
+// runs it. Two calls at once do no harm.
 func (r *Ring) Run(ctx context.Context) error {
 	if r.reading == nil {
 		return errZeroRing
@@ -502,8 +504,8 @@ func (r *Ring) Run(ctx context.Context) error {
 	for {
 		began := r.clock.Read()
 		err := r.Sync(ctx)
-		// Early enough that no call has to wait for it, and at random, so that
-		// replicas started together spread out.
+		// Early enough that no call waits for it, and at random, so that
+		// replicas that started together do not read together.
 		wait := r.cfg.SyncEvery/4*3 + rand.N(r.cfg.SyncEvery/8+1) - r.clock.Steady(began)
 		if err == nil {
 			pause = r.cooldown()

@@ -7,43 +7,43 @@ import (
 	"time"
 )
 
-// maxKeys is how many keys a ring holds before it refuses to rotate by hand;
-// well under what a key set may hold.
+// maxKeys is how many keys a ring holds before Rotate fails. A key set can hold
+// many more.
 const maxKeys = 50
 
-// schedule is the whole of a ring's policy: pure functions of a document and
-// the time. Each change keeps what replicas that have not seen it rely on.
+// schedule is the policy of a ring: pure functions of a document and the time.
+// Each change is safe for replicas that have not seen it yet.
 type schedule struct {
 	rotateEvery   time.Duration
 	publishBefore time.Duration
 	retainFor     time.Duration
 	identifyFor   time.Duration
-	// unseen is how long a replica may act on a document that was replaced:
-	// MaxStale, and the time that a slow write may take.
+	// unseen is how long a replica may use a document that was replaced:
+	// MaxStale and the time of a slow write.
 	unseen  time.Duration
 	maxSkew time.Duration
 	newKey  func() (documentKey, error)
 }
 
-// moment is the time at which a document is looked at, and what it permits.
+// moment is the time of a change of a document, and what that change may do.
 type moment struct {
 	now     time.Time
-	destroy bool // what is over by this clock may be destroyed
+	destroy bool // keys that have expired by this clock may be destroyed
 	sure    bool // the clock is the store's, and this machine's agrees with it
 }
 
-// keepUntil is when a key whose last signature is at t, by any replica's
-// clock, may go: its last token lives for retainFor, and the clock that counts
-// that may be ahead of the one that signed, as may the one that deletes.
+// keepUntil returns the KeptUntil of a key whose last signature is at t, by any
+// replica's clock: retainFor after it, and the skew of two other clocks, that
+// of the replica that counts and that of the one that deletes.
 func (s *schedule) keepUntil(t time.Time) time.Time { return t.Add(s.retainFor + 2*s.maxSkew) }
 
-// identifyUntil is when the public half of a key may be forgotten.
+// identifyUntil returns when the public half of a key may be deleted.
 func (s *schedule) identifyUntil(k *documentKey) time.Time {
 	return later(k.KeptUntil, k.SignsUntil.Add(s.identifyFor+2*s.maxSkew))
 }
 
-// revokedUntil is when a revocation of k may be forgotten: no replica can have
-// a document any more in which the key is still kept.
+// revokedUntil returns when the revocation of k may be deleted: after that no
+// replica has a document with the key.
 func (s *schedule) revokedUntil(k *documentKey, now time.Time) time.Time {
 	longest := 2 * (s.rotateEvery + s.publishBefore + s.retainFor + s.unseen)
 	return later(s.identifyUntil(k), now.Add(longest+s.identifyFor))
@@ -54,8 +54,8 @@ func (s *schedule) setWindow(k *documentKey, from, until time.Time) {
 	k.KeptUntil = later(k.KeptUntil, s.keepUntil(until))
 }
 
-// timesFor is how long a document remembers the times of a replica's
-// configuration beyond the time that the replica may go on without writing.
+// timesFor is how long a document keeps the times of a replica's configuration,
+// beyond the time for which the replica may go without writing.
 const timesFor = 48 * time.Hour
 
 // note records this configuration's times in the document, and reports whether
@@ -80,7 +80,7 @@ func (s *schedule) note(d *document, now time.Time) bool {
 }
 
 // longest returns the schedule with the longest times of all replicas that may
-// act on the document.
+// use the document.
 func (s *schedule) longest(d *document, now time.Time) *schedule {
 	l := *s
 	for _, t := range d.Times {
@@ -97,13 +97,14 @@ func (s *schedule) longest(d *document, now time.Time) *schedule {
 			*v.mine = max(*v.mine, min(time.Duration(v.other), maxDuration))
 		}
 	}
-	// A replica that has just read may sign for MaxStale without reading again.
+	// A replica may sign for MaxStale after its last reading.
 	l.rotateEvery = max(l.rotateEvery, l.publishBefore)
 	return &l
 }
 
-// tend brings a document up to now and reports whether that changed it.
-func (s *schedule) tend(d *document, m moment) (changed bool, err error) {
+// advance makes all changes of a document that are due by now, and reports
+// whether there were any.
+func (s *schedule) advance(d *document, m moment) (changed bool, err error) {
 	if d.Ring == "" {
 		d.Ring, d.Made = rand.Text(), m.now
 	}
@@ -123,7 +124,7 @@ func (s *schedule) tend(d *document, m moment) (changed bool, err error) {
 		}
 		changed = true
 	}
-	if n := len(d.Keys); n > 0 { // made by a replica with shorter times
+	if n := len(d.Keys); n > 0 { // it may be from a replica with shorter times
 		last := &d.Keys[n-1]
 		if until := last.SignsFrom.Add(s.publishBefore); m.now.Before(last.SignsUntil) && last.SignsUntil.Before(until) {
 			s.setWindow(last, last.SignsFrom, until)
@@ -132,10 +133,10 @@ func (s *schedule) tend(d *document, m moment) (changed bool, err error) {
 	}
 	for i := range d.Keys {
 		k := &d.Keys[i]
-		if k.public == nil { // it is for the release that made it
+		if k.public == nil { // left to the release that made it
 			continue
 		}
-		// A replica whose clock is behind may still be signing for maxSkew.
+		// A replica whose clock is behind may sign for maxSkew longer.
 		if m.destroy && len(k.Private) > 0 && !m.now.Before(k.SignsUntil.Add(s.maxSkew)) {
 			k.Private, k.Sealed, changed = nil, false, true
 		}
@@ -146,8 +147,8 @@ func (s *schedule) tend(d *document, m moment) (changed bool, err error) {
 	return m.destroy && s.forget(d, m.now) || changed, nil
 }
 
-// forget removes what is over, and reports whether there was anything. A key is
-// kept unpublished for as long as it may have to be identified.
+// forget removes expired keys and revocations, and reports whether there were
+// any. A key is kept, unpublished, until its identifyUntil.
 func (s *schedule) forget(d *document, now time.Time) bool {
 	before := len(d.Keys) + len(d.Revoked) + len(d.Times)
 	d.Keys = slices.DeleteFunc(d.Keys, func(k documentKey) bool {
@@ -166,28 +167,28 @@ func (s *schedule) forget(d *document, now time.Time) bool {
 	return len(d.Keys)+len(d.Revoked)+len(d.Times) != before || len(d.Retired) != retired
 }
 
-// current is the index of the key whose window now is in, or -1.
+// current returns the index of the key that is current now, or -1.
 func current(d *document, now time.Time) int {
 	return slices.IndexFunc(d.Keys, func(k documentKey) bool {
 		return k.signsAt(now) && (len(k.Private) > 0 || k.public == nil)
 	})
 }
 
-// mayRevive reports whether a document without a current key should get one:
+// mayRevive reports whether a document without a current key gets one:
 //
 //   - at the first start,
-//   - when the ring was neglected for so long that its last key's time is over,
-//   - when the key whose time it is has lost its private half or was revoked,
-//   - when all windows are in the future, but only by a clock that is surely
-//     right: otherwise it is this clock that is wrong, and nothing is done.
+//   - when the ring was not changed for so long that its last key has retired,
+//   - when the key whose window it is has no private half or was revoked,
+//   - when all windows are in the future and the clock is sure. If it is not,
+//     this clock may be the wrong one.
 func (s *schedule) mayRevive(d *document, m moment) bool {
 	return m.sure || d.bereft || len(d.Keys) == 0 || !m.now.Before(d.Keys[0].SignsFrom)
 }
 
-// revive makes a key current. The last one, which every replica knows, signs
-// until its successor has been published for long enough. If it cannot, a new
-// key signs at once: no verifier can know it yet, but no replica could sign
-// otherwise.
+// revive makes a key current: the last one, which every replica has, until its
+// successor has been published for long enough. If the last one cannot sign, a
+// new key signs at once. No verifier has it yet, but otherwise no replica could
+// sign.
 func (s *schedule) revive(d *document, now time.Time) (int, error) {
 	if n := len(d.Keys); n > 0 {
 		last := &d.Keys[n-1]
@@ -199,7 +200,7 @@ func (s *schedule) revive(d *document, now time.Time) (int, error) {
 	return s.addEmergency(d, now)
 }
 
-// addEmergency adds a key that signs at once, until the next one does, and
+// addEmergency adds a key that signs at once, until the next key does, and
 // returns its index. Its window begins in the past, for replicas whose clocks
 // are behind.
 func (s *schedule) addEmergency(d *document, now time.Time) (int, error) {
@@ -209,7 +210,7 @@ func (s *schedule) addEmergency(d *document, now time.Time) (int, error) {
 	}
 	from, until, i := now.Add(-s.maxSkew), now.Add(s.rotateEvery), 0
 	for i < len(d.Keys) && !now.Before(d.Keys[i].SignsFrom) {
-		if d.Keys[i].signsAt(now) { // without its private half: it signs no more
+		if d.Keys[i].signsAt(now) { // it has no private half: end its window
 			d.Keys[i].SignsUntil = later(now, d.Keys[i].SignsFrom.Add(1))
 		}
 		from = later(from, d.Keys[i].SignsUntil)
@@ -224,8 +225,8 @@ func (s *schedule) addEmergency(d *document, now time.Time) (int, error) {
 	return i, nil
 }
 
-// addNext adds the key after the last one. If that would end before the new
-// one has been published for long enough, it signs for longer.
+// addNext adds a key after the last one. If the last one would retire before
+// the new one has been published for long enough, it signs for longer.
 func (s *schedule) addNext(d *document, now time.Time) error {
 	k, err := s.newKey()
 	if err != nil {
@@ -240,16 +241,16 @@ func (s *schedule) addNext(d *document, now time.Time) error {
 	return nil
 }
 
-// republish puts off the keys that are written back after the store had lost
-// them, so that each is published for long enough again before it signs. The
-// one before signs for longer. Nothing changes that is not written back anyway.
+// republish delays keys that are written back after the store has lost them, so
+// that each is published for long enough again before it signs. The key before
+// signs for longer. Other keys do not change.
 func (s *schedule) republish(d *document, now time.Time) {
 	for i := 1; i < len(d.Keys); i++ {
 		k := &d.Keys[i]
-		if !k.again || !now.Before(k.SignsFrom) {
+		if !k.restored || !now.Before(k.SignsFrom) {
 			continue
 		}
-		k.again, k.Published = false, now
+		k.restored, k.Published = false, now
 		at := now.Add(s.publishBefore)
 		if !k.SignsFrom.Before(at) {
 			continue
@@ -262,26 +263,26 @@ func (s *schedule) republish(d *document, now time.Time) {
 	}
 }
 
-// rotate ends the current key's time as soon as the next has been published for
-// long enough, and returns when that is.
+// rotate ends the window of the current key as soon as the next key has been
+// published for long enough, and returns when that is.
 func (s *schedule) rotate(d *document, m moment) (time.Time, error) {
 	s = s.longest(d, m.now)
 	if len(d.Keys) >= maxKeys {
 		return time.Time{}, fmt.Errorf("the ring holds %d keys already", len(d.Keys))
 	}
 	cur := current(d, m.now)
-	if cur < 0 { // tend found every window in the future
+	if cur < 0 { // every window is in the future
 		_, err := s.addEmergency(d, m.now)
 		return m.now, err
 	}
-	next := &d.Keys[cur+1] // tend has added one
+	next := &d.Keys[cur+1] // advance has added it
 	at := later(m.now, next.Published.Add(s.publishBefore))
 	k := &d.Keys[cur]
 	if !at.Before(k.SignsUntil) {
 		return k.SignsUntil, nil
 	}
-	// A replica that does not learn of this goes on with the old plan, but only
-	// for as long as it may go unsynced.
+	// A replica that does not read this keeps the old schedule for at most
+	// unseen.
 	kept := k.KeptUntil
 	k.SignsUntil = at
 	k.KeptUntil = later(s.keepUntil(at), earlier(kept, s.keepUntil(m.now.Add(s.unseen))))
@@ -292,10 +293,10 @@ func (s *schedule) rotate(d *document, m moment) (time.Time, error) {
 	return k.SignsUntil, nil
 }
 
-// revoke removes keys at once. If the current one is among them, a key that is
-// new to all takes its place: verifiers elsewhere look for a new key set when
-// they meet an id that they do not know. It returns an id that the document
-// does not know, if there is one, and then has changed nothing.
+// revoke removes keys at once. If the current key is among them, a new key
+// becomes current, and not the next one: a verifier fetches the key set again
+// when it meets an unknown id. If the document does not have one of the ids,
+// revoke returns that id and changes nothing.
 func (s *schedule) revoke(d *document, m moment, kids []string) (unknown string, err error) {
 	for _, kid := range kids {
 		if d.find(kid) == nil && !d.hasRevoked(kid) {
@@ -312,8 +313,9 @@ func (s *schedule) revoke(d *document, m moment, kids []string) (unknown string,
 			return "", err
 		}
 	}
-	// If the key before the current one is gone, a clock that is behind would
-	// find none: the current one's window begins earlier.
+	// If the key before the current one was removed, a replica whose clock is
+	// behind would have no current key: the window of the current one begins
+	// earlier.
 	if i := current(d, m.now); i >= 0 {
 		from := m.now.Add(-s.maxSkew)
 		if i > 0 {
@@ -321,12 +323,12 @@ func (s *schedule) revoke(d *document, m moment, kids []string) (unknown string,
 		}
 		d.Keys[i].SignsFrom = earlier(d.Keys[i].SignsFrom, from)
 	}
-	_, err = s.tend(d, m)
+	_, err = s.advance(d, m)
 	return "", err
 }
 
-// drop removes a key and remembers that it was revoked. It reports whether the
-// document had it.
+// drop removes a key and records its revocation. It reports whether the
+// document had the key.
 func (s *schedule) drop(d *document, now time.Time, kid string) bool {
 	k := d.find(kid)
 	if k == nil {

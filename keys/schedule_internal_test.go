@@ -54,7 +54,7 @@ func TestScheduleWithSkew(t *testing.T) {
 				if rng.Float64() < 0.6 || r.doc == nil || now.Sub(r.read) > unseen { // it syncs
 					doc := stored.clone()
 					doc.Revoked = nil
-					changed, err := s.tend(doc, clock)
+					changed, err := s.advance(doc, clock)
 					require.NoError(t, err)
 					first := len(stored.Keys) == 0
 					if rng.Float64() < 0.01 {

@@ -5,21 +5,20 @@ import (
 	"errors"
 )
 
-// Sealed returns the store for a [Ring] whose private keys are encrypted with
-// aead before they reach store: [NewAESGCM], or any AEAD with tink's method
-// set, such as one backed by a KMS. Each private key is bound to the name of
-// its ring, its id and its algorithm as associated data, so that it cannot be
-// moved to another place. Public halves and times stay readable: a replica that
-// only verifies (RingConfig.VerifyOnly) reads store as it is and needs no
-// secret.
+// Sealed returns a store for a [Ring] that encrypts private keys with aead
+// before it writes them to store. aead is [NewAESGCM], or any AEAD with the
+// methods of tink's, such as one with a KMS. Each private key is bound to the
+// name of its ring, its id and its algorithm as associated data, so that it
+// cannot be used in another place. Public halves and times are not encrypted: a
+// replica that only verifies (RingConfig.VerifyOnly) reads store itself and
+// needs no secret.
 //
-// Sealing keeps private keys secret. It does not keep a process that can write
-// to the store from adding a public key of its own. Guard writes to the store as
-// the keys themselves.
+// Sealing keeps private keys secret. A process that can write to the store can
+// still add a public key of its own. Protect the right to write to the store as
+// well as the keys.
 //
-// An unsealed ring becomes a sealed one by this alone: what is in the clear is
-// sealed at the next write, or by [Ring.Reseal]. A sealed ring does not become an
-// unsealed one.
+// An existing ring can be sealed: private keys in the clear are sealed at the
+// next write, or by [Ring.Reseal]. A sealed ring cannot be unsealed.
 func Sealed(store Store, aead AEAD) Store { return &sealedStore{Store: store, aead: aead} }
 
 type sealedStore struct {
@@ -41,7 +40,7 @@ func associatedData(ring, kid string, alg Algorithm) []byte {
 func (s *sealedStore) seal(ring, kid string, alg Algorithm, secret []byte) ([]byte, error) {
 	sealed, err := s.aead.Encrypt(secret, associatedData(ring, kid, alg))
 	if err != nil {
-		// The text of a foreign AEAD is not passed on: it may quote its input.
+		// The text of an AEAD's error is dropped: it may quote the input.
 		return nil, errors.New("keys: the private key cannot be sealed")
 	}
 	return sealed, nil

@@ -11,9 +11,9 @@ import (
 	"github.com/sessiontoken/sessiontoken/internal/jwk"
 )
 
-// Set is an immutable set of verification keys, looked up by id. A new pointer
-// is a new generation: what was derived from a set holds for as long as the same
-// pointer is handed out. It is safe for concurrent use.
+// Set is an immutable set of verification keys by id. A source whose keys
+// change returns a new Set, so that data derived from a Set is valid while the
+// source returns the same pointer. It is safe for concurrent use.
 type Set struct {
 	keys []*PublicKey
 	byID map[string]*PublicKey
@@ -53,21 +53,23 @@ func NewSet(keys ...*PublicKey) (*Set, error) {
 
 // ParseSet reads a JWK set (RFC 7517 section 5), strictly: duplicate names,
 // invalid UTF-8 and trailing data are errors; a byte order mark before it is
-// ignored. An empty result, a private or symmetric key anywhere and more than
-// 100 keys are errors. What it returns says what the document holds, not who
-// wrote it.
+// ignored. A document without a usable key, with a private or symmetric key, or
+// with more than 100 keys is an error. ParseSet does not check who wrote the
+// document.
 //
-// Keys that cannot be used here are skipped, and [Set.Skipped] tells which:
+// ParseSet skips these keys, which [Set.Skipped] lists:
 //
 //   - A key of another type, curve, algorithm or use, malformed or weak.
-//   - An RSA key that says neither its algorithm nor that it is for signatures.
-//     One that says the latter alone (use "sig") verifies RS256 and nothing else.
-//   - All usable keys that share a kid, also if their algorithms differ: which of
-//     them verifies a token would be for the token to choose. A kid that only one
-//     usable key has is that key's.
-//   - One key under two algorithms (RFC 8725 section 3.1), under either.
+//   - An RSA key with neither an algorithm nor the use "sig". One with that use
+//     and without an algorithm verifies RS256 alone.
+//   - All usable keys that share a kid, even if their algorithms differ: the
+//     token would choose which of them verifies it. A kid of one usable key and
+//     of unusable ones is the usable key's.
+//   - A key with two algorithms (RFC 8725 section 3.1): it is not used with
+//     either.
 //
-// The error for a set without a usable key has the first of these reasons.
+// The error for a document without a usable key holds the first of these
+// reasons.
 func ParseSet(data []byte) (*Set, error) {
 	parsed, skipped, err := jwk.ParseSet(data)
 	if err != nil {
@@ -85,12 +87,11 @@ func ParseSet(data []byte) (*Set, error) {
 	return s, nil
 }
 
-// Skipped returns one text for each key of the document that [ParseSet] has left
-// out: which one it is, with at most 40 characters of its kid, quoted, and the
-// reason.
+// Skipped returns one text for each key that [ParseSet] has skipped. It has the
+// number of the key, at most 40 characters of its kid, quoted, and the reason.
 func (s *Set) Skipped() []string { return slices.Clone(s.skipped) }
 
-// Key returns the key with the given id, compared as bytes, and whether there
+// Key returns the key with an id, compared as bytes, and reports whether there
 // is one.
 func (s *Set) Key(kid string) (*PublicKey, bool) {
 	k, ok := s.byID[kid]
@@ -120,7 +121,7 @@ func (s *Set) Equal(o *Set) bool {
 var errZeroSet = errors.New("keys: the Set is a zero value: make it with NewSet or ParseSet")
 
 // MarshalJSON returns the set as a JWK set (RFC 7517 section 5). Each key has
-// kid, kty, alg, use "sig" and its public members; nothing else can appear.
+// kid, kty, alg, use "sig" and its public members, and no others.
 func (s *Set) MarshalJSON() ([]byte, error) {
 	if s.json == nil {
 		return nil, errZeroSet
@@ -141,8 +142,8 @@ func (s *Set) marshal() ([]byte, error) {
 	return b, nil
 }
 
-// KeySet returns the set itself, so that a fixed set is a source of keys. The
-// context and the id are not used. Of the zero Set it is an error.
+// KeySet returns the set itself, so that a fixed set is a source of keys. It
+// ignores the context and the id. For a zero Set it fails.
 func (s *Set) KeySet(context.Context, string) (*Set, error) {
 	if len(s.keys) == 0 {
 		return nil, errZeroSet
@@ -150,40 +151,40 @@ func (s *Set) KeySet(context.Context, string) (*Set, error) {
 	return s, nil
 }
 
-// Scheduler is a source of keys whose published set changes by a plan, as that of
-// a [Ring] does. What wraps such a source keeps the plan only if it has both
-// methods.
+// Scheduler is a source of keys whose published set changes on a schedule, such
+// as a [Ring]. A wrapper of such a source must have both methods too.
 type Scheduler interface {
-	// MaxAge returns the longest time for which a copy of the published set may
-	// be used unasked, such that every verifier has a key before it signs.
+	// MaxAge returns the longest max-age with which the set may be published,
+	// so that every verifier has a key before it signs.
 	MaxAge() time.Duration
-	// NextChange returns when the published set will change next by the plan, by
+	// NextChange returns when the published set changes next on schedule, by
 	// this machine's clock, or the zero time if that is not known.
 	NextChange() time.Time
 }
 
-// Identifier is a source of keys that can also say whose key an old or an
-// unknown id was. It serves to find out whose genuine token a sign-out presents,
-// and never to accept one.
+// Identifier is a source of keys that also returns retired keys. They serve to
+// check which session the token of a sign-out belongs to, and never to accept a
+// token.
 type Identifier interface {
-	// IdentifyKey returns the key with this id, published or retired. It returns
-	// nil and no error if, in a reading that began after the call, the store has
-	// no such key or has it revoked. It returns an error if that cannot be told.
+	// IdentifyKey returns the key with this id, published or retired. It
+	// returns nil and no error if the store has no such key or has it revoked,
+	// by a reading that began after the call. It returns an error if the store
+	// cannot be read.
 	IdentifyKey(ctx context.Context, kid string) (*PublicKey, error)
 }
 
-// Static is a source of keys that never changes: one key that signs, and the
-// public keys to publish beside it. It is how a key held by a KMS or an HSM
-// signs, and how tests do. To rotate, publish the new key beside the current
-// one everywhere first, then make it current and keep the old one published
-// until its last token has ended; a [Ring] does that by itself.
+// Static is a source of keys that never changes: one key that signs, and other
+// public keys to publish. It is for a key in a KMS or an HSM, and for tests. To
+// rotate: publish the new key on all replicas, then make it current, and
+// publish the old one until its last token has expired. A [Ring] does that by
+// itself.
 type Static struct {
 	current *SigningKey
 	set     *Set
 }
 
-// NewStatic returns the source whose tokens are signed by current. The keys of
-// also are published and verified as well.
+// NewStatic returns a source that signs with current and publishes current and
+// the keys of also.
 func NewStatic(current *SigningKey, also ...*PublicKey) (*Static, error) {
 	if current == nil || current.public == nil {
 		return nil, errors.New("keys: current is required")
@@ -195,7 +196,7 @@ func NewStatic(current *SigningKey, also ...*PublicKey) (*Static, error) {
 	return &Static{current: current, set: set}, nil
 }
 
-// RetainFor returns 0: a key is kept for ever.
+// RetainFor returns 0, which means for ever.
 func (s *Static) RetainFor() time.Duration { return 0 }
 
 // KeySet returns the published keys. It does no I/O.
@@ -206,8 +207,8 @@ func (s *Static) KeySet(context.Context, string) (*Set, error) {
 	return s.set, nil
 }
 
-// IdentifyKey implements [Identifier]: a key that is not published is none. It
-// does no I/O.
+// IdentifyKey implements [Identifier]. It returns published keys alone. It does
+// no I/O.
 func (s *Static) IdentifyKey(_ context.Context, kid string) (*PublicKey, error) {
 	if s.set == nil {
 		return nil, errZeroStatic

@@ -13,8 +13,8 @@ import (
 	"github.com/sessiontoken/sessiontoken/internal/jws"
 )
 
-// ContextSigner is a [crypto.Signer] that takes a context, as the client of a KMS
-// can. SignContext is Sign with the context of the request that waits for the
+// ContextSigner is a [crypto.Signer] with a context, such as the client of a
+// KMS. SignContext is Sign with the context of the request that waits for the
 // signature, which ends after 5 s at the latest.
 type ContextSigner interface {
 	crypto.Signer
@@ -24,19 +24,18 @@ type ContextSigner interface {
 const (
 	// maxSigning is how many calls of one external signer may be under way.
 	maxSigning = 256
-	// signingLimit is how long one may take.
+	// signingLimit is how long one call may take.
 	signingLimit = 5 * time.Second
 )
 
 // Sign returns the signature of a message in the form of JWS (RFC 7518 section
-// 3): for ES256 r and s of 32 bytes each, s the smaller one of the two that are
-// valid.
+// 3). For ES256 it is r and s of 32 bytes each, with the smaller of the two
+// valid s.
 //
-// A software key signs at once, whatever becomes of ctx. For any other, Sign
-// waits until ctx ends and for at most 5 s, whatever the signer does; what that
-// returns later is dropped. At most 256 calls of a signer are under way. A
-// signature that the public half does not verify is an error. message is not
-// kept.
+// A software key signs at once, even if ctx has ended. For any other key, Sign
+// waits until ctx ends and for at most 5 s, even if the signer hangs, and drops
+// a later result. At most 256 calls of a signer are under way. A signature that
+// the public half does not verify is an error. Sign does not keep message.
 func (k *SigningKey) Sign(ctx context.Context, message []byte) ([]byte, error) {
 	switch {
 	case k == nil || k.signer == nil:
@@ -51,7 +50,7 @@ func (k *SigningKey) Sign(ctx context.Context, message []byte) ([]byte, error) {
 	return sig, nil
 }
 
-// signElsewhere signs by a KMS or an HSM, which may not come back.
+// signElsewhere signs with a KMS or an HSM, which may hang.
 func (k *SigningKey) signElsewhere(ctx context.Context, message []byte) ([]byte, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, signingLimit, errSlowSigner)
 	defer cancel()

@@ -8,24 +8,24 @@ import (
 	"github.com/sessiontoken/sessiontoken/internal/clock"
 )
 
-// Status is how a ring stands: for health checks, and to look after it. Each
-// error is a condition of its own; all are nil if nothing is wrong.
+// Status is the state of a ring, for health checks and for operators. Each
+// error is a separate condition. All are nil if the ring works.
 type Status struct {
-	// Keys are those of the ring, in the order in which they sign; first those that
-	// only verify, if there are any.
+	// Keys are the keys of the ring: first those that only verify, then the
+	// others in the order in which they sign.
 	Keys []KeyStatus
-	// Synced is when the store was last read, by this machine's clock. It is zero
-	// if it never was: then nothing here says anything about the store.
+	// Synced is when the store was last read, by this machine's clock. Zero
+	// means never: no other field then is about the store.
 	Synced time.Time
 
-	// Err is why the last reading failed, [ErrNotRead] before the first. The ring
-	// goes on with what it has for MaxStale.
+	// Err is the error of the last reading, or [ErrNotRead] before the first.
+	// The ring uses its keys until MaxStale.
 	Err error
-	// WriteErr is why what is due was not written. What was read counts all the
-	// same.
+	// WriteErr is the error of the last write of a due change. The ring uses
+	// what it has read all the same.
 	WriteErr error
-	// ClockErr matches [ErrClock] if this machine's clock disagrees with the
-	// store's. The ring then changes nothing.
+	// ClockErr matches [ErrClock] if this machine's clock is further than
+	// MaxSkew from the store's. The ring then changes nothing.
 	ClockErr error
 	// UnsealErr matches [ErrUnseal] if private keys cannot be unsealed here. The
 	// ring then changes nothing, and it cannot sign with those keys.
@@ -34,13 +34,13 @@ type Status struct {
 	// ClockOffset is how far this machine's clock was ahead of the store's at the
 	// last reading, 0 if the store has no clock.
 	ClockOffset time.Duration
-	// SealingKeys counts the sealed private keys by the id of their sealing key,
-	// if the AEAD can tell ([SealingKeys]). Unsealed counts those in the clear.
+	// SealingKeys counts the sealed private keys by the id of their sealing
+	// key, if the AEAD is a [SealingKeys]. Unsealed counts those in the clear.
 	SealingKeys map[string]int
 	Unsealed    int
 }
 
-// KeyStatus is one key of a ring. Its phase follows from the times.
+// KeyStatus is one key of a ring. Its phase depends on the times alone.
 type KeyStatus struct {
 	KeyID      string    // the kid of its tokens
 	Algorithm  Algorithm // empty for a key of a kind that this release cannot use
@@ -52,11 +52,11 @@ type KeyStatus struct {
 
 	// Private reports whether the document has the private half of the key.
 	Private bool
-	// SealingKey is the id of the key that the private half is sealed with, if it
-	// is sealed and the AEAD can tell.
+	// SealingKey is the id of the key that the private half is sealed with, if
+	// it is sealed and the AEAD is a [SealingKeys].
 	SealingKey string
-	// Err is why the private half cannot be used here. It is nil also if it was
-	// not tried yet, and with VerifyOnly.
+	// Err is the error of using the private half here. It is nil too if the
+	// private half was not used yet, and with VerifyOnly.
 	Err error
 }
 
@@ -133,7 +133,7 @@ func (r *Ring) sealingKey(k *documentKey) string {
 	return names.SealingKeyID(k.Private)
 }
 
-// outcomes is how the ring's runs went.
+// outcomes holds the results of the ring's runs.
 type outcomes struct {
 	began, ended atomic.Uint64 // readings
 	failed       atomic.Uint64
@@ -154,7 +154,7 @@ func (o *outcomes) begin(at clock.Instant) {
 	o.began.Add(1)
 }
 
-// underWay returns when the last reading began, and whether it goes on.
+// underWay returns when the last reading began, and whether it is under way.
 func (o *outcomes) underWay() (began clock.Instant, goesOn bool) {
 	if at := o.start.Load(); at != nil {
 		began = *at
@@ -173,9 +173,11 @@ func (o *outcomes) writeErr() error {
 	return nil
 }
 
-// failing reports whether the store is known to fail: the last reading failed,
-// and less than SyncEvery ago or with another one under way, or the one under
-// way has gone on for longer than a call waits.
+// failing reports whether the store fails:
+//
+//   - the last reading failed, less than SyncEvery ago or with another one
+//     under way; or
+//   - the reading under way has taken longer than a call waits.
 func (r *Ring) failing() bool {
 	began, goesOn := r.outcomes.underWay()
 	if goesOn && r.clock.Age(began) >= maxWait {
@@ -205,7 +207,7 @@ func (r *Ring) writingEnded(err error) {
 		return
 	}
 	r.outcomes.writes.Add(1)
-	if !errors.Is(err, ErrClock) && !errors.Is(err, ErrUnseal) { // they have lines of their own
+	if !errors.Is(err, ErrClock) && !errors.Is(err, ErrUnseal) { // these two are logged elsewhere
 		r.loud.Warn("ring_write", "keys: the ring's document cannot be written; what was read counts, but no key is made or replaced: see that this replica may write to the store and that there is room", "error", err)
 	}
 }
@@ -218,8 +220,8 @@ func (r *Ring) unsealingEnded(err error) {
 	r.loud.Warn("ring_unseal", "keys: private keys of the ring cannot be unsealed; this replica cannot sign with them and changes nothing in the ring: give it the sealing keys of the others", "error", err)
 }
 
-// noteCurrent counts a key that has begun to sign since the last reading, and
-// logs it once it can be used.
+// noteCurrent counts a change of the current key since the last reading, and
+// logs the new one as soon as it can sign.
 func (r *Ring) noteCurrent() {
 	s := r.state.Load()
 	i := current(s.doc, r.moment().now)

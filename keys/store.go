@@ -7,13 +7,13 @@ import (
 	"time"
 )
 
-// Stored is what a [Store] returns. Doc is nil and Rev is "" if there is no
+// Stored is the result of [Store].Load. Doc is nil and Rev is "" if there is no
 // document.
 type Stored struct {
 	Doc []byte
 	Rev string
-	// Time is what the store's own clock said at the reading. It is zero for a
-	// store that has no clock of its own, such as a file or memory.
+	// Time is the time of the store's own clock at the reading. It is zero for
+	// a store that has no clock of its own, such as a file or memory.
 	Time time.Time
 }
 
@@ -23,20 +23,20 @@ type Stored struct {
 //
 // What every implementation promises:
 //
-//   - Names are apart: whatever a name holds, its document is never that of
-//     another name. The empty string is a name too. A name has at most 256
-//     bytes and is valid UTF-8 without a NUL.
+//   - Names are separate: two different names never have one document, whatever
+//     characters they hold. The empty string is a name too. A name has at most
+//     256 bytes and is valid UTF-8 without a NUL.
 //   - Absence: a document that was never saved is a Stored without Doc and Rev,
-//     not an error. A store that cannot tell whether there is a document (no
-//     connection, no permission, a truncated or empty file) answers with an
-//     error and never with absence: absence makes a Ring create new keys.
-//   - Primary: Load answers from what Save writes to. A copy that may lag is an
-//     error.
+//     not an error. A store that does not know whether there is a document (no
+//     connection, no permission, a truncated or empty file) returns an error
+//     and never absence: absence makes a Ring create new keys.
+//   - Primary: Load reads the copy that Save writes to. A copy that may lag is
+//     an error.
 //   - Size: a document has 1 byte to 1 MiB. Save refuses any other and
 //     changes nothing.
-//   - Repetition: Save is not idempotent. A Save repeated with the same rev
-//     after it succeeded is a conflict, unless it saves the bytes that rev
-//     already stands for.
+//   - Repetition: Save is not idempotent. A Save that is repeated with the same
+//     rev after it succeeded is a conflict, unless it saves the bytes of that
+//     revision.
 //   - Revisions are opaque, never empty for a document that exists, and only
 //     compared for equality. The same bytes may have the same revision again,
 //     so a caller for whom that matters puts a counter into the document.
@@ -49,28 +49,26 @@ type Stored struct {
 //     Save, and what Load returned, without changing the stored document.
 //   - Cancellation: a ctx that is done before the call ends it with ctx's
 //     error and without a change. One that ends during the call ends it soon.
-//   - Time: a store that is shared over a network tells the time of its own
-//     clock with each reading, also when there is no document. It is never that
-//     of the process that reads.
+//   - Time: a store that is shared over a network returns the time of its own
+//     clock with each reading, also when there is no document, and never that
+//     of the reading process.
 //
-// A store does not vouch for what it holds. A process that can write to it
-// decides which keys are trusted, and unless the document is sealed a process
-// that can read it can sign.
+// A process that can write to a store decides which keys are trusted. Unless
+// the document is sealed, a process that can read it can sign.
 type Store interface {
 	// Load returns the document of that name, its revision, and the time.
 	Load(ctx context.Context, name string) (Stored, error)
 
 	// Save replaces the document of that name if its revision still is rev,
 	// where "" means that it does not exist yet, and returns the new revision.
-	// Otherwise the error matches [ErrConflict] and nothing has changed.
-	// After any other error the write may or may not have happened: the
-	// caller loads again.
+	// Otherwise the error matches [ErrConflict] and nothing has changed. After
+	// any other error the write may have taken effect: the caller loads again.
 	Save(ctx context.Context, name string, doc []byte, rev string) (newRev string, err error)
 }
 
-// isLocal reports whether a store's document does not leave this host. A Ring
-// refuses to keep unsealed private keys in any other. The types count, and not
-// what they can do: a store that embeds one of them is another.
+// isLocal reports whether a store's document stays on this host. A Ring refuses
+// to keep unsealed private keys in any other store. A type that embeds one of
+// these two is another store.
 func isLocal(s Store) bool {
 	switch s.(type) {
 	case *MemStore, *FileStore:
@@ -79,10 +77,10 @@ func isLocal(s Store) bool {
 	return false
 }
 
-// maxDocument is the most bytes that a stored document can have.
+// maxDocument is how many bytes a stored document has at most.
 const maxDocument = 1 << 20
 
-// checkDocument refuses what no store accepts.
+// checkDocument returns an error for a document that no store accepts.
 func checkDocument(doc []byte) error {
 	if len(doc) == 0 {
 		return errors.New("keys: an empty document cannot be saved")

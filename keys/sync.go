@@ -14,12 +14,14 @@ import (
 )
 
 const (
-	// maxRaces is how many compare-and-swaps an update may lose before it gives
-	// up until the next one.
+	// maxRaces is how many compare-and-swaps an update may lose before it
+	// fails.
 	maxRaces = 64
-	// maxLost is how many acknowledged writes of it may be lost.
+	// maxLost is how many acknowledged writes of an update the store may lose
+	// before it fails.
 	maxLost = 3
-	// maxChanging is how many changes may be under way at once.
+	// maxChanging is how many calls of Rotate, Revoke and Reseal may be under
+	// way at once.
 	maxChanging = 16
 )
 
@@ -32,7 +34,7 @@ type reading struct {
 	clock  error // ErrClock, if the two clocks disagree
 }
 
-// clockOffset is how the clocks were found at a reading.
+// clockOffset is the difference of the two clocks at a reading.
 type clockOffset struct {
 	ahead time.Duration // this machine's, of the store's
 	err   error
@@ -73,7 +75,7 @@ func (r *Ring) decodeReading(stored Stored, asked, got clock.Instant, err error)
 	}
 	rd := &reading{doc: doc, rev: stored.Rev, began: asked}
 	if !stored.Time.IsZero() {
-		rd.clock = r.tell(stored.Time, asked, got)
+		rd.clock = r.compareClocks(stored.Time, asked, got)
 	}
 	rd.moment = r.moment()
 	rd.moment.sure = !stored.Time.IsZero() && rd.clock == nil
@@ -86,7 +88,8 @@ type decoded struct {
 	doc *document
 }
 
-// decode is decodeDocument, which it spares if the bytes are the last ones.
+// decode is decodeDocument, which it does not call for the same bytes as last
+// time.
 func (r *Ring) decode(raw []byte) (*document, error) {
 	if last := r.decoded.Load(); last != nil && bytes.Equal(last.raw, raw) {
 		return last.doc, nil
@@ -98,9 +101,9 @@ func (r *Ring) decode(raw []byte) (*document, error) {
 	return doc, err
 }
 
-// tell compares the store's time with this machine's, and with what the ring
-// took it for so far.
-func (r *Ring) tell(t time.Time, asked, got clock.Instant) error {
+// compareClocks compares the store's time with this machine's, and with the
+// ring's estimate of it.
+func (r *Ring) compareClocks(t time.Time, asked, got clock.Instant) error {
 	r.view.Tell(t, asked, got)
 	now, _ := r.view.Now()
 	ahead, trip := clock.Between(t, got.Wall()), clock.SteadyBetween(asked, got)
@@ -139,8 +142,8 @@ func (r *Ring) readOnce(ctx context.Context, run *flight.Run) error {
 	return nil
 }
 
-// adopt makes what was read count, joined with what the process knows. An older
-// reading than the one that counts is dropped.
+// adopt merges a reading with the state of the process, which it replaces. It
+// drops a reading that is older than the state.
 func (r *Ring) adopt(rd *reading, run *flight.Run) (err error) {
 	var out merged
 	kept := run.Commit(func() { out, err = r.join(rd) })
@@ -184,26 +187,26 @@ func (r *Ring) join(rd *reading) (out merged, err error) {
 	return out, nil
 }
 
-// isDue reports whether a document has to be changed for the time alone.
+// isDue reports whether the schedule requires a change of a document.
 func (r *Ring) isDue(d *document, m moment) bool {
 	dry := r.plan
 	dry.newKey = func() (documentKey, error) { return documentKey{Private: []byte{0}, public: &PublicKey{}}, nil }
-	changed, err := dry.tend(d.clone(), m)
+	changed, err := dry.advance(d.clone(), m)
 	return changed || err != nil
 }
 
-// change is what Rotate, Revoke and Reseal do to a document.
+// change is a change of a document by Rotate, Revoke or Reseal.
 type change struct {
 	// apply changes the document, and reports false if there is nothing to do.
 	apply func(d *document, m moment) (bool, error)
-	// done reports whether a document that was read shows the change.
+	// done reports whether a document that was read has the change.
 	done func(d *document) bool
 }
 
-// update reads the store, brings the document up to now, makes the change if
-// there is one, and writes it back if anything changed. If it loses the race, it
-// starts again from the winner's document. Nothing is used but what was read,
-// and it has not ended before it has read what it wrote.
+// update reads the store, makes the due changes and c, if it is not nil, and
+// writes the document if anything changed. If another replica's write was
+// first, it starts again with that document. It returns nil only after it has
+// read what it wrote: the process uses only what was read.
 func (r *Ring) update(ctx context.Context, run *flight.Run, c *change) error {
 	saved := 0
 	for range maxRaces {
@@ -215,7 +218,7 @@ func (r *Ring) update(ctx context.Context, run *flight.Run, c *change) error {
 			return err
 		}
 		if c != nil && saved > 0 && c.done(rd.doc) {
-			c = nil // what is left is what is due
+			c = nil // only due changes are left
 		}
 		doc, due, err := r.prepare(rd, c)
 		if err != nil {
@@ -247,7 +250,7 @@ func (r *Ring) update(ctx context.Context, run *flight.Run, c *change) error {
 	return fmt.Errorf("lost %d races for the stored document", maxRaces)
 }
 
-// prepare returns the document that is to be written, and whether it must be.
+// prepare returns the document to write, and whether it must be written.
 func (r *Ring) prepare(rd *reading, c *change) (doc *document, due bool, err error) {
 	s := r.state.Load()
 	doc = s.doc.clone()
@@ -257,7 +260,7 @@ func (r *Ring) prepare(rd *reading, c *change) (doc *document, due bool, err err
 	if c == nil && !s.owed && !r.isDue(doc, rd.moment) {
 		return nil, false, nil
 	}
-	// A change that is already there needs neither a clock nor a secret.
+	// If the change was already made, neither a clock nor a secret is needed.
 	if c != nil && c.done != nil && !s.owed && c.done(rd.doc) {
 		return nil, false, nil
 	}
@@ -267,7 +270,7 @@ func (r *Ring) prepare(rd *reading, c *change) (doc *document, due bool, err err
 	if err := r.unseal(nil); err != nil {
 		return nil, false, err
 	}
-	if due, err = r.plan.tend(doc, rd.moment); err != nil {
+	if due, err = r.plan.advance(doc, rd.moment); err != nil {
 		return nil, false, err
 	}
 	due = due || s.owed
@@ -278,7 +281,7 @@ func (r *Ring) prepare(rd *reading, c *change) (doc *document, due bool, err err
 		}
 		if changed {
 			due = true
-			if _, err := r.plan.tend(doc, rd.moment); err != nil {
+			if _, err := r.plan.advance(doc, rd.moment); err != nil {
 				return nil, false, err
 			}
 		}
@@ -286,7 +289,7 @@ func (r *Ring) prepare(rd *reading, c *change) (doc *document, due bool, err err
 	return doc, due, nil
 }
 
-// seal seals the private keys that are not, if the ring's store is.
+// seal seals the unsealed private keys, if the ring's store is Sealed.
 func (r *Ring) seal(d *document) error {
 	if r.sealed == nil {
 		return nil
@@ -305,8 +308,7 @@ func (r *Ring) seal(d *document) error {
 	return nil
 }
 
-// toUnseal reports whether a private half was never looked at, or could not be
-// unsealed.
+// toUnseal reports whether there is a private half that was not unsealed yet.
 func (r *Ring) toUnseal(s *ringState) bool {
 	if r.cfg.VerifyOnly {
 		return false
@@ -325,8 +327,8 @@ func (s *ringState) isLocked(k *documentKey) bool {
 // unsealOnce is one run of unsealing.
 func (r *Ring) unsealOnce(_ context.Context, run *flight.Run) error { return r.unseal(run) }
 
-// unseal looks at the private halves that are not known to be usable, the current
-// one first. It returns an error that matches ErrUnseal if any cannot be used.
+// unseal unseals the private halves that were not unsealed yet, the current one
+// first. It returns an error that matches ErrUnseal if one cannot be used.
 func (r *Ring) unseal(run *flight.Run) error {
 	s, now := r.state.Load(), r.moment().now
 	var locked []*documentKey
@@ -380,20 +382,19 @@ func (r *Ring) addSigner(kid string, k signer) {
 	r.state.Store(&next)
 }
 
-// Rotate makes the next key current as soon as every verifier can know it, and
-// returns when that is, by the ring's clock: at once if it has been published
-// for PublishBefore, as it has been unless the last rotation was shorter ago
-// than that. Tokens of the key it replaces stay valid. Other replicas follow
+// Rotate makes the next key current as soon as every verifier has it, and
+// returns when that is, by the ring's clock. That is at once if the key has
+// been published for PublishBefore, which it has unless the last rotation was
+// more recent. Tokens of the replaced key stay valid. Other replicas follow
 // within SyncEvery.
 //
-// The next key keeps the algorithm with which it was announced. After a change of
-// RingConfig.Algorithm, call Rotate once, and once more when the time has come
-// that it returned: the second call returns when a key of the new algorithm
-// signs, PublishBefore later.
+// The next key keeps its algorithm. After a change of RingConfig.Algorithm,
+// call Rotate, and call it again at the time that it returned. The second call
+// returns when a key of the new algorithm signs, PublishBefore later.
 //
-// It waits for at most 5 s, and a ctx that ends does not undo it. After an error
-// other than [ErrNoRing], [ErrClock] and [ErrUnseal] the change may have been
-// written all the same; repeating it is safe.
+// Rotate waits for at most 5 s. The end of ctx does not undo the change. After
+// an error other than [ErrNoRing], [ErrClock] and [ErrUnseal] the change may
+// have taken effect; repeating the call is safe.
 func (r *Ring) Rotate(ctx context.Context) (at time.Time, err error) {
 	var kid string
 	var until time.Time
@@ -420,17 +421,16 @@ func (r *Ring) Rotate(ctx context.Context) (at time.Time, err error) {
 // Revoke removes keys at once: their tokens stop verifying on this replica when
 // it returns, on every other within SyncEvery, and on verifiers that fetch the
 // JWKS when they fetch it next. If the current key is among them, a new key
-// becomes current at once, without having been published before, so that
-// verifiers elsewhere refetch. A process that could read one key of a store
-// could probably read the others: then revoke them all, by the ids that
-// [Ring.Status] lists.
+// becomes current at once. It was not published before, so that verifiers fetch
+// the set again. If an attacker could read one private key in the store, revoke
+// all keys, by the ids that [Ring.Status] lists.
 //
-// It reads the store first, and it returns nil only after it has read its change
-// back. An unknown id is [ErrUnknownKey], a store without such a ring is
-// [ErrNoRing], and no id at all is an error; nothing is revoked then. It waits
-// for at most 5 s, and a ctx that ends does not undo it. After another error than
-// these, [ErrClock] and [ErrUnseal] the change may have been written all the
-// same; repeating it is safe.
+// Revoke reads the store first, and returns nil only after it has read its
+// change back. These are errors, after which nothing was revoked: an unknown id
+// ([ErrUnknownKey]), a store without such a ring ([ErrNoRing]), no id,
+// [ErrClock] and [ErrUnseal]. After any other error the change may have taken
+// effect; repeating the call is safe. Revoke waits for at most 5 s. The end of
+// ctx does not undo the change.
 func (r *Ring) Revoke(ctx context.Context, kids ...string) error {
 	if len(kids) == 0 {
 		return errors.New("keys: revoke: no key is named")
@@ -454,11 +454,10 @@ func (r *Ring) Revoke(ctx context.Context, kids ...string) error {
 	return nil
 }
 
-// Reseal seals every private key of the ring anew, with the key that the ring's
-// AEAD encrypts with now, so that older sealing keys can be taken away. If the
-// AEAD tells with which key a ciphertext was made ([SealingKeys]), those that
-// are sealed with that key already are left alone. Its limits and errors are
-// those of [Ring.Revoke].
+// Reseal seals every private key of the ring again, with the key with which the
+// ring's AEAD now encrypts, so that older sealing keys can be removed. If the
+// AEAD is a [SealingKeys], private keys that are sealed with that key already
+// are not changed. The limits and errors are those of [Ring.Revoke].
 func (r *Ring) Reseal(ctx context.Context) error {
 	written := map[string][]byte{}
 	err := r.change(ctx, &change{

@@ -10,8 +10,8 @@ import (
 	"strings"
 )
 
-// failed says what to do about an error, where that is known. One of a context
-// that has ended is the context's.
+// failed adds to an error what to do about it, if that is known. If ctx has
+// ended, it returns ctx's error.
 func failed(ctx context.Context, doing string, err error) error {
 	return failedIn(ctx, doing, "", err)
 }
@@ -27,7 +27,7 @@ func failedIn(ctx context.Context, doing, script string, err error) error {
 	return fmt.Errorf("redisstore: %s: %w", doing, err)
 }
 
-// commands are those that the package documentation lists.
+// commands are the commands that the package documentation lists.
 const commands = "+del +eval +evalsha +exists +get +hget +hmget +hset +pexpireat +pttl +set +time +xadd +xdel +xrange +xread +xrevrange " +
 	"+zadd +zrange +zrangebyscore +zrem +zremrangebyscore"
 
@@ -37,9 +37,9 @@ var (
 	calledCommand  = regexp.MustCompile(`redis\.call\('([A-Z]+)'`)
 )
 
-// lacked returns the rules that grant what a user was refused: one, if the server
-// says which. Of a command within a script, servers before Redis 7.2 tell its line
-// alone.
+// lacked returns the ACL rules that grant what a user was refused: one rule, if
+// the server names the command. For a command within a script, servers before
+// Redis 7.2 return its line alone.
 func lacked(text, script string) string {
 	if m := refusedCommand.FindStringSubmatch(text); m != nil {
 		return "+" + m[1]
@@ -59,8 +59,8 @@ func lacked(text, script string) string {
 	return commands
 }
 
-// advice has what to do about the errors of Redis, by the word that they begin
-// with.
+// advice says what to do about an error of Redis, by the first word of its
+// text.
 var advice = map[string]string{
 	"NOAUTH":      "the server wants a password; give one to the client",
 	"WRONGPASS":   "the server refuses the user or the password of the client",

@@ -12,12 +12,13 @@ import (
 )
 
 // A family is a hash. Its id is in the sorted set of its subject and in that of
-// its session, with the time at which the server forgets it: a set holds what
-// lives, and goes with the last of it. All keys of one prefix are on one node,
-// so that a script may find some of them in others.
+// its session, with the time at which the server drops it. A set is dropped
+// with its last id. All keys of one prefix are on one node, so that a script
+// may use keys that it reads from other keys.
 
-// indexFamily is what a script ends with that has written the family KEYS[1]
-// until ARGV[3], with the id ARGV[4], of the sets KEYS[2] and KEYS[3].
+// indexFamily is the end of a script that has written a family: KEYS[1] is the
+// family, ARGV[3] its expiry, ARGV[4] its id, and KEYS[2] and KEYS[3] are its
+// sets.
 const indexFamily = `
 redis.call('PEXPIREAT', KEYS[1], ARGV[3])
 local time = redis.call('TIME')
@@ -63,11 +64,11 @@ end
 return 1`)
 )
 
-// forget is when the server may drop a family: an hour late, for clocks that
-// differ.
+// forget returns when the server may drop a family: an hour after its Until,
+// since clocks differ.
 func forget(r *refresh.Record) int64 { return r.Until.Add(time.Hour).UnixMilli() }
 
-// keysOf are the keys of a family and of the sets that it is in.
+// keysOf returns the keys of a family and of its sets.
 func (s *Store) keysOf(r *refresh.Record) []string {
 	return []string{s.family(r.Namespace, r.ID), s.subject(r.Namespace, r.Subject), s.session(r.Namespace, r.SessionID)}
 }
@@ -105,8 +106,8 @@ func (s *Store) DeleteSession(ctx context.Context, namespace, sessionID string) 
 	return err
 }
 
-// DeleteSubject removes the families of a subject but those of one session. It
-// is part of refresh.Store.
+// DeleteSubject removes the families of a subject except those of one session.
+// It is part of refresh.Store.
 func (s *Store) DeleteSubject(ctx context.Context, namespace, subject, exceptSessionID string) error {
 	_, err := s.run(ctx, "delete families", deleteSubject, []string{s.subject(namespace, subject)}, s.family(namespace, ""), s.session(namespace, ""), exceptSessionID)
 	return err
@@ -135,7 +136,7 @@ func (s *Store) List(ctx context.Context, namespace, subject string) ([]refresh.
 	return s.families(ctx, doing, namespace, ids.Val()...)
 }
 
-// families are those of the ids that are there.
+// families returns the families with these ids that exist.
 func (s *Store) families(ctx context.Context, doing, namespace string, ids ...string) (out []refresh.Record, err error) {
 	found := make([]*redis.SliceCmd, len(ids))
 	err = s.ask(ctx, doing, func(p redis.Pipeliner) {
@@ -149,7 +150,7 @@ func (s *Store) families(ctx context.Context, doing, namespace string, ids ...st
 	for i, cmd := range found {
 		v := cmd.Val()
 		if v[0] == nil {
-			continue // deleted, or over
+			continue // deleted or expired
 		}
 		r, err := decode(v)
 		if err != nil {

@@ -1,22 +1,23 @@
 // Package redisstore keeps key rings, revocations and refresh tokens' families
 // in Redis or Valkey, from version 6.2 on, alone or as a Cluster.
 //
-// One [Store] is a Store of packages keys, revoke and refresh at once, and
-// tells a revoke.List of news with a blocking read. Several issuers share one
-// store: names of rings and namespaces keep them apart.
+// One [Store] is a Store of packages keys, revoke and refresh at once. Its Wait
+// is a blocking read, so that a revoke.List reads new entries at once. Several
+// issuers can share one store: the names of their rings and their namespaces
+// separate them.
 //
-// Every reading proves that a master gave it: a replica, whose copy may lag, is
-// an error. The time that is told with a reading is the server's.
+// Every reading proves that a master answered it. A replica, whose copy may
+// lag, is an error. The time of a reading is the server's.
 //
 // # What Redis promises
 //
-// Redis acknowledges a write before it is on disk unless it runs with
-// "appendonly yes" and "appendfsync always", and loses what it had acknowledged
-// when it is killed: with its default settings minutes of it, with "appendfsync
-// everysec" a second. A sign-out that is lost is a session that lives on, for
-// as long as it is renewed. A store logs it if its server is not set up for
-// that; see [Store.CheckPersistence]. A replica that takes over may lack the
-// last writes too; Config.WaitReplicas has each write wait for replicas.
+// Unless it runs with "appendonly yes" and "appendfsync always", Redis
+// acknowledges a write before it is on disk, and loses acknowledged writes when
+// it is killed: those of minutes with its default settings, those of a second
+// with "appendfsync everysec". If a sign-out is lost, the session is accepted
+// again, for as long as it is renewed. A store logs a server with other
+// settings; see [Store.CheckPersistence]. A replica that takes over may lack
+// the last writes too: with Config.WaitReplicas, each write waits for replicas.
 //
 // # Rights
 //
@@ -50,42 +51,41 @@ import (
 	"github.com/sessiontoken/sessiontoken/revoke"
 )
 
-// Config says what a [Store] uses.
+// Config configures a [Store].
 type Config struct {
-	// Client is the connection, which the caller opens and closes: of one
-	// server, of a Sentinel or of a Cluster. It is a *redis.Client, or a
-	// *redis.ClusterClient that reads from masters. Required. With
-	// ContextTimeoutEnabled its calls end when their context does; without,
-	// they may outlive it by its ReadTimeout.
+	// Client is the client of a server, a Sentinel or a Cluster, which the
+	// caller opens and closes. It is a *redis.Client, or a *redis.ClusterClient
+	// that reads from masters. Required. With ContextTimeoutEnabled a call ends
+	// when its context does; without it, up to ReadTimeout later.
 	Client redis.UniversalClient
-	// Prefix is what all keys begin with, within a hash tag, so that they are
-	// on one node of a Cluster. Empty means "sessiontoken".
+	// Prefix is the prefix of all keys. It is written as a hash tag, so that
+	// they are on one node of a Cluster. Empty means "sessiontoken".
 	Prefix string
 	// KeepFor should be longer than the MaxSession of every issuer. Revocations
-	// that are over within it are in a log that is trimmed by age, by the
-	// server's clock. Those that live longer, such as those of keys, are kept
-	// too, each until it is over, and take twice the memory. 0 means 25 h.
+	// whose Until is within KeepFor are in a log that is trimmed by age, by the
+	// server's clock. Later ones, such as those of keys, are each kept until
+	// their Until, and take twice the memory. 0 means 25 h.
 	KeepFor time.Duration
-	// WaitReplicas is how many replicas must have a write before it counts; a
-	// write that fewer have within WaitTimeout is an error, and may have
-	// happened all the same. 0 means none. In a Cluster they are those of the
-	// master that has the keys.
+	// WaitReplicas is how many replicas must have a write before it is
+	// acknowledged. If fewer have it within WaitTimeout, the write returns an
+	// error, and may have taken effect. 0 means none. In a Cluster they are
+	// replicas of the master that has the keys.
 	WaitReplicas int
-	// WaitTimeout bounds that. 0 means 1 s.
+	// WaitTimeout is how long a write waits for replicas. 0 means 1 s.
 	WaitTimeout time.Duration
-	// Logger is told once, before the first write, if the server loses what it
-	// has acknowledged (Warn): see [Store.CheckPersistence]. Nil means
+	// Logger gets one line before the first write if the server may lose
+	// acknowledged writes (Warn): see [Store.CheckPersistence]. Nil means
 	// slog.Default().
 	Logger *slog.Logger
 }
 
-// Store keeps everything under one prefix. It is safe for concurrent use, by
-// any number of processes.
+// Store keeps its data under one prefix. It is safe for concurrent use, by any
+// number of processes.
 type Store struct {
 	cfg     Config
 	tag     string
-	checked atomic.Bool // what is there is of this version
-	asked   atomic.Bool // whether the server loses what it acknowledged
+	checked atomic.Bool // the stored data is of this version
+	asked   atomic.Bool // the settings of the server were checked
 }
 
 var (
@@ -125,8 +125,8 @@ func New(cfg Config) (*Store, error) {
 	return &Store{cfg: cfg, tag: "{" + cfg.Prefix + "}:"}, nil
 }
 
-// checkClient returns an error for a client that may read from a replica, or
-// from a server that does not have the keys.
+// checkClient returns an error for a client that may read from a replica or
+// from a server without the keys.
 func checkClient(client redis.UniversalClient) error {
 	if arg.IsNil(client) {
 		return errors.New("redisstore: Config.Client is required")
@@ -153,17 +153,17 @@ func (s *Store) family(namespace, id string) string       { return s.in(namespac
 func (s *Store) subject(namespace, subject string) string { return s.in(namespace, "subject", subject) }
 func (s *Store) session(namespace, id string) string      { return s.in(namespace, "session", id) }
 
-// in is a key of a namespace, whose length keeps it from running into what
-// comes after it.
+// in returns a key within a namespace. The length of the namespace comes first,
+// so that two keys are never equal.
 func (s *Store) in(namespace, kind, name string) string {
 	return fmt.Sprintf("%s%s:%d:%s:%s", s.tag, kind, len(namespace), namespace, name)
 }
 
-// version is that of what is written.
+// version is the version of the stored data.
 const version = "2"
 
-// ready returns an error if what is there is of another version. Before the
-// first write, it says what may be lost.
+// ready returns an error if the stored data is of another version. Before the
+// first write, it logs whether the server may lose acknowledged writes.
 func (s *Store) ready(ctx context.Context, doing string, writes bool) error {
 	if err := ctx.Err(); err != nil {
 		return failed(ctx, doing, err)
@@ -181,12 +181,12 @@ func (s *Store) ready(ctx context.Context, doing string, writes bool) error {
 	return nil
 }
 
-// checkVersion asks until something is there, and marks what is about to be
-// written.
+// checkVersion checks the version of the stored data at each call until there
+// is data, and writes the version before the first write.
 func (s *Store) checkVersion(ctx context.Context, doing string, writes bool) error {
 	if writes {
 		err := s.cfg.Client.SetArgs(ctx, s.version(), version, redis.SetArgs{Mode: "NX"}).Err()
-		if err != nil && !errors.Is(err, redis.Nil) { // it is there
+		if err != nil && !errors.Is(err, redis.Nil) { // redis.Nil: written by another
 			return failed(ctx, doing, err)
 		}
 	}
@@ -206,9 +206,9 @@ func (s *Store) checkVersion(ctx context.Context, doing string, writes bool) err
 // errReplica is the error of a reading that a replica answered.
 var errReplica = errors.New("the server is not a master")
 
-// ask sends commands to the one server that has the keys, in one round trip. It
-// is an error unless that is a master: it says so before and after the
-// commands, with HELLO, which any user may send.
+// ask sends commands to the server that has the keys, in one round trip. It
+// returns an error unless the server is a master before and after the commands,
+// by its answers to HELLO, which any user may send.
 func (s *Store) ask(ctx context.Context, doing string, commands func(p redis.Pipeliner)) error {
 	if err := s.ready(ctx, doing, false); err != nil {
 		return err
@@ -222,7 +222,7 @@ func (s *Store) ask(ctx context.Context, doing string, commands func(p redis.Pip
 		if !ok {
 			return failed(ctx, doing, err)
 		}
-		cluster.ReloadState(ctx) // the keys may be elsewhere by now
+		cluster.ReloadState(ctx) // another node may have the keys now
 		if attempt == 3 || !movedAway(err) {
 			return failed(ctx, doing, err)
 		}
@@ -256,8 +256,8 @@ func (s *Store) askOnce(ctx context.Context, commands func(p redis.Pipeliner)) e
 	return nil
 }
 
-// isMaster reports whether an answer to HELLO is a master's. It is a map or a
-// list, by the protocol.
+// isMaster reports whether an answer to HELLO is a master's. The answer is a
+// map or a list, which depends on the protocol.
 func isMaster(hello *redis.Cmd) bool {
 	switch v := hello.Val().(type) {
 	case map[any]any:
@@ -272,13 +272,13 @@ func isMaster(hello *redis.Cmd) bool {
 	return false
 }
 
-// movedAway reports whether an error says that another node of a Cluster has
-// the keys now.
+// movedAway reports whether an error means that another node of a Cluster has
+// the keys.
 func movedAway(err error) bool {
 	return errors.Is(err, errReplica) || redis.HasErrorPrefix(err, "MOVED") || redis.HasErrorPrefix(err, "ASK")
 }
 
-// script is one that writes.
+// script is a script that writes.
 type script struct {
 	*redis.Script
 	text string
@@ -286,7 +286,7 @@ type script struct {
 
 func newScript(text string) *script { return &script{redis.NewScript(text), text} }
 
-// run runs a script that writes, and waits for the replicas if it has to.
+// run runs a script and, with WaitReplicas, waits for the replicas.
 func (s *Store) run(ctx context.Context, doing string, script *script, keys []string, args ...any) (int64, error) {
 	if err := s.ready(ctx, doing, true); err != nil {
 		return 0, err
@@ -301,14 +301,15 @@ func (s *Store) run(ctx context.Context, doing string, script *script, keys []st
 	n, err := s.runAndWait(ctx, script, keys, args...)
 	if err != nil {
 		if cluster, ok := s.cfg.Client.(*redis.ClusterClient); ok {
-			cluster.ReloadState(ctx) // the keys may be elsewhere by now
+			cluster.ReloadState(ctx) // another node may have the keys now
 		}
 		return 0, failedIn(ctx, doing, script.text, err)
 	}
 	return n, nil
 }
 
-// node is the server that has the keys: of a Cluster, one master.
+// node returns the client of the server that has the keys: in a Cluster, of one
+// master.
 func (s *Store) node(ctx context.Context) (redis.Cmdable, error) {
 	if cluster, ok := s.cfg.Client.(*redis.ClusterClient); ok {
 		return cluster.MasterForKey(ctx, s.version())
@@ -316,12 +317,11 @@ func (s *Store) node(ctx context.Context) (redis.Cmdable, error) {
 	return s.cfg.Client, nil
 }
 
-// runAndWait returns when the replicas have what the script wrote, and all that
-// was written before. WAIT speaks for the connection that it is sent on: it
-// goes with the script. Sent afterwards, it could reach a server that has taken
-// over and knows nothing of the write. It is asked for also if the script found
-// nothing to write, which may be because the same was tried before and no
-// replica had it.
+// runAndWait runs a script and returns when the replicas have its write and all
+// earlier ones. WAIT is about the connection that it is sent on, so that it is
+// sent with the script: later, it could reach a server that has taken over and
+// lacks the write. It is sent even if the script had nothing to write: an
+// earlier call may have written the same, and not reached the replicas.
 func (s *Store) runAndWait(ctx context.Context, script *script, keys []string, args ...any) (int64, error) {
 	node, err := s.node(ctx)
 	if err != nil {
@@ -357,11 +357,11 @@ func (s *Store) runAndWait(ctx context.Context, script *script, keys []string, a
 	}
 }
 
-// CheckPersistence returns an error if the server loses acknowledged writes
-// when it is killed, or drops some when its memory is full, or does not
-// tell. The error names each setting at fault. A store logs it by
-// itself before its first write; a program that would rather not start calls
-// this. In a Cluster it asks the master that has the keys.
+// CheckPersistence returns an error if the server may lose acknowledged writes
+// when it is killed or when its memory is full, or if its settings cannot be
+// read. The error names each setting at fault. A store logs it before its first
+// write. Call it at the start of a program that must not run with such a
+// server. In a Cluster it asks the master that has the keys.
 func (s *Store) CheckPersistence(ctx context.Context) error {
 	node, err := s.node(ctx)
 	if err != nil {

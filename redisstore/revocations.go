@@ -15,15 +15,15 @@ import (
 	"github.com/sessiontoken/sessiontoken/revoke"
 )
 
-// Revocations are in two streams, with ids that ascend over both. The one
-// called revocations holds what is over within Config.KeepFor, and is trimmed
-// by age: most of it is sessions. The one called kept holds what lives longer,
-// such as keys, each until it is over, and the births of the store for ever.
-// Its entries are found by their Until in the sorted set called kept-until. The
-// last one stays in any case, for it is what cursors name.
+// Revocations are in two streams, whose ids ascend over both. The stream
+// revocations holds entries whose Until is within Config.KeepFor, mostly
+// sessions, and is trimmed by age. The stream kept holds later ones, such as
+// keys, each until its Until, and the births of the store for ever. The sorted
+// set kept-until has its entries by their Until. The last entry of each stream
+// is never dropped, since cursors name it.
 //
-// All times are the server's: a client whose clock is wrong must not take away
-// what the others need.
+// All times are the server's: a client with a wrong clock must not drop entries
+// that the others need.
 var appendEntries = newScript(`
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
@@ -63,8 +63,8 @@ for _, id in ipairs(redis.call('ZRANGEBYSCORE', KEYS[3], '-inf', string.format('
 end
 return 1`)
 
-// entriesAtOnce is how many entries one script adds: a server that adds many
-// answers no other client meanwhile.
+// entriesAtOnce is how many entries one script adds. The server serves no other
+// client while a script runs.
 const entriesAtOnce = 500
 
 // Append adds entries, in their order. It is part of revoke.Store.
@@ -89,19 +89,20 @@ func (s *Store) append(ctx context.Context, entries []revoke.Entry) error {
 }
 
 // pageSize and keptSize are how many entries of each stream Since reads at
-// once: a server that sends a million answers no other client meanwhile.
+// once. The server serves no other client while it reads them.
 const (
 	pageSize = 9_000
 	keptSize = 1_000
 )
 
-// place names an entry of a stream: by its id, and by its tag, which tells it
-// from one of the same id in another log. The zero place is before all.
+// place names an entry of a stream by its id and its tag. The tag is random, so
+// that an entry with the same id in another log has another one. The zero place
+// is before all entries.
 type place struct{ id, tag string }
 
 func (p place) String() string { return p.start() + "." + p.tag }
 
-// start is the id, as commands have it.
+// start returns the id as commands take it.
 func (p place) start() string {
 	if p.id == "" {
 		return "0-0"
@@ -126,7 +127,7 @@ func parsePlace(s string) (p place, ok bool) {
 	return p, isID(p.id)
 }
 
-// isID reports whether s is the id of an entry in a stream.
+// isID reports whether s has the form of an entry's id.
 func isID(s string) bool {
 	ms, seq, _ := strings.Cut(s, "-")
 	_, err1 := strconv.ParseUint(ms, 10, 64)
@@ -134,7 +135,7 @@ func isID(s string) bool {
 	return err1 == nil && err2 == nil
 }
 
-// A cursor names the last entry that was seen of each stream.
+// A cursor names the last entry of each stream that was read.
 type cursor struct{ kept, recent place }
 
 func (c cursor) String() string { return c.kept.String() + "/" + c.recent.String() }
@@ -147,15 +148,15 @@ func parseCursor(s string) (c cursor, ok bool) {
 	return c, ok1 && ok2
 }
 
-// errUnknownCursor: the server took over and lacks what the cursor names, it
-// was emptied, or it is another one.
+// errUnknownCursor: the log lacks an entry that the cursor names. The server
+// has taken over without it, was emptied, or is another one.
 var errUnknownCursor = errors.New("the cursor is of another log")
 
-// Since returns what was revoked since. It is part of revoke.Store.
+// Since returns the entries after a cursor. It is part of revoke.Store.
 //
-// The entries that the cursor names are read again, to see whether this is
-// still the same log: a server that takes over may lack the last entries, and
-// give their ids or earlier ones to others.
+// It reads the entries that the cursor names again, to check that the log is
+// the same: a server that takes over may lack the last entries, and give their
+// ids to others.
 func (s *Store) Since(ctx context.Context, from string) (revoke.Page, error) {
 	const doing = "read revocations"
 	c, ok := parseCursor(from)
@@ -177,8 +178,8 @@ func (s *Store) since(ctx context.Context, doing string, from cursor) (page revo
 	var kept, recent *redis.XMessageSliceCmd
 	err = s.ask(ctx, doing, func(p redis.Pipeliner) {
 		now = p.Time(ctx)
-		// Kept first: a birth is written after what it is the birth of, and
-		// must not be seen without that.
+		// Read kept first: a birth is written last, and must not be seen
+		// without the entries before it.
 		kept = p.XRangeN(ctx, s.kept(), from.kept.start(), "+", keptSize)
 		recent = p.XRangeN(ctx, s.revocations(), from.recent.start(), "+", pageSize)
 	})
@@ -192,8 +193,8 @@ func (s *Store) since(ctx context.Context, doing string, from cursor) (page revo
 	}
 	page.Time = now.Val().UTC()
 	page.More = len(kept.Val()) == keptSize || len(recent.Val()) == pageSize
-	// Of a stream that was not read to its end, what comes next may be before
-	// what the other one has.
+	// If a stream was not read to its end, its next entry may come before some
+	// of the other stream.
 	if len(recent.Val()) == pageSize {
 		keptEntries = upTo(keptEntries, entries[len(entries)-1].place)
 	}
@@ -219,7 +220,7 @@ type placed struct {
 	revoke.Entry
 }
 
-// upTo cuts off what comes after a place.
+// upTo returns the entries up to a place.
 func upTo(entries []placed, last place) []placed {
 	for len(entries) > 0 && last.before(entries[len(entries)-1].place) {
 		entries = entries[:len(entries)-1]
@@ -227,7 +228,7 @@ func upTo(entries []placed, last place) []placed {
 	return entries
 }
 
-// read returns what follows from, which is the first of the messages.
+// read returns the entries after from, which must be the first message.
 func read(messages []redis.XMessage, from place) (entries []placed, err error) {
 	if from.id != "" {
 		if len(messages) == 0 || messages[0].ID != from.id || messages[0].Values["tag"] != from.tag {
@@ -261,11 +262,11 @@ func entryOf(values map[string]any) (e revoke.Entry, tag string, err error) {
 	return e, tag, nil
 }
 
-// maxBlock bounds one blocking read: a context that is cancelled, and not at
-// its deadline, is noticed after that.
+// maxBlock bounds one blocking read, after which a cancelled context is
+// noticed.
 const maxBlock = time.Second
 
-// Wait returns when there may be something after the cursor. It is part of
+// Wait returns when there may be entries after a cursor. It is part of
 // revoke.Store. It occupies a connection of the client while it waits.
 func (s *Store) Wait(ctx context.Context, from string) error {
 	if err := ctx.Err(); err != nil {

@@ -70,7 +70,7 @@ func (s *Store) Save(ctx context.Context, name string, doc []byte, rev string) (
 	if len(doc) == 0 || len(doc) > maxDocument {
 		return "", fmt.Errorf("redisstore: save the ring: a document of %d bytes; it must have 1 to %d", len(doc), maxDocument)
 	}
-	next := rand.Text() // no revision comes twice, also if the key is lost and made anew
+	next := rand.Text() // so that no revision is used twice, even if the key is lost
 	n, err := s.run(ctx, "save the ring", saveRing, []string{s.ring(name)}, rev, doc, next)
 	switch {
 	case err != nil:

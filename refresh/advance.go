@@ -6,17 +6,18 @@ import (
 	"github.com/sessiontoken/sessiontoken/internal/clock"
 )
 
-// lateFor is how long after its replacement a token can be retried at all.
+// lateFor is how long after its replacement a token can be retried at most.
 const lateFor = 24 * time.Hour
 
-// position is where a family stands. A generation is the time during which one
-// token is the unused one; a retry in it is the parent, presented again.
+// position is the state of a family. A generation is the time in which one
+// token is the unused one. A retry is the parent of that token, presented
+// again.
 type position struct {
 	Counter uint64    // of the only token that is unused
 	Rotated time.Time // when that token was first handed out
 	Retried bool      // this generation had a retry
-	Streak  time.Time // since when each generation was retried, without a pause; zero if it was not
-	Late    time.Time // when a late retry was last forgiven; zero if none was
+	Streak  time.Time // since when every generation had a retry, without a pause; zero if this one had none
+	Late    time.Time // when a late retry was last accepted; zero if none was
 	Spent   bool      // no generation without any retry has ended since Late
 }
 
@@ -24,26 +25,26 @@ type position struct {
 type step int
 
 const (
-	reuse step = iota // two parties hold the tokens
-	moved             // a new successor
-	again             // the same successor
-	late              // the same successor, after the window
+	reuse   step = iota // two parties hold the tokens
+	moved               // a new successor
+	retried             // the same successor
+	late                // the same successor, after the window
 )
 
-// advance returns what becomes of a position when the token at counter is
-// presented. It decides everything about reuse.
+// advance returns the next position of a family when the token at counter is
+// presented. All decisions about reuse are made here.
 //
-// A retry within the window proves nothing by itself. But where one generation
-// after the other is retried without a pause longer than the window, two parties
-// may be taking turns: the window bounds that as a whole. A late retry is
-// forgiven once, and again only after a generation without any retry: two
-// parties that hold one token cannot both skip a generation.
+// A retry within the window is accepted. But if every generation has a retry,
+// with no pause longer than the window, two parties may be taking turns: after
+// one window in total, a further retry is reuse. A late retry is accepted once,
+// and another one only after a generation without any retry: two parties that
+// hold one token cannot both skip a generation.
 func advance(p position, counter uint64, now time.Time, window time.Duration) (position, step) {
 	age := clock.Between(p.Rotated, now)
 	switch {
 	case counter >= p.Counter:
-		// It is the current token. Or it is a later one, and the store has lost what
-		// it had acknowledged: that token was handed out, and the store catches up.
+		// It is the current token, or a later one that was handed out before
+		// the store lost a write: the record catches up.
 		next := position{Counter: counter + 1, Rotated: now, Late: p.Late, Spent: p.Spent && p.Retried}
 		if p.Retried && age <= window {
 			next.Streak = p.Streak
@@ -58,9 +59,9 @@ func advance(p position, counter uint64, now time.Time, window time.Duration) (p
 			return p, reuse
 		}
 		p.Retried = true
-		return p, again
+		return p, retried
 	case !p.Late.IsZero() && clock.Between(p.Late, now) <= window:
-		return p, again
+		return p, retried
 	case !p.Spent && age <= lateFor:
 		p.Late, p.Spent, p.Retried = now, true, true
 		return p, late

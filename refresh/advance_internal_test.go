@@ -80,7 +80,7 @@ func (s shared) moves(r rule) []move {
 		}
 		to := shared{
 			owner: s.owner, thief: s.thief, age: since(p.Rotated), streak: since(p.Streak), late: since(p.Late),
-			retried: p.Retried, spent: p.Spent, inWindow: s.inWindow || did == again && s.age <= int(window/tick),
+			retried: p.Retried, spent: p.Spent, inWindow: s.inWindow || did == retried && s.age <= int(window/tick),
 		}
 		m := move{owner: who == "owner", thief: who == "thief"}
 		if did == moved {
@@ -258,7 +258,7 @@ func TestLaxRulesLetAThiefStay(t *testing.T) {
 		}, false, true},
 		{"a retry within the window counts as none", func(p position, counter uint64, now time.Time, window time.Duration) (position, step) {
 			next, did := advance(p, counter, now, window)
-			if did == again {
+			if did == retried {
 				next.Retried = p.Retried
 			}
 			return next, did
@@ -296,18 +296,18 @@ func TestAdvance(t *testing.T) {
 		{"the current token", position{Counter: 7, Rotated: ago(time.Hour)}, 7, moved, position{Counter: 8, Rotated: now}},
 		{"a later one: the store fell back", position{Counter: 7, Rotated: ago(time.Hour)}, 9, moved, position{Counter: 10, Rotated: now}},
 		{"an older one", position{Counter: 7, Rotated: now}, 5, reuse, position{Counter: 7, Rotated: now}},
-		{"the parent, at the end of the window", position{Counter: 7, Rotated: ago(window)}, 6, again, position{Counter: 7, Rotated: ago(window), Retried: true, Streak: now}},
-		{"the parent, by a clock that is behind", position{Counter: 7, Rotated: ago(-window)}, 6, again, position{Counter: 7, Rotated: ago(-window), Retried: true, Streak: now}},
+		{"the parent, at the end of the window", position{Counter: 7, Rotated: ago(window)}, 6, retried, position{Counter: 7, Rotated: ago(window), Retried: true, Streak: now}},
+		{"the parent, by a clock that is behind", position{Counter: 7, Rotated: ago(-window)}, 6, retried, position{Counter: 7, Rotated: ago(-window), Retried: true, Streak: now}},
 		{"the parent, after the window", position{Counter: 7, Rotated: ago(window + 1)}, 6, late, position{Counter: 7, Rotated: ago(window + 1), Retried: true, Late: now, Spent: true}},
 		{"a day later", position{Counter: 7, Rotated: ago(24 * time.Hour)}, 6, late, position{Counter: 7, Rotated: ago(24 * time.Hour), Retried: true, Late: now, Spent: true}},
 		{"more than a day", position{Counter: 7, Rotated: ago(24*time.Hour + 1)}, 6, reuse, position{Counter: 7, Rotated: ago(24*time.Hour + 1)}},
 		{"late, and spent", position{Counter: 7, Rotated: ago(time.Hour), Spent: true}, 6, reuse, position{Counter: 7, Rotated: ago(time.Hour), Spent: true}},
-		{"the same late one", position{Counter: 7, Rotated: ago(time.Hour), Late: ago(window), Spent: true, Retried: true}, 6, again, position{Counter: 7, Rotated: ago(time.Hour), Late: ago(window), Spent: true, Retried: true}},
+		{"the same late one", position{Counter: 7, Rotated: ago(time.Hour), Late: ago(window), Spent: true, Retried: true}, 6, retried, position{Counter: 7, Rotated: ago(time.Hour), Late: ago(window), Spent: true, Retried: true}},
 		{"another late one", position{Counter: 7, Rotated: ago(time.Hour), Late: ago(window + 1), Spent: true, Retried: true}, 6, reuse, position{Counter: 7, Rotated: ago(time.Hour), Late: ago(window + 1), Spent: true, Retried: true}},
 		{"a generation without a retry ends", position{Counter: 7, Rotated: ago(time.Hour), Late: ago(2 * time.Hour), Spent: true}, 7, moved, position{Counter: 8, Rotated: now, Late: ago(2 * time.Hour)}},
 		{"one with a retry ends", position{Counter: 7, Rotated: ago(time.Hour), Late: ago(2 * time.Hour), Spent: true, Retried: true}, 7, moved, position{Counter: 8, Rotated: now, Late: ago(2 * time.Hour), Spent: true}},
 		{"a streak goes on", position{Counter: 7, Rotated: ago(time.Second), Retried: true, Streak: ago(window)}, 7, moved, position{Counter: 8, Rotated: now, Streak: ago(window)}},
-		{"a streak at its end", position{Counter: 7, Rotated: ago(time.Second), Streak: ago(window)}, 6, again, position{Counter: 7, Rotated: ago(time.Second), Retried: true, Streak: ago(window)}},
+		{"a streak at its end", position{Counter: 7, Rotated: ago(time.Second), Streak: ago(window)}, 6, retried, position{Counter: 7, Rotated: ago(time.Second), Retried: true, Streak: ago(window)}},
 		{"a streak past it", position{Counter: 7, Rotated: ago(time.Second), Streak: ago(window + 1)}, 6, reuse, position{Counter: 7, Rotated: ago(time.Second), Streak: ago(window + 1)}},
 	} {
 		t.Run(c.name, func(t *testing.T) {

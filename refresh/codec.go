@@ -13,7 +13,7 @@ import (
 	"github.com/sessiontoken/sessiontoken/internal/strictjson"
 )
 
-// entry is an authenticated record in the form that the manager works with.
+// entry is the decoded form of an authenticated record.
 type entry struct {
 	Family
 	position
@@ -23,7 +23,8 @@ type entry struct {
 }
 
 // document is the JSON in a record's Data. Times are Unix nanoseconds, zero if
-// not set. A member that this release does not know survives a change.
+// not set. Members that this release does not know are kept when a record is
+// changed.
 type document struct {
 	ClientID string         `json:"client,omitzero"`
 	Label    string         `json:"label,omitzero"`
@@ -55,8 +56,8 @@ const (
 )
 
 var (
-	// errRecord: the server cannot tell what the record says. It is not
-	// ErrInvalid: the client has done nothing wrong.
+	// errRecord: no secret authenticates the record. It does not match
+	// ErrInvalid: the client is not at fault.
 	errRecord = errors.New("refresh: the family's record does not authenticate")
 	errTooBig = errors.New("refresh: the family's record is too large")
 )
@@ -84,8 +85,8 @@ func encode(key []byte, namespace string, e entry, until time.Time) (Record, err
 	return r, nil
 }
 
-// decode returns what a record says if one of the keys authenticates it, and
-// errRecord otherwise.
+// decode returns the entry of a record that one of the keys authenticates, and
+// errRecord for any other record.
 func decode(keys [][]byte, r Record) (entry, error) {
 	if len(r.Data) < documentAt || len(r.Data) > MaxData || r.Data[0] != dataVersion {
 		return entry{}, errRecord
@@ -129,8 +130,8 @@ func parseDocument(text []byte) (document, error) {
 	return d, nil
 }
 
-// recordMAC returns the HMAC over the columns of r and a document. Each part has
-// its length before it.
+// recordMAC returns the HMAC over the columns of r and a document, each after
+// its length.
 func recordMAC(key []byte, r Record, text []byte) []byte {
 	var b []byte
 	for _, s := range []string{r.Namespace, r.ID, r.Subject, r.SessionID} {

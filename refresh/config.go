@@ -21,11 +21,11 @@ import (
 type Config struct {
 	// Store is shared by all replicas. Required.
 	Store Store
-	// Namespace keeps managers apart that share a store. All replicas have the
+	// Namespace separates managers that share a store. All replicas have the
 	// same. Optional.
 	Namespace string
-	// Secrets are at least 32 random bytes each. The first one makes tokens and
-	// records, all of them are accepted. Required.
+	// Secrets are at least 32 random bytes each. Tokens and records are made
+	// with the first one and accepted with any of them. Required.
 	//
 	// To replace a secret while replicas roll, take three steps, and finish each
 	// one on every replica before the next begins:
@@ -34,49 +34,50 @@ type Config struct {
 	//  2. Move it to the front. Every replica now makes tokens with it.
 	//  3. When MaxSession has passed, remove the old secret.
 	//
-	// To put a new secret in front at once signs users out: a replica that does
-	// not have it yet takes the tokens that the others make for made up ones.
+	// A new secret that is put in front at once signs users out: a replica that
+	// does not have it yet refuses the tokens that the others make.
 	Secrets [][]byte
-	// Revocations is the list that revokes the session of a family, and is asked
-	// before a token is exchanged. Its time is the manager's time. It has to
-	// remember for at least MaxSession. Required, unless InsecureSessionsLiveOn is
-	// set.
+	// Revocations is the list that is asked before a token is exchanged, and in
+	// which the session of a family is revoked. Its time is the manager's time.
+	// It must remember a revocation for at least MaxSession. Required, unless
+	// InsecureSessionsLiveOn is set.
 	Revocations *revoke.List
-	// InsecureSessionsLiveOn allows a manager without Revocations. The session
-	// tokens of a family that was revoked then live on until they expire. Time is
-	// that of each machine: their clocks have to agree within a minute, and
+	// InsecureSessionsLiveOn permits a manager without Revocations. The session
+	// tokens of a revoked family are then valid until they expire. The time is
+	// each machine's own: the clocks must agree within a minute, and
 	// RetryWindow is one minute longer.
 	InsecureSessionsLiveOn bool
 
-	// IdleTimeout is how long a refresh token can be used after it was handed
-	// out. At least 1 s. 0 means 1 h, or MaxSession if that is shorter.
+	// IdleTimeout is how long after it was handed out a refresh token can be
+	// used. At least 1 s. 0 means 1 h, or MaxSession if that is shorter.
 	IdleTimeout time.Duration
-	// MaxSession is the absolute end of a family, counted from when the session
-	// began. At least IdleTimeout, and no longer than the issuer's MaxSession. 0
+	// MaxSession is how long after the beginning of the session its family
+	// ends. At least IdleTimeout, and no longer than the issuer's MaxSession. 0
 	// means 24 h, or IdleTimeout if that is longer.
 	MaxSession time.Duration
-	// RetryWindow is how long the token just replaced gets the same successor
-	// again. From 1 s to 1 min. 0 means 30 s.
+	// RetryWindow is how long after it was exchanged a token can be presented
+	// again: it then gets the same successor. From 1 s to 1 min. 0 means 30 s.
 	RetryWindow time.Duration
 	// MaxPerSubject is how many families a subject can have. If Start makes one
-	// more, the family that was used longest ago goes, and its session is
-	// revoked. Those that are idle for too long are counted by themselves, up to
-	// ten times as many. 0 means 100.
+	// more, the session of the family that was used longest ago is revoked.
+	// Families past IdleTimeout are counted apart, with a limit of ten times
+	// MaxPerSubject. 0 means 100.
 	MaxPerSubject int
 
-	// OnReuse is told of a family of which a token was used twice. It runs
-	// within the request, for at most 5 s by its context, which does not end when
-	// the client goes away. Optional.
+	// OnReuse is called when a token of a family was used twice. It runs within
+	// the request. Its context ends after 5 s, and not when the client goes
+	// away. Optional.
 	OnReuse func(ctx context.Context, f Family)
-	// Logger is told of reuse and of what fails, once a reason and minute. Nil
-	// means slog.Default().
+	// Logger gets a line for each reuse and each failure, at most one a reason
+	// and minute. Nil means slog.Default().
 	Logger *slog.Logger
 }
 
 const (
 	// skew is how far the clocks of two machines may be apart.
 	skew = time.Minute
-	// limit is how long a call may take, and what revokes without the request.
+	// limit is how long a call takes at most, and a revocation that outlives
+	// its request.
 	limit = 5 * time.Second
 )
 
@@ -140,5 +141,6 @@ func NewManager(cfg Config) (*Manager, error) {
 	return m, nil
 }
 
-// Config returns the configuration with its defaults, without the secrets.
+// Config returns the configuration with its defaults filled in, without the
+// secrets.
 func (m *Manager) Config() Config { return m.cfg }

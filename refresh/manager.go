@@ -19,18 +19,18 @@ import (
 	"github.com/sessiontoken/sessiontoken/revoke"
 )
 
-// Family is one sign-in that is kept going: a device, in a list of them.
+// Family is one sign-in with refresh tokens: a device in the user's list.
 type Family struct {
-	ID        string // not a secret: it cannot be presented
-	Subject   string // whose it is
+	ID        string // not a secret: it is not a token
+	Subject   string // sub of its session tokens
 	SessionID string // sid of its session tokens
 	ClientID  string // the client it is bound to; empty if to none
-	Label     string // the caller's, such as "Firefox on Linux"
+	Label     string // for the user's list of devices, such as "Firefox on Linux"
 
 	Began    time.Time // when the session began, as Claims.Began; whole milliseconds
 	AuthTime time.Time // when the user last proved who they are; zero if not known
 	LastUsed time.Time // when it was exchanged last
-	Ends     time.Time // its absolute end, which no exchange moves
+	Ends     time.Time // its absolute end; no exchange changes it
 
 	ACR string   // how strong that proof was, as Claims.ACR; at most 64 bytes
 	AMR []string // how the user proved it, as Claims.AMR; at most 10 names of at most 64 bytes
@@ -40,18 +40,18 @@ type Family struct {
 	ActorSubject, ActorSessionID string
 	ActorBegan                   time.Time // whole milliseconds
 
-	Context []byte // what else belongs to the session, as Claims.Context; at most 512 bytes
+	Context []byte // data of the application, as Claims.Context; at most 512 bytes
 }
 
-// Presented is what came with a request.
+// Presented holds the credentials of a request.
 type Presented struct {
 	Token    string // the refresh token
 	ClientID string // of the authenticated or public client; empty if none was named
 	Binder   string // of a browser, from its own cookie; empty if there is none
 }
 
-// Manager hands out refresh tokens and exchanges them. It is safe for
-// concurrent use; make it with [NewManager]. Of the zero value every call fails.
+// Manager issues and exchanges refresh tokens. It is safe for concurrent use.
+// Make it with [NewManager]: every call of a zero Manager fails.
 type Manager struct {
 	cfg     Config // without Secrets
 	keys    []keys // of the secrets, in their order
@@ -60,7 +60,7 @@ type Manager struct {
 	counted counts
 }
 
-// now returns the time that counts: the list's, or this machine's without one.
+// now returns the list's time, or this machine's if there is no list.
 func (m *Manager) now(ctx context.Context) (time.Time, error) {
 	if m.cfg.Store == nil {
 		return time.Time{}, errZero
@@ -75,8 +75,8 @@ func (m *Manager) now(ctx context.Context) (time.Time, error) {
 	return now.Round(0).UTC(), nil
 }
 
-// window returns how long a retry is one. Without a list the time is that of
-// several machines.
+// window returns RetryWindow. Without a list it is longer by the skew of two
+// machines.
 func (m *Manager) window() time.Duration {
 	if m.cfg.Revocations == nil {
 		return m.cfg.RetryWindow + skew
@@ -93,21 +93,22 @@ const (
 	minBinder   = 32
 )
 
-// Start begins a family and returns its first refresh token. Of f, Subject,
-// SessionID and Began are required and come from the claims of the session that
-// was just issued. ID, LastUsed and Ends are filled in, and the rest is optional.
-// A Label is cut to 256 bytes of valid UTF-8; anything else that is too long is
-// an error.
+// Start begins a family and returns its first refresh token. Subject, SessionID
+// and Began of f are required: they are those of the claims of the new session.
+// Start sets ID, LastUsed and Ends. The other fields are optional. A Label is
+// cut to 256 bytes of valid UTF-8; another field that is too long is an error.
 //
-// The family ends MaxSession after the session began, or after that of its actor
-// began if that was earlier. It can be exchanged while both sessions are live.
+// The family ends MaxSession after its session or that of its actor began,
+// whichever was earlier. Its tokens can be exchanged while both sessions are
+// live.
 //
-// A family with a binder is a browser's: its tokens count only together with the
+// A family with a binder is a browser's: its tokens are accepted only with the
 // binder. The binder is a secret of at least 256 random bits, encoded in at
-// least 32 bytes; the store has its hash. The empty string means none.
+// least 32 bytes. The store holds its hash. The empty string means no binder.
 //
-// If the subject has more than MaxPerSubject families now, those that were used
-// longest ago are revoked. A failure of that is logged, and is no error.
+// If the subject now has more than MaxPerSubject families, the sessions of
+// those used longest ago are revoked. Start logs a failure of that and returns
+// no error.
 func (m *Manager) Start(ctx context.Context, f Family, binder string) (token string, _ Family, err error) {
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
@@ -159,7 +160,7 @@ func (m *Manager) Start(ctx context.Context, f Family, binder string) (token str
 	if err != nil {
 		return "", Family{}, err
 	}
-	if err := m.checkRevoked(ctx, e); err != nil { // or the list cannot tell: perhaps the store is another environment's
+	if err := m.checkRevoked(ctx, e); err != nil { // also if the list does not know: the store may be another environment's
 		return "", Family{}, err
 	}
 	if err := m.cfg.Store.Create(ctx, r); err != nil {
@@ -197,7 +198,7 @@ func hash(binder string) []byte {
 
 // makeRoom revokes the families of f's subject that were used longest ago, if
 // there are too many. It spares the session of f. It runs in a goroutine of its
-// own, where a store that panics would end the process.
+// own and recovers a panic of the store, which would end the process.
 func (m *Manager) makeRoom(ctx context.Context, f Family, now time.Time) {
 	err := errPanic
 	defer func() {
@@ -212,8 +213,8 @@ func (m *Manager) makeRoom(ctx context.Context, f Family, now time.Time) {
 
 var errPanic = errors.New("the store panicked")
 
-// maxIdle is how many families a subject can have for each of MaxPerSubject that
-// are idle for too long to be used, and kept for a sign-out.
+// maxIdle times MaxPerSubject is how many families past IdleTimeout a subject
+// can have. They are kept for a sign-out.
 const maxIdle = 10
 
 func (m *Manager) evict(ctx context.Context, f Family, now time.Time) error {
@@ -235,8 +236,8 @@ func (m *Manager) evict(ctx context.Context, f Family, now time.Time) error {
 	return m.evictFrom(ctx, idle, maxIdle*m.cfg.MaxPerSubject, f.SessionID)
 }
 
-// evictFrom revokes the families of a list above a number, those used longest ago
-// first. It spares one session.
+// evictFrom revokes families of a list until a number is left, those used
+// longest ago first. It spares one session.
 func (m *Manager) evictFrom(ctx context.Context, list []entry, most int, spared string) error {
 	tooMany := len(list) - most
 	list = slices.DeleteFunc(list, func(e entry) bool { return e.SessionID == spared })
@@ -255,7 +256,8 @@ func (m *Manager) evictFrom(ctx context.Context, list []entry, most int, spared 
 	return nil
 }
 
-// ends returns when a family is over: its idle or its absolute end.
+// ends returns when a family ends: its idle or its absolute end, whichever is
+// earlier.
 func (m *Manager) ends(f Family) time.Time {
 	idle := f.LastUsed.Add(m.cfg.IdleTimeout)
 	if idle.After(f.Ends) {
@@ -264,16 +266,17 @@ func (m *Manager) ends(f Family) time.Time {
 	return idle
 }
 
-// encode returns the record of e under the first secret. It is kept to the
-// absolute end of the family, though its tokens may be idle for too long before:
-// the session can go on by its cookie, and a sign-out has to find it. A store,
-// whose clock may be ahead, keeps it a little longer.
+// encode returns the record of e under the first secret. Its Until is the
+// absolute end of the family and not its idle end: the session may be renewed
+// by its cookie, and a sign-out has to find the family. Until is a little
+// later, since the store's clock may be ahead.
 func (m *Manager) encode(e entry) (Record, error) {
 	until := e.Ends.Add(skew + time.Millisecond).Truncate(time.Millisecond)
 	return encode(m.keys[0].record, m.cfg.Namespace, e, until)
 }
 
-// decode returns what a record says. One that does not authenticate is told.
+// decode returns the entry of a record. It logs a record that does not
+// authenticate.
 func (m *Manager) decode(r Record) (entry, error) {
 	accepted := make([][]byte, len(m.keys))
 	for i, k := range m.keys {
@@ -289,7 +292,7 @@ func (m *Manager) decode(r Record) (entry, error) {
 	return e, err
 }
 
-// find returns the family with an id, ErrInvalid if there is none.
+// find returns the family with an id, or ErrInvalid if there is none.
 func (m *Manager) find(ctx context.Context, id string) (entry, error) {
 	if m.cfg.Store == nil {
 		return entry{}, errZero
@@ -306,8 +309,8 @@ func (m *Manager) find(ctx context.Context, id string) (entry, error) {
 	return m.decode(r)
 }
 
-// belongs returns why a token is not for the client or the browser that
-// presented it.
+// belongs returns an error unless a request has the client and the binder of a
+// family.
 func belongs(e entry, p Presented) error {
 	switch {
 	case e.ClientID != p.ClientID:
@@ -320,17 +323,17 @@ func belongs(e entry, p Presented) error {
 	return nil
 }
 
-// Exchange uses a refresh token up and returns its successor. The client must be
-// the family's, and so must the binder.
+// Exchange uses up a refresh token and returns its successor. The client and
+// the binder must be the family's.
 //
-// Before anything is used up, Exchange asks the list, and then calls issue, which
-// loads the state and issues the session token. If issue fails, the refresh
-// token is as good as before, and Exchange returns the error, wrapped. issue is
-// called at most once, and never for a token that is refused at first sight. That
-// it was called does not mean that the exchange succeeds.
+// Before the token is used up, Exchange asks the list and then calls issue,
+// which loads the state and issues the session token. If issue fails, the
+// refresh token is not used up, and Exchange returns the error, wrapped. issue
+// is called at most once, and not for a token that is refused before it. The
+// exchange can fail after issue has succeeded.
 //
-// An error that matches [ErrInvalid] is the token's fault. With any other, the
-// token can be presented again.
+// An error that matches [ErrInvalid] is the token's fault. After any other
+// error, the token can be presented again.
 func (m *Manager) Exchange(ctx context.Context, p Presented, issue func(context.Context, Family) error) (successor string, _ Family, err error) {
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
@@ -354,8 +357,8 @@ type exchange struct {
 	notIssued bool // issue failed
 }
 
-// maxRaces is how many compare-and-swaps an exchange may lose: many replicas may
-// be given one token at the same moment, and only the first one changes much.
+// maxRaces is how many compare-and-swaps an exchange may lose. One token may be
+// presented to many replicas at the same moment.
 const maxRaces = 64
 
 func (x *exchange) run(ctx context.Context) (string, Family, error) {
@@ -375,7 +378,7 @@ func (x *exchange) run(ctx context.Context) (string, Family, error) {
 	return "", Family{}, fmt.Errorf("refresh: lost %d races for the family", maxRaces)
 }
 
-// try is one attempt. raced reports that another exchange was faster.
+// try makes one attempt. raced reports whether another exchange won the swap.
 func (x *exchange) try(ctx context.Context, id string, counter uint64) (next entry, raced bool, err error) {
 	m := x.m
 	e, err := m.find(ctx, id)
@@ -400,7 +403,7 @@ func (x *exchange) try(ctx context.Context, id string, counter uint64) (next ent
 	switch x.step {
 	case reuse:
 		return entry{}, false, m.reused(ctx, e)
-	case moved, late: // a late retry hands the successor out anew
+	case moved, late: // a late retry hands out the successor again
 		next.LastUsed = now
 	}
 	var r Record
@@ -441,7 +444,8 @@ func (m *Manager) check(ctx context.Context, f Family) error {
 	return m.cfg.Revocations.Check(ctx, &q)
 }
 
-// checkRevoked asks the list. The records of a session that was revoked go.
+// checkRevoked asks the list whether the session of a family is live. It
+// deletes the records of a revoked session.
 func (m *Manager) checkRevoked(ctx context.Context, e entry) error {
 	if m.cfg.Revocations == nil {
 		return nil
@@ -457,7 +461,7 @@ func (m *Manager) checkRevoked(ctx context.Context, e entry) error {
 	}
 }
 
-// reused revokes the session of a family of which a token was used twice.
+// reused revokes the session of a family whose token was used twice.
 func (m *Manager) reused(ctx context.Context, e entry) error {
 	m.counted.reuse.Add(1)
 	m.loud.Warn("reuse", "refresh: a refresh token was used twice, so two parties hold it: the session is revoked, and its user has to sign in again",
@@ -475,8 +479,9 @@ func (m *Manager) reused(ctx context.Context, e entry) error {
 }
 
 // revokeSession revokes a session and deletes its records, under a limit of its
-// own. With a list, its entry is the fact: records that are left are told and of
-// no use. Without a list, the records are the fact.
+// own. With a list, the entry in it is what revokes: records that could not be
+// deleted are logged, and cannot be used. Without a list, the deletion is what
+// revokes.
 func (m *Manager) revokeSession(ctx context.Context, sessionID string) error {
 	if m.cfg.Revocations == nil {
 		return m.DeleteSession(ctx, sessionID)
@@ -490,7 +495,8 @@ func (m *Manager) revokeSession(ctx context.Context, sessionID string) error {
 	return nil
 }
 
-// named returns the family of a genuine token, used up or not.
+// named returns the family that an authentic token names. The token may be used
+// up.
 func (m *Manager) named(ctx context.Context, p Presented) (entry, error) {
 	id, _, err := m.parse(p.Token)
 	if err != nil {
@@ -503,9 +509,10 @@ func (m *Manager) named(ctx context.Context, p Presented) (entry, error) {
 	return e, belongs(e, p)
 }
 
-// Find returns the family that a genuine token names, whether the token was used
-// up, has expired or was revoked. It is for revoking the session, and for nothing
-// else. One that is no token of ours, or whose family is gone, is [ErrInvalid].
+// Find returns the family that an authentic token names. The token may be used
+// up, expired or revoked. Use the result to revoke the session, and for nothing
+// else. A token that this manager did not make, or whose record is absent, is
+// [ErrInvalid].
 func (m *Manager) Find(ctx context.Context, p Presented) (Family, error) {
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
@@ -517,13 +524,13 @@ func (m *Manager) Find(ctx context.Context, p Presented) (Family, error) {
 }
 
 // Revoke revokes the session of a refresh token and deletes its families: a
-// sign-out (RFC 7009). A token that was used up names its session too. One that
-// is no token of ours, or whose family is gone, is [ErrInvalid]. Nil means that
-// the list has the revocation from its store; that records could not be deleted
-// is logged then. After another error, repeat it.
+// sign-out (RFC 7009). The token may be used up. A token that this manager did
+// not make, or whose record is absent, is [ErrInvalid]. Nil means that the
+// list's store has acknowledged the revocation; Revoke then logs records that
+// could not be deleted. After another error, repeat the call.
 //
-// Once it has begun to revoke, Revoke does not stop when ctx ends; it has a
-// limit of its own.
+// The end of ctx does not cancel a revocation that has begun, which has a limit
+// of its own.
 func (m *Manager) Revoke(ctx context.Context, p Presented) error {
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
@@ -541,9 +548,10 @@ func (m *Manager) revokeEntry(ctx context.Context, e entry) error {
 	return nil
 }
 
-// RevokeFamily revokes the session of one family of a subject, and deletes the
-// session's families: one device of a list. A family of another subject, and one
-// that is gone, is [ErrInvalid]. It is otherwise as [Manager.Revoke].
+// RevokeFamily revokes the session of one family of a subject, such as one
+// device of the user's list, and deletes the session's families. A family of
+// another subject, or one that is absent, is [ErrInvalid]. Otherwise it does as
+// [Manager.Revoke] does.
 func (m *Manager) RevokeFamily(ctx context.Context, subject, id string) error {
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
@@ -563,11 +571,11 @@ func (m *Manager) RevokeFamily(ctx context.Context, subject, id string) error {
 	return m.revokeEntry(ctx, e)
 }
 
-// DeleteSession deletes the records of a session. It revokes nothing: call it
-// after the list has acknowledged that the session is revoked. An error is
-// logged here, and then does no harm: the list refuses what is left.
+// DeleteSession deletes the records of a session. It does not revoke the
+// session: call it after the list has returned nil for the revocation. A
+// failure is logged and does no harm, since the list refuses the tokens.
 //
-// It does not stop when ctx ends; it has a limit of its own.
+// The end of ctx does not cancel it; it has a limit of its own.
 func (m *Manager) DeleteSession(ctx context.Context, sessionID string) error {
 	if sessionID == "" {
 		return errors.New("refresh: DeleteSession: sessionID is required")
@@ -578,8 +586,8 @@ func (m *Manager) DeleteSession(ctx context.Context, sessionID string) error {
 }
 
 // DeleteSubject deletes the records of a subject, except those of the session
-// exceptSessionID; the empty string spares none. It is otherwise as
-// [Manager.DeleteSession].
+// exceptSessionID; the empty string spares none. Otherwise it does as
+// [Manager.DeleteSession] does.
 func (m *Manager) DeleteSubject(ctx context.Context, subject, exceptSessionID string) error {
 	if subject == "" {
 		return errors.New("refresh: DeleteSubject: subject is required")
@@ -606,8 +614,8 @@ func (m *Manager) tidy(ctx context.Context, remove func(context.Context) error) 
 }
 
 // List returns the families of a subject that have not ended and are not
-// revoked, those used last first: "signed in on three devices". LastUsed is
-// rounded down to the hour: exact times would tell a thief when the owner
+// revoked, the one used last first, for the user's list of devices. LastUsed is
+// rounded down to the hour: exact times would show a thief when the owner
 // refreshes. A record that does not authenticate is logged and left out.
 func (m *Manager) List(ctx context.Context, subject string) ([]Family, error) {
 	ctx, cancel := context.WithTimeout(ctx, limit)
@@ -625,14 +633,14 @@ func (m *Manager) List(ctx context.Context, subject string) ([]Family, error) {
 		e.LastUsed = e.LastUsed.Truncate(time.Hour)
 		list = append(list, e.Family)
 	}
-	// The order must not tell what the times do not.
+	// The order must not reveal more than the rounded times.
 	slices.SortFunc(list, func(a, b Family) int {
 		return cmp.Or(b.LastUsed.Compare(a.LastUsed), b.Began.Compare(a.Began), strings.Compare(a.ID, b.ID))
 	})
 	return list, nil
 }
 
-// live returns the families of a subject that can be used.
+// live returns the families of a subject whose tokens can be exchanged.
 func (m *Manager) live(ctx context.Context, subject string, now time.Time) ([]entry, error) {
 	list, err := m.kept(ctx, subject, now)
 	return slices.DeleteFunc(list, func(e entry) bool { return !now.Before(m.ends(e.Family)) }), err
@@ -659,7 +667,7 @@ func (m *Manager) kept(ctx context.Context, subject string, now time.Time) ([]en
 	return list, nil
 }
 
-// isRevoked reports whether the list has a family as revoked.
+// isRevoked reports whether the session of a family is revoked.
 func (m *Manager) isRevoked(ctx context.Context, e entry) bool {
 	if m.cfg.Revocations == nil {
 		return false

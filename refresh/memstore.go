@@ -9,15 +9,15 @@ import (
 	"github.com/sessiontoken/sessiontoken/internal/clock"
 )
 
-// MemStore keeps records in memory: for one process, and for tests. Its zero
-// value is an empty store. It forgets everything when the process ends, and a
-// record within about a minute after its Until. It is safe for concurrent use.
+// MemStore keeps records in memory, for one process or for tests. Its zero
+// value is an empty store. It forgets a record within about a minute after its
+// Until, and all of them when the process ends. It is safe for concurrent use.
 type MemStore struct {
 	mu       sync.Mutex
 	records  map[name]*kept
 	sessions map[name]set  // by session id
 	subjects map[name]set  // by subject
-	minutes  map[int64]set // by the minute in which Until is
+	minutes  map[int64]set // by the minute of Until
 	swept    int64         // the first minute that was not swept
 
 	clock *clock.Clock
@@ -34,7 +34,7 @@ type kept struct {
 	minute int64
 }
 
-// begin locks the store and drops what is over. The caller unlocks.
+// begin locks the store and drops expired records. The caller unlocks it.
 func (s *MemStore) begin(ctx context.Context) error {
 	if err := ctx.Err(); err != nil {
 		return err
@@ -51,7 +51,8 @@ func (s *MemStore) begin(ctx context.Context) error {
 	return nil
 }
 
-// now is the time of the host, taken once: no jump of its clock moves it.
+// now returns the time: the host's when the store was first used, and the
+// monotonic clock since, so that a jump of the host's clock has no effect.
 func (s *MemStore) now() time.Time { return s.began.Wall().Add(s.clock.Steady(s.began)) }
 
 func minute(t time.Time) int64 { return t.Unix() / 60 }
@@ -106,14 +107,14 @@ func remove[K comparable](index map[K]set, key K, k *kept) {
 	}
 }
 
-// file puts k where sweep finds it. A minute that was swept is over, and so is
-// the record: it goes with the next minute.
+// file adds k to the minute in which sweep drops it. A record of a minute that
+// was already swept is dropped with the next one.
 func (s *MemStore) file(k *kept) {
 	k.minute = max(minute(k.Until), s.swept)
 	add(s.minutes, k.minute, k)
 }
 
-// Create adds a record, unless there is one with its id.
+// Create adds a record, unless its namespace has one with its id.
 func (s *MemStore) Create(ctx context.Context, r Record) error {
 	if err := s.begin(ctx); err != nil {
 		return err
@@ -150,7 +151,7 @@ func (k *kept) copy() Record {
 	return r
 }
 
-// Swap replaces the record of the version before, or returns [ErrConflict].
+// Swap replaces the record whose version is one less, or returns [ErrConflict].
 func (s *MemStore) Swap(ctx context.Context, r Record) error {
 	if err := s.begin(ctx); err != nil {
 		return err
@@ -166,7 +167,7 @@ func (s *MemStore) Swap(ctx context.Context, r Record) error {
 	return nil
 }
 
-// Delete removes a record, if it is there.
+// Delete removes a record, if there is one.
 func (s *MemStore) Delete(ctx context.Context, namespace, id string) error {
 	if err := s.begin(ctx); err != nil {
 		return err
@@ -188,7 +189,7 @@ func (s *MemStore) DeleteSession(ctx context.Context, namespace, sessionID strin
 	return nil
 }
 
-// DeleteSubject removes all records of a subject but those of one session.
+// DeleteSubject removes all records of a subject except those of one session.
 func (s *MemStore) DeleteSubject(ctx context.Context, namespace, subject, exceptSessionID string) error {
 	if err := s.begin(ctx); err != nil {
 		return err

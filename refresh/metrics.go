@@ -5,7 +5,7 @@ import (
 	"sync/atomic"
 )
 
-// counts has how exchanges ended, each of them once, and what else happened.
+// counts counts each exchange once, by its result, and other events.
 type counts struct {
 	successors, retries, late, reuse, refused, notIssued, undecided atomic.Uint64
 	unauthenticated, notDeleted, evicted                            atomic.Uint64
@@ -13,7 +13,7 @@ type counts struct {
 
 func (c *counts) exchange(x exchange, err error) {
 	switch {
-	case err == nil && x.step == again:
+	case err == nil && x.step == retried:
 		c.retries.Add(1)
 	case err == nil && x.step == late:
 		c.late.Add(1)
@@ -21,7 +21,7 @@ func (c *counts) exchange(x exchange, err error) {
 		c.successors.Add(1)
 	case x.notIssued:
 		c.notIssued.Add(1)
-	case errors.Is(err, ErrReused): // counted when it was found out
+	case errors.Is(err, ErrReused): // counted when it was detected
 	case errors.Is(err, ErrInvalid):
 		c.refused.Add(1)
 	default:
@@ -29,8 +29,8 @@ func (c *counts) exchange(x exchange, err error) {
 	}
 }
 
-// Metrics returns what this manager has done since it was made. The names are
-// fixed, and all of them only grow. The first seven are the ends of exchanges:
+// Metrics returns the counts since the manager was made. The names are fixed,
+// and all values only grow. The first seven are the results of exchanges:
 //
 //	refresh_exchanges_total                a successor was handed out
 //	refresh_retries_total                  the same successor again
@@ -41,14 +41,14 @@ func (c *counts) exchange(x exchange, err error) {
 //	refresh_refused_total                  other tokens that were refused: not
 //	                                       valid, expired, revoked, or of another
 //	                                       client or browser
-//	refresh_issue_failures_total           the token was good, and issue failed
-//	refresh_undecided_total                the server could not tell
+//	refresh_issue_failures_total           the token was valid, and issue failed
+//	refresh_undecided_total                the server could not decide
 //	refresh_unauthenticated_records_total  no secret authenticates a record
 //	refresh_deletion_failures_total        records could not be deleted
 //	refresh_evictions_total                sessions revoked for MaxPerSubject
 //
-// Metrics answers from memory. Every value is finite, and none names a user or
-// a token. The map is the caller's: [expvar.Func] can publish it as it is.
+// Metrics does no I/O. Every value is finite, and none names a user or a token.
+// The map is the caller's: [expvar.Func] can publish it as it is.
 func (m *Manager) Metrics() map[string]float64 {
 	c := &m.counted
 	return map[string]float64{

@@ -5,17 +5,17 @@ import (
 	"time"
 )
 
-// MaxData is the most bytes that the Data of a [Record] has.
+// MaxData is how many bytes the Data of a [Record] has at most.
 const MaxData = 4 << 10
 
-// Record is what a store keeps of a family. The manager authenticates all of it
+// Record is the stored form of a family. The manager authenticates all fields
 // under its secrets. A store keeps each field exactly as it is.
 type Record struct {
-	Namespace string    // of the manager: records of two namespaces never meet
-	ID        string    // unique in its namespace
-	Subject   string    // never changes, as Namespace, ID and SessionID do not
-	SessionID string    // sid of its session tokens
-	Version   uint64    // one more with each change; below 2^63
+	Namespace string    // Config.Namespace of the manager; never changes
+	ID        string    // unique in its namespace; never changes
+	Subject   string    // never changes
+	SessionID string    // sid of its session tokens; never changes
+	Version   uint64    // grows by one with each change; below 2^63
 	Until     time.Time // when the store may forget the record; whole milliseconds
 	Data      []byte    // opaque; at most MaxData bytes
 }
@@ -25,35 +25,34 @@ type Record struct {
 //
 // What every implementation promises:
 //
-//   - Namespaces are apart: no call reads or changes a record of another
+//   - Namespaces are separate: no call reads or changes a record of another
 //     namespace. Two namespaces may have records with one id, subject or
 //     session.
-//   - Absence: Find returns ErrNotFound for a record that is not there, and
-//     Swap returns ErrConflict. To delete what is not there is no error. The
-//     list of a subject without records is empty. A store that cannot tell
-//     answers with another error.
-//   - Primary: Find and List answer from what the others write to. A copy that
-//     may lag is an error.
+//   - Absence: without a record, Find returns ErrNotFound, Swap returns
+//     ErrConflict, and Delete returns nil. The list of a subject without
+//     records is empty. A store that does not know whether there is a record
+//     returns another error.
+//   - Primary: Find and List read the copy that the other methods write to. A
+//     copy that may lag is an error.
 //   - Size: Data has at most MaxData bytes. Namespace and ID are valid UTF-8
-//     without a NUL; Subject and SessionID are any bytes. List, DeleteSession
-//     and DeleteSubject cost no more if other subjects have many records, and
-//     what a store keeps of a record goes with it.
-//   - Repetition: a caller repeats every method after an error, since the call
-//     may have had its effect. A Swap that is repeated after it had is a
-//     conflict.
+//     without a NUL; Subject and SessionID are any bytes. The cost of List,
+//     DeleteSession and DeleteSubject does not grow with the records of other
+//     subjects. Deleting a record frees all that the store keeps of it.
+//   - Repetition: after an error the call may have taken effect, and the caller
+//     repeats it. A Swap that took effect and is repeated returns ErrConflict.
 //   - Aliasing: a store keeps no slice that it is given, and returns none that
 //     it keeps.
 //   - Expiry: a store keeps a record until its Until has passed by the store's
-//     own clock. After that the record may be there or not.
+//     own clock. After that the store may drop it.
 //   - Concurrency: all methods may be called from any number of goroutines and
-//     processes. Of several Swaps of one version exactly one succeeds. What one
-//     replica has written, the next call of any replica sees.
+//     processes. Of several Swaps of one version exactly one succeeds. A call
+//     sees what any replica has written before it.
 //   - Cancellation: a ctx that is done before the call ends it with ctx's error
 //     and without a change. One that ends during the call ends it soon.
 type Store interface {
 	// Create adds a record. If there is one with its namespace and id, Create
-	// changes nothing: it is the same record, which may have been swapped
-	// since.
+	// changes nothing and returns nil: it is the same record, which may have
+	// been swapped since.
 	Create(ctx context.Context, r Record) error
 	// Find returns a record.
 	Find(ctx context.Context, namespace, id string) (Record, error)

@@ -8,8 +8,8 @@ import (
 	"encoding/binary"
 )
 
-// keys are what one secret is used for. The namespace is part of their labels:
-// managers of two namespaces that share a secret share no key.
+// keys are the HMAC keys that are derived from one secret. Their labels hold
+// the namespace, so that two namespaces with one secret have different keys.
 type keys struct{ token, record []byte }
 
 func deriveKeys(secret []byte, namespace string) (k keys, err error) {
@@ -42,7 +42,7 @@ const (
 var encoding = base64.RawURLEncoding.Strict()
 
 // token returns the token of a family at a position. id is what parse or Start
-// made.
+// returned.
 func (m *Manager) token(id [idSize]byte, counter uint64) string {
 	b := make([]byte, 0, tokenSize)
 	b = append(append(b, version), id[:]...)
@@ -50,7 +50,8 @@ func (m *Manager) token(id [idSize]byte, counter uint64) string {
 	return encoding.EncodeToString(append(b, mac(m.keys[0].token, b)...))
 }
 
-// parse returns what a token names, or ErrInvalid if it is not one of ours.
+// parse returns the family and the position that a token names. If no secret
+// authenticates the token, it returns ErrInvalid.
 func (m *Manager) parse(token string) (id [idSize]byte, counter uint64, err error) {
 	if len(m.keys) == 0 {
 		return id, 0, errZero

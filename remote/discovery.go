@@ -22,18 +22,17 @@ type discovery struct {
 	url    *url.URL // of the document
 	plain  bool     // the key set may be http on a loopback host
 
-	found   atomic.Pointer[foundURL] // what the last good document named, or nil
+	found   atomic.Pointer[foundURL] // from the last valid document, or nil
 	failure atomic.Pointer[error]    // of the last reading; nil before the first
 }
 
-// foundURL is a URL with the start of the reading that found it.
+// foundURL is a jwks_uri with the start of the reading that returned it.
 type foundURL struct {
 	url   *url.URL
 	began clock.Instant
 }
 
-// newDiscovery checks the name of an issuer. The error says what is wrong with
-// it and does not repeat it.
+// newDiscovery checks the URL of an issuer. The error does not repeat the URL.
 func newDiscovery(issuer string, plain bool) (*discovery, error) {
 	u, err := checkURL(issuer, plain)
 	switch {
@@ -46,11 +45,11 @@ func newDiscovery(issuer string, plain bool) (*discovery, error) {
 	if err != nil {
 		return nil, errors.New("is not an absolute URL with a host")
 	}
-	// An https issuer never leads to plain http.
+	// The jwks_uri of an https issuer must be https.
 	return &discovery{issuer: issuer, url: document, plain: u.Scheme == "http"}, nil
 }
 
-// read gets the document and returns the URL that it names.
+// read fetches the document and returns its jwks_uri.
 func (d *discovery) read(ctx context.Context, c client, noCache bool) (*url.URL, error) {
 	body, _, err := c.get(ctx, d.url, request{accept: "application/json", noCache: noCache, maxBody: maxDiscoveryBody})
 	if err != nil {
@@ -64,7 +63,7 @@ func (d *discovery) read(ctx context.Context, c client, noCache bool) (*url.URL,
 }
 
 // parse returns the jwks_uri of a document, if the document is the issuer's.
-// Members that are not looked at are ignored.
+// Other members are ignored.
 func (d *discovery) parse(body []byte) (*url.URL, error) {
 	var document struct {
 		Issuer  string `json:"issuer"`

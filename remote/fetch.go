@@ -23,23 +23,24 @@ const (
 	maxRedirects     = 3
 )
 
-// client gets documents.
+// client fetches documents.
 //
-// It speaks to the transport and not through http.Client, which would add a
-// Referer and credentials from a redirect's URL, and whose errors quote URLs.
+// It calls the transport and not http.Client, which would add a Referer and the
+// credentials of a redirect's URL, and whose errors quote URLs.
 type client struct {
 	transport http.RoundTripper
 	timeout   time.Duration // of one fetch
 }
 
-// request says what to ask for.
+// request holds the options of one fetch.
 type request struct {
 	accept  string
-	noCache bool // tells caches on the way not to answer
+	noCache bool // send Cache-Control: no-cache
 	maxBody int64
 }
 
-// newTransport has no proxy, and does not ask for compression.
+// newTransport returns a transport that uses no proxy and does not request
+// compression.
 func newTransport() http.RoundTripper {
 	return &http.Transport{
 		DialContext:            (&net.Dialer{Timeout: fetchTimeout}).DialContext,
@@ -51,8 +52,8 @@ func newTransport() http.RoundTripper {
 	}
 }
 
-// get returns the document at u, within the limits. Errors quote nothing of what
-// the server sent.
+// get returns the document at u, within the limits. Errors quote no part of the
+// response.
 func (c client) get(ctx context.Context, u *url.URL, q request) (body []byte, header http.Header, err error) {
 	resp, err := c.follow(ctx, u, q)
 	if err != nil {
@@ -76,9 +77,9 @@ func (c client) get(ctx context.Context, u *url.URL, q request) (body []byte, he
 
 var errEncoding = errors.New("the body has a Content-Encoding that cannot be read here")
 
-// decoded returns the body without its Content-Encoding, no more than one byte
-// beyond most. gzip is read although it was not asked for: some servers send it
-// to all.
+// decoded returns the body without its Content-Encoding, at most one byte more
+// than most. It reads gzip, which some servers send although the request did
+// not ask for it.
 func decoded(resp *http.Response, most int64) (io.Reader, error) {
 	r := io.LimitReader(resp.Body, most+1)
 	switch strings.ToLower(strings.TrimSpace(strings.Join(resp.Header.Values("Content-Encoding"), ","))) {
@@ -103,7 +104,7 @@ func (c client) follow(ctx context.Context, u *url.URL, q request) (*http.Respon
 		if err != nil {
 			return nil, errors.New("the request could not be made")
 		}
-		req.Close = true // a connection that died silently would fail each fetch
+		req.Close = true // a kept connection that has died would fail each fetch
 		req.Header.Set("Accept", q.accept)
 		if q.noCache {
 			req.Header.Set("Cache-Control", "no-cache")
@@ -136,9 +137,8 @@ func (c client) follow(ctx context.Context, u *url.URL, q request) (*http.Respon
 	}
 }
 
-// checkURL reads an absolute https URL, or one that is http on a loopback host if
-// plain permits that. The error says what is wrong with it and does not repeat
-// it: it may hold a password that should not be there.
+// checkURL parses an absolute https URL or, if plain is set, an http URL of a
+// loopback host. The error does not repeat the URL, which may hold a password.
 func checkURL(raw string, plain bool) (*url.URL, error) {
 	u, err := url.Parse(raw)
 	switch {
@@ -164,7 +164,8 @@ func isLoopback(host string) bool {
 	return err == nil && ip.Zone() == "" && ip.IsLoopback()
 }
 
-// sameOrigin compares scheme, host and port, and refuses credentials.
+// sameOrigin reports whether two URLs have one scheme, host and port, and the
+// second has no credentials.
 func sameOrigin(a, b *url.URL) bool {
 	return b.Opaque == "" && b.User == nil && a.Scheme == b.Scheme &&
 		strings.EqualFold(a.Hostname(), b.Hostname()) && portOf(a) == portOf(b)
@@ -180,9 +181,9 @@ func portOf(u *url.URL) string {
 	return "80"
 }
 
-// remainingMaxAge is the response's max-age (RFC 9111 section 5.2.2.1) less its
-// Age, or negative if it has no max-age. What cannot be read counts as no time
-// left (section 4.2.1), and of several the smallest counts.
+// remainingMaxAge returns the response's max-age (RFC 9111 section 5.2.2.1)
+// minus its Age, or a negative duration if it has no max-age. A malformed
+// max-age counts as 0 (section 4.2.1). Of several, the smallest is used.
 func remainingMaxAge(h http.Header) time.Duration {
 	const none = time.Duration(-1)
 	left := none
@@ -203,8 +204,8 @@ func remainingMaxAge(h http.Header) time.Duration {
 	return max(0, left-deltaSeconds(h.Get("Age")))
 }
 
-// deltaSeconds reads a number of seconds (RFC 9111 section 1.2.2), 0 if it is
-// none, and at most 2^31 of them.
+// deltaSeconds parses a number of seconds (RFC 9111 section 1.2.2). It returns
+// 0 for a malformed one, and at most 2^31.
 func deltaSeconds(s string) time.Duration {
 	n, err := strconv.ParseUint(s, 10, 64)
 	if errors.Is(err, strconv.ErrRange) {
@@ -215,8 +216,8 @@ func deltaSeconds(s string) time.Duration {
 	return time.Duration(min(n, 1<<31)) * time.Second
 }
 
-// exchangeError is an error whose text is not that of its cause, which may quote
-// what the server sent. The cause can be reached by errors.Is and errors.As.
+// exchangeError has a text of this package in place of that of its cause, which
+// may quote the response. errors.Is and errors.As reach the cause.
 type exchangeError struct {
 	text  string
 	cause error
@@ -225,8 +226,8 @@ type exchangeError struct {
 func (e *exchangeError) Error() string { return e.text }
 func (e *exchangeError) Unwrap() error { return e.cause }
 
-// transportError describes a failed exchange by what is known to be ours to say:
-// a timeout, a name that does not resolve, a connection that is refused or a
+// transportError describes a failed exchange by one of a few fixed causes: a
+// timeout, a name that does not resolve, a connection that is refused or a
 // certificate that is not trusted.
 func transportError(ctx context.Context, what string, err error) error {
 	var (

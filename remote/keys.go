@@ -19,99 +19,103 @@ import (
 	"github.com/sessiontoken/sessiontoken/keys"
 )
 
-// Limits of Keys that are not settings.
+// The limits of Keys that cannot be configured.
 const (
 	defaultRefreshEvery = 10 * time.Minute
 	defaultMaxStale     = 24 * time.Hour
 
-	callWait  = 2 * time.Second        // of a call, for a fetch
-	shortWait = 200 * time.Millisecond // of a call, after a fetch that failed quickly
-	idleTime  = time.Minute            // without a fetch, at least, for a set to be stale only because nothing asked
+	callWait  = 2 * time.Second        // how long a call waits for a fetch
+	shortWait = 200 * time.Millisecond // how long it waits after a fetch that failed quickly
+	idleTime  = time.Minute            // how long without a fetch means that no call needed one
 
 	maxLooks = 1024 // calls that wait for an unknown kid
 
-	// A kid that was asked for settledAfter before a fetch that did not bring it
-	// needs no fetch of its own while that is not older than freshFor.
+	// A fetch without a kid, begun settledAfter after the first call for that
+	// kid, answers later calls for it until it is older than freshFor.
 	settledAfter = 3200 * time.Millisecond
 	freshFor     = 10 * time.Second
-	maxAsked     = 256 // kids that are remembered
-	maxKid       = 128 // bytes of such a kid
+	maxAsked     = 256 // unknown kids that are remembered
+	maxKid       = 128 // bytes of a kid that is remembered
 )
 
 // KeysConfig configures [NewKeys].
 type KeysConfig struct {
 	// URL of the JWK set (RFC 7517 section 5). Required. It is https, or http
 	// on a loopback host (127.0.0.0/8, ::1, localhost), and has neither user
-	// information nor a fragment. It is fixed here: nothing in a token changes
-	// where keys come from.
+	// information nor a fragment.
 	URL string
 
-	// Client sends the requests. Only its Transport and its Timeout are used:
-	// cookies are neither kept nor sent, redirects are followed by the rules of
-	// [Keys], and a Timeout of 0 or over 5 s means 5 s, for a fetch with all its
-	// redirects. A nil Client, or a nil Transport, means a transport of its own
-	// that uses no proxy, whatever the environment says. A Transport should
-	// return when the context of the request ends: of those that do not, three
-	// leave later fetches alone, and no fourth one is started.
+	// Client sends the requests. Only its Transport and its Timeout are used.
+	// Cookies are neither kept nor sent, and redirects are followed by the
+	// rules of [Keys]. Timeout is for a fetch with all its redirects; 0 or more
+	// than 5 s means 5 s. A nil Client or Transport means a new transport that
+	// uses no proxy, not even one from the environment. A Transport should
+	// return when the context of the request ends. While three requests have
+	// not returned, no other fetch is started.
 	Client *http.Client
 
-	// RefreshEvery is the longest time between two fetches while all is well.
-	// The server's max-age (RFC 9111 section 5.2.2.1) shortens it, to no less
-	// than a minute, or than RefreshEvery if that is shorter. It also bounds how
-	// long a key that was removed at the server still verifies here, while fetches
-	// succeed, plus the time that one takes. At least 1 s. 0 = 10 min.
+	// RefreshEvery is the longest time between two fetches while fetches
+	// succeed. The server's max-age (RFC 9111 section 5.2.2.1) shortens it, but
+	// not below one minute. While fetches succeed, a key that was removed at
+	// the server verifies here for at most RefreshEvery and the time of one
+	// fetch. At least 1 s. 0 means 10 min.
 	RefreshEvery time.Duration
 
-	// MaxStale is how long the last good set serves while fetches fail, counted
-	// from the start of the fetch that brought it. After that KeySet fails. An
-	// attacker who can cut this verifier off from the server can keep a removed
-	// key alive for as long. At least RefreshEvery. 0 = 24 h.
+	// MaxStale is how long the last valid set is used while fetches fail,
+	// counted from the start of its fetch. After that KeySet fails. An attacker
+	// who can cut this verifier off from the server keeps a removed key valid
+	// for that long. At least RefreshEvery. 0 means 24 h.
 	MaxStale time.Duration
 
-	// Logger is told when fetches begin to fail (Warn) and when they work again
-	// (Info), once each; once that keys of the set are skipped (Warn); and at most
-	// once a minute that there is no set to serve or that unknown kids come faster
-	// than the set may be fetched (Warn). nil = slog.Default().
+	// Logger gets these lines:
+	//
+	//   - when fetches begin to fail (Warn), and when they succeed again
+	//     (Info);
+	//   - when keys of the set are skipped (Warn), once;
+	//   - when there is no set to return, or unknown kids come faster than the
+	//     set may be fetched (Warn), at most once a minute.
+	//
+	// Nil means slog.Default().
 	Logger *slog.Logger
 }
 
-// Keys is a [sessiontoken.KeySource] that fetches the JWK set of another service
-// and keeps it fresh. It is safe for concurrent use; make it with [NewKeys], or
-// with [New]. One that was not made by them fails at each call.
+// Keys is a [sessiontoken.KeySource] that fetches the JWK set of another
+// service and keeps it fresh. It is safe for concurrent use. Make it with
+// [NewKeys] or [New]: every call of a zero Keys fails.
 //
-// KeySet answers from memory. A set that is due is fetched again in the
-// background, from 3/4 of RefreshEvery on; with Run, or with a steady flow of
-// calls, no call waits for that. The first call after a longer pause, or after
-// the machine was suspended, waits for a fetch, so that no removed key is served
-// past RefreshEvery.
+// KeySet returns the set in memory. After 3/4 of RefreshEvery the set is
+// fetched again in the background: with Run, or with a steady flow of calls, no
+// call waits for that. The first call after a longer pause, or after the
+// machine was suspended, waits for a fetch, so that no removed key is used past
+// RefreshEvery.
 //
-// A kid that the set lacks causes a fetch at once, which tells caches on the way
-// not to answer it, and a second one 1.2 s later if the first did not bring the
-// key: a cache or another replica of the server may have answered with the set
-// of a moment before. All unknown kids together cause at most one fetch in 2 s,
-// besides two that are saved up in quiet times. Tokens with invented kids
-// neither load the server nor slow down tokens with known ones.
+// A kid that the set lacks causes a fetch at once, with Cache-Control:
+// no-cache. If the new set lacks it too, a second fetch follows 1.2 s later: a
+// cache or another replica of the server may have sent an older set. All
+// unknown kids together cause at most one fetch in 2 s, except that two unused
+// ones are saved up. Tokens with invented kids neither load the server nor slow
+// down tokens with known kids.
 //
 // After a failed fetch the next one waits for 1 s, and longer after each further
 // failure, up to 30 s and a random quarter more.
 //
 // A fetched set replaces the one before it: a removed key stops working. A set
-// that has no usable key, holds a private or symmetric key, or has more than 100
-// keys is refused as a whole, and the error has the first reasons. A key that
-// cannot be used safely is skipped, by the rules of [keys.ParseSet]; which ones
-// are is logged when it changes. A failed fetch leaves the last good set in place
-// for MaxStale, then Keys fails closed.
+// that has no usable key, holds a private or symmetric key, or has more than
+// 100 keys is refused as a whole, and the error holds the first reasons. A key
+// that cannot be used safely is skipped, by the rules of [keys.ParseSet]. The
+// skipped keys are logged when they change. While fetches fail, the last valid
+// set is used until MaxStale; then KeySet fails.
 //
-// A fetch has a connection of its own, takes at most 5 s and 1 MiB, compressed
-// with gzip or not, wants status 200, and follows at most three redirects, none
-// of which may leave the scheme, host and port of the URL.
+// A fetch uses a new connection and takes at most 5 s. The answer must have
+// status 200 and at most 1 MiB, with gzip or without. A fetch follows at most
+// three redirects, within the scheme, host and port of the URL.
 type Keys struct {
-	fetches *flight.Group // nil in the zero Keys alone, of which constructors look at the first field
+	fetches *flight.Group // nil in a zero Keys alone; the first field, by which constructors recognise one
 
 	url       *url.URL   // of the set, or nil if that is discovered
 	discovery *discovery // of its URL, or nil
-	host      string     // to name in log lines: that of the URL, or of the issuer
-	setting   string     // the field that has it
+	host      string     // for log lines: the host of the URL, or of the issuer
+	setting   string     // for log lines: the field that configures it
 
 	client       client
 	refreshEvery time.Duration
@@ -121,22 +125,22 @@ type Keys struct {
 	clock        *clock.Clock
 	made         clock.Instant
 
-	good    atomic.Pointer[fetchedSet] // the last good set, or nil
+	good    atomic.Pointer[fetchedSet] // the last valid set, or nil
 	last    atomic.Pointer[attempt]    // the last fetch that began, or nil
 	wanted  atomic.Bool                // a call waits for a kid that the set lacks
-	looking atomic.Int64               // calls that do
+	looking atomic.Int64               // how many calls do
 
 	mu    sync.Mutex
-	asked map[string]clock.Instant // when unknown kids were asked for first
+	asked map[string]clock.Instant // when a call asked for an unknown kid first
 
 	ended, failed atomic.Uint64 // fetches
 	undecided     atomic.Uint64 // calls of KeySet that failed
-	failing       bool          // the last one failed; for ended alone
+	failing       bool          // the last one failed; only fetchEnded uses it
 }
 
-// NewKeys returns a source of the keys at the configured URL. It does no I/O and
-// starts no goroutine: the first call of KeySet, or Run, fetches. An error names
-// the field at fault.
+// NewKeys returns a source of the keys at the configured URL. It does no I/O
+// and starts no goroutine: the first call of KeySet, or Run, fetches the set.
+// An error names the field at fault.
 func NewKeys(config KeysConfig) (*Keys, error) {
 	if config.URL == "" {
 		return nil, errors.New("remote: KeysConfig.URL is required")
@@ -153,8 +157,8 @@ func NewKeys(config KeysConfig) (*Keys, error) {
 	return k, nil
 }
 
-// newKeys makes Keys from all of a configuration but its URL. Errors name the
-// fields as those of a type.
+// newKeys makes Keys from a configuration without its URL. of is the name of
+// the type for error texts.
 func newKeys(of string, config KeysConfig) (*Keys, error) {
 	k := &Keys{
 		refreshEvery: config.RefreshEvery,
@@ -210,25 +214,25 @@ func (k *Keys) isMade() bool { return k != nil && k.fetches != nil }
 
 var errNotMade = errors.New("remote: these Keys were not made by NewKeys or New")
 
-// KeySet returns the current set: the same pointer for as long as the keys are
-// the same. kid comes from an unverified token and may be anything.
+// KeySet returns the current set: the same pointer while the keys are the same.
+// kid comes from an unverified token and may be any string.
 //
-// It waits for a fetch, no longer than ctx and 2 s, in three cases:
+// It waits for a fetch, until ctx ends and for at most 2 s, in three cases:
 //
-//   - There is no set yet, or none that is younger than MaxStale.
-//   - The set is RefreshEvery old only because nothing asked for it. If the fetch
-//     fails or takes longer, the set serves on.
-//   - The set lacks kid. KeySet returns a set without it only after two fetches
-//     since the call began, the second at least 1.2 s after that: the server does
-//     not publish the key. A kid that earlier calls asked for in vain is answered
-//     at once.
+//   - There is no set yet, or it is older than MaxStale.
+//   - The set is older than RefreshEvery because no call was made for a while.
+//     If the fetch fails or takes longer, KeySet returns the old set.
+//   - The set lacks kid. KeySet returns a set without kid only after two
+//     fetches, the second at least 1.2 s after the call began, which prove that
+//     the server does not publish the key. For a kid that earlier calls asked
+//     for in vain, it returns at once.
 //
-// If the last fetch failed, KeySet does not wait for the next one, or for 200 ms
-// if the last one failed within its time.
+// If the last fetch timed out, KeySet does not wait for the next one. If it
+// failed in another way, KeySet waits for at most 200 ms.
 //
-// An error means that the server's keys could not be had: there is no set yet,
-// the last good one is older than MaxStale, or kid is unknown and the server
-// could not be asked in time. It says nothing about the token and never matches
+// An error means that there is no set yet, that the last valid one is older
+// than MaxStale, or that kid is unknown and the set could not be fetched in
+// time. It says nothing about the token and never matches
 // [sessiontoken.ErrInvalid].
 func (k *Keys) KeySet(ctx context.Context, kid string) (*keys.Set, error) {
 	if !k.isMade() {
@@ -245,7 +249,7 @@ func (k *Keys) KeySet(ctx context.Context, kid string) (*keys.Set, error) {
 		} else if age >= s.refresh {
 			k.fetches.Go()
 		}
-		return s.keys, nil // a key that was removed meanwhile is known to be
+		return s.keys, nil // also if a concurrent fetch has removed the key
 	}
 	asked := k.clock.Read()
 	if s == nil {
@@ -257,9 +261,9 @@ func (k *Keys) KeySet(ctx context.Context, kid string) (*keys.Set, error) {
 	return k.look(ctx, kid, asked)
 }
 
-// overdue returns how long to wait for a fetch before a set of this age may
-// answer. It is 0 unless the set is stale only because nothing asked for it: then
-// each call may wait until 2 s after the start of the fetch.
+// overdue returns how long a call waits for a fetch before it uses a set of
+// this age. It is 0, unless the set is stale because no call was made for a
+// while: each call then waits until 2 s after the start of the fetch.
 func (k *Keys) overdue(s *fetchedSet, age time.Duration) time.Duration {
 	if age < k.refreshEvery {
 		return 0
@@ -275,8 +279,9 @@ func (k *Keys) overdue(s *fetchedSet, age time.Duration) time.Duration {
 	return 0
 }
 
-// try joins the fetch under way or starts one, and waits for it: not at all if
-// the last one took too long, and briefly if it failed in another way.
+// try joins the running fetch or starts one, and waits for it. If the last
+// fetch timed out it does not wait, and if that failed in another way it waits
+// briefly.
 func (k *Keys) try(ctx context.Context, atMost time.Duration) error {
 	if _, err := k.fetches.Failing(); err != nil {
 		if errors.Is(err, context.DeadlineExceeded) || errors.Is(err, flight.ErrLate) {
@@ -294,7 +299,7 @@ func (k *Keys) try(ctx context.Context, atMost time.Duration) error {
 func (k *Keys) look(ctx context.Context, kid string, asked clock.Instant) (*keys.Set, error) {
 	if k.looking.Add(1) > maxLooks {
 		k.looking.Add(-1)
-		return nil, k.owed(errTooMany)
+		return nil, k.undecidedKid(errTooMany)
 	}
 	defer k.looking.Add(-1)
 	first := k.firstAsked(kid, asked)
@@ -308,20 +313,20 @@ func (k *Keys) look(ctx context.Context, kid string, asked clock.Instant) (*keys
 		}
 		left := callWait - k.clock.Steady(asked)
 		if left <= 0 {
-			return nil, k.owed(flight.ErrWaited)
+			return nil, k.undecidedKid(flight.ErrWaited)
 		}
 		k.wanted.Store(true)
 		if err := k.try(ctx, left); err != nil {
 			if s, _ = k.usable(); s != nil && s.has(kid) {
 				return s.keys, nil
 			}
-			return nil, k.owed(err)
+			return nil, k.undecidedKid(err)
 		}
 	}
 }
 
-// firstAsked returns when a call asked for this unknown kid first, as far as that
-// is remembered.
+// firstAsked returns when a call asked for this unknown kid first, or now if
+// that is not remembered.
 func (k *Keys) firstAsked(kid string, now clock.Instant) clock.Instant {
 	if len(kid) > maxKid {
 		return now
@@ -341,8 +346,9 @@ func (k *Keys) firstAsked(kid string, now clock.Instant) clock.Instant {
 	return now
 }
 
-// owed is the error for a kid that may be published by now.
-func (k *Keys) owed(err error) error {
+// undecidedKid returns the error for an unknown kid that the server may publish by
+// now.
+func (k *Keys) undecidedKid(err error) error {
 	k.undecided.Add(1)
 	if errors.Is(err, flight.ErrWaited) || errors.Is(err, errTooMany) {
 		k.loud.Warn("jwks_unknown_kid", "remote: tokens with unknown kids come faster than the key set may be fetched, or the fetches are slow; these tokens are undecided, others are not affected",
@@ -351,7 +357,7 @@ func (k *Keys) owed(err error) error {
 	return fmt.Errorf("remote: the key set lacks the key and could not be fetched again: %w", err)
 }
 
-// unavailable is the error while there is no set to serve.
+// unavailable returns the error while there is no set to return.
 func (k *Keys) unavailable(err error) error {
 	k.undecided.Add(1)
 	if err == nil {
@@ -367,8 +373,8 @@ var (
 	errTooMany = errors.New("too many calls wait for that")
 )
 
-// usable returns the last good set and its age, or nil if there is none or it is
-// too old by now.
+// usable returns the last valid set and its age, or nil if there is none or it
+// is older than MaxStale.
 func (k *Keys) usable() (*fetchedSet, time.Duration) {
 	s := k.good.Load()
 	if s == nil {
@@ -381,12 +387,12 @@ func (k *Keys) usable() (*fetchedSet, time.Duration) {
 	return s, age
 }
 
-// Status is for health checks. fetched is the start of the fetch that brought
-// the current set, the zero time if there is none yet: an age beyond RefreshEvery
-// that grows means that fetches fail. err is nil if there is a set that serves
-// known kids, and else says why there is not; with such an error, KeySet fails
-// for every token. Status does no I/O, so it reports an error until the first
-// KeySet or Run has fetched.
+// Status is for health checks. fetched is the start of the fetch of the current
+// set, or the zero time if there is none: an age that grows beyond RefreshEvery
+// means that fetches fail. err is nil while KeySet returns a set for known
+// kids. Otherwise it is the reason, and KeySet fails for every token. Status
+// does no I/O, so that it returns an error until the first fetch of KeySet or
+// Run.
 func (k *Keys) Status() (fetched time.Time, err error) {
 	if !k.isMade() {
 		return time.Time{}, errNotMade

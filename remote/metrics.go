@@ -2,19 +2,19 @@ package remote
 
 import "maps"
 
-// Metrics returns how the key set stands and what was done to keep it fresh. The
+// Metrics returns the state of the key set and the counts of its fetches. The
 // names are fixed, and those that end in _total only grow:
 //
-//	jwks_age_seconds            since the start of the fetch that brought the set;
+//	jwks_age_seconds            since the start of the fetch of the current set;
 //	                            before there is one, since NewKeys
 //	jwks_keys                   keys that are served; 0 if there is no set, or it
 //	                            is older than MaxStale: then KeySet fails
 //	jwks_keys_skipped           keys of that set which cannot be used safely
 //	jwks_fetches_total          fetches that have ended
 //	jwks_fetch_failures_total   those of them that failed
-//	jwks_undecided_total        calls of KeySet that could not tell
+//	jwks_undecided_total        calls of KeySet that failed
 //
-// It answers from memory. Every value is finite. The map is the caller's:
+// Metrics does no I/O. Every value is finite. The map is the caller's:
 // [expvar.Func] can publish it as it is.
 func (k *Keys) Metrics() map[string]float64 {
 	m := map[string]float64{
@@ -43,8 +43,8 @@ func (k *Keys) Metrics() map[string]float64 {
 	return m
 }
 
-// Metrics returns those of the keys, of the verifier and of the sessions in one
-// map, which is the caller's.
+// Metrics returns the metrics of the keys, of the verifier and of the sessions
+// in one map, which is the caller's.
 func (r *Remote[T]) Metrics() map[string]float64 {
 	m := r.keys.Metrics()
 	maps.Copy(m, r.verifier.Metrics())

@@ -16,21 +16,20 @@ import (
 )
 
 const (
-	minRefresh = time.Minute // what the server's max-age cannot go below
+	minRefresh = time.Minute // a shorter max-age of the server counts as this
 
 	firstPause = time.Second // after the first failed fetch; it doubles
 	maxPause   = 30 * time.Second
 
-	// Fetches for unknown kids: one every lookEvery, and savedLooks can be saved
-	// up. The second begins lookAgain after the first, when the copies of caches on
-	// the way are over, which the server has allowed one second.
+	// Fetches for unknown kids: one every lookEvery, and up to savedLooks saved
+	// ones. The second begins lookAgain after the first, when the s-maxage of 1
+	// s of copies in caches has passed.
 	lookEvery  = 2 * time.Second
 	savedLooks = 2
 	lookAgain  = 1200 * time.Millisecond
 )
 
-// fetchedSet is a set with what is known of its fetch. It does not change once
-// it is published.
+// fetchedSet is a set with the data of its fetch. It is immutable.
 type fetchedSet struct {
 	keys    *keys.Set
 	skipped []string      // of its document
@@ -38,7 +37,7 @@ type fetchedSet struct {
 	refresh time.Duration // age at which to fetch again
 }
 
-// has reports whether the set answers a question for kid; any set does for none.
+// has reports whether the set holds kid. It holds the empty kid always.
 func (s *fetchedSet) has(kid string) bool {
 	if kid == "" {
 		return true
@@ -51,21 +50,22 @@ func (s *fetchedSet) has(kid string) bool {
 type attempt struct {
 	began  clock.Instant
 	before clock.Instant // start of the fetch before it
-	saved  time.Duration // towards further fetches for unknown kids
-	idle   bool          // the set was stale only because nothing had asked
+	saved  time.Duration // credit for further fetches for unknown kids
+	idle   bool          // the set was stale because no call was made for a while
 	failed atomic.Bool
 }
 
-// proves reports whether this is the second fetch since asked, or a later one:
-// what it did not bring was not published then, whatever caches there are.
+// proves reports whether this is at least the second fetch since asked: a kid
+// that it lacks was not published then, even if a cache answered the first.
 func (f *attempt) proves(asked clock.Instant) bool {
 	return !f.before.IsZero() && clock.SteadyBetween(asked, f.before) >= 0 &&
 		clock.SteadyBetween(asked, f.began) >= lookAgain
 }
 
 // Run keeps the set fresh until ctx ends and returns ctx.Err(). It is optional:
-// without it KeySet waits for a fetch at first and after a pause. Failures are
-// logged, not returned, and tried again as [Keys] says.
+// without it the first call of KeySet, and the first after a pause, waits for a
+// fetch. Run logs failures and does not return them. It fetches again as [Keys]
+// says.
 func (k *Keys) Run(ctx context.Context) error {
 	if !k.isMade() {
 		return errNotMade
@@ -91,8 +91,8 @@ func (k *Keys) Run(ctx context.Context) error {
 	}
 }
 
-// untilRefresh is the time left until the set is due: 0 or less if it is, or if
-// there is none.
+// untilRefresh returns the time until the set is due. It is at most 0 if the
+// set is due or there is none.
 func (k *Keys) untilRefresh() time.Duration {
 	s := k.good.Load()
 	if s == nil {
@@ -101,7 +101,7 @@ func (k *Keys) untilRefresh() time.Duration {
 	return s.refresh - k.clock.Age(s.fetch.began)
 }
 
-// refresh is one fetch with all that follows from it.
+// refresh makes one fetch and stores the result.
 func (k *Keys) refresh(ctx context.Context, run *flight.Run) error {
 	if k.wanted.Load() {
 		if err := k.waitForTurn(ctx); err != nil {
@@ -139,14 +139,14 @@ func (k *Keys) refresh(ctx context.Context, run *flight.Run) error {
 	}
 	succeeded = true
 	if old == nil || !slices.Equal(old.skipped, next.skipped) {
-		k.tellSkipped(next.skipped)
+		k.logSkipped(next.skipped)
 	}
 	return nil
 }
 
-// locate returns the URL of the key set. One that was discovered serves a fetch
-// for an unknown kid for RefreshEvery, and any fetch for MaxStale while the
-// document cannot be read; half of the fetch's time is kept for the set then.
+// locate returns the URL of the key set. A discovered URL is used for
+// RefreshEvery by fetches for unknown kids, and for MaxStale by any fetch while
+// the document cannot be read. Half of the fetch's time is left for the set.
 func (k *Keys) locate(ctx context.Context, run *flight.Run, looks bool) (*url.URL, error) {
 	if k.discovery == nil {
 		return k.url, nil
@@ -191,8 +191,8 @@ func (k *Keys) locate(ctx context.Context, run *flight.Run, looks bool) (*url.UR
 	return u, nil
 }
 
-// tellSkipped logs which keys of the set are left out, if any are.
-func (k *Keys) tellSkipped(skipped []string) {
+// logSkipped logs the keys that were left out of the set, if there are any.
+func (k *Keys) logSkipped(skipped []string) {
 	if len(skipped) == 0 {
 		return
 	}
@@ -240,7 +240,8 @@ func (k *Keys) begin() *attempt {
 	return this
 }
 
-// fetchEnded counts the outcome of a fetch, and logs it if it changes anything.
+// fetchEnded counts the result of a fetch, and logs a change from success to
+// failure or back.
 func (k *Keys) fetchEnded(err error) {
 	k.ended.Add(1)
 	if err != nil {
@@ -257,9 +258,9 @@ func (k *Keys) fetchEnded(err error) {
 	}
 }
 
-// lifetime turns the server's max-age (negative = none) into the age at which to
-// fetch again: within the limits, and earlier by 10 to 25 % at random, so that
-// clients that started together do not stay together.
+// lifetime returns the age at which to fetch again, from the server's max-age
+// (negative means none) within the limits. It is 10 to 25 % earlier, at random,
+// so that clients that started together do not fetch together.
 func (k *Keys) lifetime(maxAge time.Duration) time.Duration {
 	d := k.refreshEvery
 	if maxAge >= 0 {

@@ -18,51 +18,53 @@ import (
 // Config configures [New].
 type Config struct {
 	// Issuer is the URL of the authority, exactly as its tokens have it in iss.
-	// Required. It is https without query, fragment and user information. Its
+	// Required. It is https, without query, fragment and user information. The
 	// discovery document is read at this URL followed by
-	// /.well-known/openid-configuration (OpenID Connect Discovery 1.0 section 4),
-	// has to name the same issuer, byte for byte, and an https URL as jwks_uri.
+	// /.well-known/openid-configuration (OpenID Connect Discovery 1.0 section
+	// 4). It must have the same issuer, byte for byte, and an https URL as
+	// jwks_uri.
 	Issuer string
 
 	// Audience is what the tokens for this API name in aud. Required.
 	Audience string
 
-	// Client sends the requests, as [KeysConfig] has it. The document and the keys
-	// share the time of one fetch.
+	// Client sends the requests, as in [KeysConfig]. Fetching the document and
+	// the keys takes at most the time of one fetch.
 	Client *http.Client
 
-	// RefreshEvery is the longest time between two fetches of the keys while all
-	// is well, and how long a key that was revoked at the authority still
-	// verifies here at most, plus the time that a fetch takes. The discovery
-	// document is read again with them. At least 1 s. 0 = 10 min.
+	// RefreshEvery is the longest time between two fetches of the keys while
+	// fetches succeed. A key that was revoked at the authority verifies here
+	// for at most RefreshEvery and the time of one fetch. The discovery
+	// document is read again with the keys. At least 1 s. 0 means 10 min.
 	RefreshEvery time.Duration
 
-	// MaxStale is how long the last good keys serve while fetches fail, and the
-	// last jwks_uri while the document cannot be read. At least RefreshEvery.
-	// 0 = 24 h.
+	// MaxStale is how long the last valid keys are used while fetches fail, and
+	// the last jwks_uri while the document cannot be read. At least
+	// RefreshEvery. 0 means 24 h.
 	MaxStale time.Duration
 
-	// Logger is told what [KeysConfig] says, and of requests that cannot be
-	// answered. nil = slog.Default().
+	// Logger gets the lines that [KeysConfig] lists, and those of package
+	// sessionhttp. Nil means slog.Default().
 	Logger *slog.Logger
 
-	// InsecurePlainHTTP permits an Issuer, and with it a jwks_uri, that is http on
-	// a loopback host (127.0.0.0/8, ::1, localhost): for development. An https
-	// Issuer never leads to plain http.
+	// InsecurePlainHTTP permits an http Issuer, and its http jwks_uri, on a
+	// loopback host (127.0.0.0/8, ::1, localhost), for development. The
+	// jwks_uri of an https Issuer must be https all the same.
 	InsecurePlainHTTP bool
 }
 
-// Remote reads the sessions of an authority elsewhere. It is safe for concurrent
-// use.
+// Remote reads the sessions of an authority on another server. It is safe for
+// concurrent use.
 type Remote[T any] struct {
 	keys     *Keys
 	verifier *sessiontoken.Verifier[T]
 	sessions *sessionhttp.Sessions[T]
 }
 
-// New checks the configuration and returns what reads the authority's sessions of
-// state type T. It does no I/O and starts no goroutine: the first request, or Run,
-// reads the discovery document and the keys. An error names the field at fault.
+// New checks the configuration and returns the Remote for it, for sessions of
+// state type T. It does no I/O and starts no goroutine: the first request, or
+// Run, reads the discovery document and the keys. An error names the field at
+// fault.
 func New[T any](config Config) (*Remote[T], error) {
 	switch {
 	case config.Issuer == "":
@@ -95,24 +97,24 @@ func New[T any](config Config) (*Remote[T], error) {
 // as [Keys.Run] is.
 func (r *Remote[T]) Run(ctx context.Context) error { return r.keys.Run(ctx) }
 
-// Keys returns the authority's keys, which are found by discovery.
+// Keys returns the source of the authority's keys.
 func (r *Remote[T]) Keys() *Keys { return r.keys }
 
 // Verifier returns the verifier of the authority's tokens for this audience.
 func (r *Remote[T]) Verifier() *sessiontoken.Verifier[T] { return r.verifier }
 
-// Sessions returns what stands before the handlers of this API. It reads a Bearer
-// token, or the cookie "__Host-session" where the API has the host of the
-// authority's cookie; it begins, renews and ends nothing. Where the cookie has
-// another name, or other origins send requests with it, use [sessionhttp.New] with
-// Verifier.
+// Sessions returns the middleware for the handlers of this API. It reads a
+// Bearer token, or the cookie "__Host-session" if the API has the host of the
+// authority's cookie. It does not begin, renew or revoke a session. If the
+// cookie has another name, or other origins send requests with it, use
+// [sessionhttp.New] with Verifier instead.
 func (r *Remote[T]) Sessions() *sessionhttp.Sessions[T] { return r.sessions }
 
-// Ready returns a handler for a readiness probe. It answers 200, or 503 if the
-// keys cannot be told now: then every request with a session is 503 too. The body
-// is one JSON object with a reason for each thing that fails: "keys", with 503;
-// "discovery", also with 200, if the document cannot be read and the key set is
-// still found where it was. The first probe reads both, and waits for 2 s at most.
+// Ready returns a handler for a readiness probe. It answers 503 if KeySet fails
+// now, so that every request with a session is 503 too, and 200 otherwise. The
+// body is one JSON object with a reason for each failure: "keys", with 503;
+// "discovery", also with 200, if the document cannot be read and the last
+// jwks_uri is used. The first probe reads both, and waits for at most 2 s.
 func (r *Remote[T]) Ready() http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
 		status, reasons := http.StatusOK, struct {

@@ -7,18 +7,18 @@ import (
 	"github.com/sessiontoken/sessiontoken/internal/clock"
 )
 
-// A birth mark says since when a store has lost no entry. The first list that
-// reads an empty store writes one; the oldest counts. A list whose store has lost
-// its data writes back what it knows, and then the mark that it knew: only then
-// does the log say again that it is whole since that time. It waits with the mark
-// for long enough that every other list that runs has written back what it alone
-// knows.
+// A birth mark is an entry with the time since which a store has lost no entry.
+// The first list that reads an empty store writes one; of several, the oldest
+// is used. A list whose store has lost its data writes back the entries that it
+// has, and then the old birth mark, by which the store is complete again since
+// that time. It delays the mark until every other running list has written back
+// its own entries too.
 
 // foreverYears is how long a birth mark lives.
 const foreverYears = 100
 
-// bornLate is how much earlier than the last good reading a mark may be made and
-// still count as made after it: two servers of one store have two clocks.
+// bornLate is how much earlier than the last successful reading a mark may be,
+// and still count as made after it: two servers of one store have two clocks.
 const bornLate = 2 * time.Second
 
 // birth is a birth mark.
@@ -27,7 +27,7 @@ type birth struct {
 	at int64
 }
 
-// births are the birth marks that are known, by id.
+// births are the birth marks that a list has read, by id.
 type births map[Digest]int64
 
 func (b *births) add(entries []Entry) {
@@ -47,7 +47,7 @@ func (b *births) insert(n birth) {
 	}
 }
 
-// oldest returns the oldest mark; there is one.
+// oldest returns the oldest mark. There must be one.
 func (b births) oldest() birth {
 	var oldest birth
 	first := true
@@ -74,17 +74,17 @@ func (l *List) birthEntry(b birth) Entry {
 	return Entry{Namespace: l.cfg.Namespace, Scope: Birth, Digest: b.id, Before: at, Until: at.AddDate(foreverYears, 0, 0)}
 }
 
-// bear makes a birth mark for a store that has none.
-func (l *List) bear(at time.Time) {
+// makeBirth makes a birth mark for a store that has none.
+func (l *List) makeBirth(at time.Time) {
 	var id Digest
-	_, _ = rand.Read(id[:]) // it never fails
+	_, _ = rand.Read(id[:]) // never fails
 	b := birth{id, at.UnixMilli()}
 	l.births.insert(b)
 	e := l.birthEntry(b)
 	l.newborn.Store(&e)
 }
 
-// reset is a reading of everything, after the store did not know the cursor.
+// reset is a reading of all entries, after the store did not know the cursor.
 type reset struct {
 	seen    tables
 	births  births
@@ -102,7 +102,7 @@ func (r *reset) add(entries []Entry, now time.Time, skew time.Duration) {
 			r.pending = append(r.pending, e)
 		}
 	}
-	if len(r.pending) >= batch {
+	if len(r.pending) >= applyAtOnce {
 		r.apply()
 	}
 }
@@ -112,10 +112,11 @@ func (r *reset) apply() {
 	r.pending = nil
 }
 
-// endReset judges a store that did not know the cursor. It is the list's own if
-// it has a mark that the list knows, or none, or only marks that were made after
-// the list's last good reading. What it lacks is then written back. Otherwise
-// endReset returns false: it is another store.
+// endReset decides whether a store that did not know the cursor is the list's
+// own. It is if it has a mark that the list has read, or no mark, or only marks
+// that were made after the list's last successful reading. The entries that it
+// lacks are then written back. Otherwise it is another store, and endReset
+// returns false.
 func (l *List) endReset(st *state) bool {
 	r := l.reset
 	l.reset = nil
@@ -132,7 +133,7 @@ func (l *List) endReset(st *state) bool {
 		lacks.birth = &b
 	}
 	l.restore.Store(lacks)
-	l.newborn.Store(nil) // the mark that is written back is it
+	l.newborn.Store(nil) // the old mark is written back instead
 	for id, at := range r.births {
 		l.births.insert(birth{id, at})
 	}
@@ -144,8 +145,9 @@ func (b births) has(n birth) bool {
 	return ok
 }
 
-// follow looks at the entries of a foreign store: with a mark of the list's own
-// store among them, it is read again from the beginning.
+// follow reads the entries of another store. If one is a birth mark of the
+// list's own store, that store is back, and it is read again from the
+// beginning.
 func (l *List) follow(entries []Entry) {
 	var b births
 	b.add(entries)
@@ -154,32 +156,32 @@ func (l *List) follow(entries []Entry) {
 	}
 }
 
-// restore is the writing back of what a store has lost.
+// restore is the state of writing back entries that a store has lost.
 type restore struct {
-	seen  *tables // what the store has
-	birth *birth  // what is written last
+	seen  *tables // the entries that the store has
+	birth *birth  // the mark to write last
 	at    clock.Instant
-	table int // the table to go on with: 0 sessions, 1 keys, 2 groups, 3 subjects, 4 all
+	table int // the next table: 0 sessions, 1 keys, 2 groups, 3 subjects, 4 all
 	shard int
 }
 
 const (
-	restoreBirth  = 5   // the value of table when the mark alone is left
-	restored      = 6   // and when all is done
+	restoreBirth  = 5   // the value of table when only the mark is left
+	restored      = 6   // the value of table when nothing is left
 	restoreShards = 256 // how many shards are compared at once
 )
 
-// nextRestore returns the next entries to write, which may be none, and where to
-// go on after that; false while the mark has to wait.
+// nextRestore returns the next entries to write, which may be none, and the
+// state after that. ok is false while the mark must wait.
 func (l *List) nextRestore(r *restore) (entries []Entry, after restore, ok bool) {
 	if r.table == restoreBirth && r.birth != nil && l.clock.Steady(r.at) < 2*l.cfg.SyncEvery {
 		return nil, *r, false
 	}
 	now, _ := l.view.Now()
 	after = *r
-	for scanned := 0; scanned < restoreShards && len(entries) < writeBatch && after.table < restored; scanned++ {
+	for scanned := 0; scanned < restoreShards && len(entries) < writeAtOnce && after.table < restored; scanned++ {
 		if after.table == restoreBirth && r.table != restoreBirth {
-			break // by itself
+			break // the mark is written alone
 		}
 		switch after.table {
 		case 0:
@@ -219,7 +221,7 @@ func (l *List) entryOf(scope Scope, d Digest, m mark) Entry {
 	return Entry{Namespace: l.cfg.Namespace, Scope: scope, Digest: d, Before: timeOf(m.before), Until: timeOf(m.until)}
 }
 
-// lackingMarks returns the entries of a shard that the store lacks.
+// lackingMarks returns the entries of a shard that the store does not have.
 func (l *List) lackingMarks(scope Scope, known, seen *table[mark], n int) (out []Entry) {
 	for d, m := range known.shard(n) {
 		if s, ok := seen.get(d); !ok || s.merge(m) != s {
@@ -244,5 +246,6 @@ func (l *List) lackingSubjects(seen *table[marks], n int) (out []Entry) {
 	return out
 }
 
-// bearing reports whether a birth mark of this list is not in the store yet.
-func (l *List) bearing() bool { return l.newborn.Load() != nil }
+// hasNewBirth reports whether the store has not acknowledged a birth mark of
+// this list.
+func (l *List) hasNewBirth() bool { return l.newborn.Load() != nil }

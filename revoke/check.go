@@ -19,8 +19,9 @@ var (
 	errGroup   = errors.New("revoke: a group is 16 base64url characters")
 )
 
-// rememberAfter is how long a list waits for others to bring back what a store
-// has lost. What is older than the store counts as revoked then.
+// rememberAfter is how long a list waits until others have written back what a
+// store has lost. After that, sessions that began before the store's birth
+// count as revoked.
 const rememberAfter = 10 * time.Minute
 
 // Check returns nil for a live session and [ErrRevoked] for a revoked one. Any
@@ -32,9 +33,9 @@ const rememberAfter = 10 * time.Minute
 //   - the session is older than a store that has lost its data;
 //   - the store is another one than before.
 //
-// It answers from memory. It waits for the store, at most 2 s, only if that was
-// never read, or not for MaxStale because nothing was asked. While the store
-// fails, it does not wait.
+// It answers from memory, except that it waits for a reading, at most 2 s, if
+// the store was never read, or not for MaxStale because no call was made. While
+// the store fails, it does not wait.
 func (l *List) Check(ctx context.Context, q *Question) error {
 	st, _, err := l.current(ctx)
 	if err != nil {
@@ -49,8 +50,8 @@ func (l *List) Check(ctx context.Context, q *Question) error {
 	}
 	err = l.check(st, q)
 	if err == errBirth && l.mayLook() && l.syncing.After(ctx, askLimit) == nil {
-		// An older birth mark has arrived, perhaps: that of the replica that began
-		// the session, in the first moments of a store.
+		// The store may have an older birth mark now: in the first moments of a
+		// store, that of the replica that began the session.
 		if st, _, err = l.current(ctx); err != nil {
 			return err
 		}
@@ -59,10 +60,10 @@ func (l *List) Check(ctx context.Context, q *Question) error {
 	return err
 }
 
-// Live reports that a session is live, and the store's time, by one reading of
-// the clock and from memory alone. It is Now and Check for the case of nearly all
-// requests. False decides nothing: ask Now and Check, which also wait for the
-// store, have it read again, and give the reasons.
+// Live reports whether memory shows that a session is live, and returns the
+// store's time. It is a fast path for Now and Check, with one reading of the
+// clock. False does not mean that the session is revoked: call Now and Check,
+// which also have the store read and return the reasons.
 func (l *List) Live(q *Question) (now time.Time, live bool) {
 	st := l.state.Load()
 	if q == nil || !q.prepared || st == nil || st.foreign || q.began < st.birth {
@@ -70,16 +71,16 @@ func (l *List) Live(q *Question) (now time.Time, live bool) {
 	}
 	at := l.clock.Read()
 	switch {
-	case clock.AgeBetween(st.synced, at) > 2*l.cfg.SyncEvery: // which is not more than MaxStale
+	case clock.AgeBetween(st.synced, at) > 2*l.cfg.SyncEvery: // MaxStale is at least that
 		return time.Time{}, false
-	case l.revoked(q) || l.owed.count.Load() > 0: // in the order of check
+	case l.revoked(q) || l.owed.count.Load() > 0: // in this order, as in check
 		return time.Time{}, false
 	}
 	return l.view.At(at)
 }
 
-// mayLook reports whether a question may have the store read once more for an
-// older birth mark: once in a second for all questions together.
+// mayLook reports whether Check may have the store read for an older birth
+// mark: once a second for all calls.
 func (l *List) mayLook() bool {
 	last := l.looked.Load()
 	if last != nil && l.clock.Age(*last) < time.Second {
@@ -89,9 +90,9 @@ func (l *List) mayLook() bool {
 	return l.looked.CompareAndSwap(last, &now)
 }
 
-// check is Check by a state of the list.
+// check is Check with a state of the list.
 func (l *List) check(st *state, q *Question) error {
-	revoked := l.revoked(q) // before what is owed is looked at: an entry is owed first
+	revoked := l.revoked(q) // before the owed entries: an entry is owed before it is applied
 	switch {
 	case l.owed.count.Load() > 0 && l.owed.concerns(q):
 		l.retry()
@@ -126,16 +127,16 @@ func (l *List) revoked(q *Question) bool {
 	return m != nil && q.began <= m.before
 }
 
-// KeyRevoked reports whether a key was revoked, from memory alone: false before
-// the first reading of the store.
+// KeyRevoked reports whether a key was revoked. It does no I/O, and returns
+// false before the first reading of the store.
 func (l *List) KeyRevoked(kid string) bool {
 	_, ok := l.known.keys.get(Key.Digest(kid))
 	return ok
 }
 
-// Now returns the store's time, as the list knows it: a time that the store's
-// clock has reached. It never goes back. It waits and fails as Check does, but
-// goes on by itself while the store is another one than before.
+// Now returns the latest time that the store's clock has certainly reached. It
+// never goes back. It waits and fails as Check does, except that it does not
+// fail while the store is another one than before.
 func (l *List) Now(ctx context.Context) (time.Time, error) {
 	_, at, err := l.current(ctx)
 	if err != nil && !errors.Is(err, errForeign) {
@@ -145,13 +146,14 @@ func (l *List) Now(ctx context.Context) (time.Time, error) {
 	return now, nil
 }
 
-// Begin returns when a session that begins now has begun: the time that a
-// reading told that started after the call, or 1 ms after the newest revocation
-// of the subject, of one of the groups or of everything. It waits at most 1 s for
-// the reading, which it shares with all calls of that moment. If there is none,
-// the time that the list knows counts until MaxStale. While the store is another
-// one than before, the time that the list knows counts too: [List.Check] answers
-// about that session when the list's own store is back.
+// Begin returns the beginning of a session that begins now: the store's time by
+// a reading that began after the call, or, if that is later, 1 ms after the
+// newest revocation of the subject, of one of the groups or of all. It waits
+// for the reading for at most 1 s; concurrent calls share it.
+//
+// If the reading fails, Begin uses the time that the list has, until MaxStale.
+// It also does so while the store is another one than before: [List.Check] then
+// fails for the session until the list's own store is back.
 //
 // If q.Began is set, the session has begun at that time, or now if that is
 // earlier. Begin then returns [ErrRevoked] if a revocation is not before that
@@ -166,15 +168,15 @@ func (l *List) Begin(ctx context.Context, q Question) (time.Time, error) {
 	called := l.clock.Read()
 	err := l.syncing.After(ctx, beginLimit)
 	st := l.state.Load()
-	if l.bearing() {
-		// The session must not be older than the birth that others read.
+	if l.hasNewBirth() {
+		// The session must not be older than the birth mark that others read.
 		_ = l.writing.Do(ctx, max(1, beginLimit-l.clock.Steady(called)))
 	}
 	var begun int64
 	switch {
 	case ctx.Err() != nil:
 		return time.Time{}, ctx.Err()
-	case st != nil && st.foreign: // whose time is not that of the list's own store
+	case st != nil && st.foreign: // the time of another store is not used
 		now, _ := l.view.Lower()
 		begun = now.UnixMilli()
 	case err == nil && st != nil:
@@ -200,8 +202,8 @@ func (l *List) Begin(ctx context.Context, q Question) (time.Time, error) {
 	return timeOf(begun), nil
 }
 
-// current returns the state of a list that may answer at the instant that it
-// returns too.
+// current returns a state that is not stale, and the instant at which it is
+// not.
 func (l *List) current(ctx context.Context) (*state, clock.Instant, error) {
 	if l.syncing == nil {
 		return nil, clock.Instant{}, errZero
@@ -219,12 +221,12 @@ func (l *List) current(ctx context.Context) (*state, clock.Instant, error) {
 	return st, now, nil
 }
 
-// answers reports whether the store was read within MaxStale, and has it read
-// again in the background when it should have been.
+// answers reports whether the store was read within MaxStale. It starts a
+// reading in the background if the last one is older than twice SyncEvery.
 func (l *List) answers(st *state, now clock.Instant) bool {
 	age := clock.AgeBetween(st.synced, now)
 	if age > 2*l.cfg.SyncEvery && !l.busy.Load() {
-		l.syncing.Go() // Run does that, if it runs
+		l.syncing.Go() // with Run, that has begun already
 		l.retry()
 	}
 	return age <= l.cfg.MaxStale || l.cfg.InsecureAnswerWhenStale
@@ -236,7 +238,7 @@ func (l *List) refresh(ctx context.Context) (*state, clock.Instant, error) {
 	if err != nil || l.slow.Load() {
 		l.syncing.Go()
 	} else if _, err = l.syncing.Try(ctx, askLimit); errors.Is(err, flight.ErrWaited) && l.state.Load() != nil {
-		l.slow.Store(true) // the next question does not wait for that reading
+		l.slow.Store(true) // the next call does not wait for that reading
 	}
 	st, now := l.state.Load(), l.clock.Read()
 	switch {
@@ -248,9 +250,9 @@ func (l *List) refresh(ctx context.Context) (*state, clock.Instant, error) {
 	return st, now, nil
 }
 
-// reasonOf returns the reason that an error of the list wraps: what the store
-// failed with, or that it gave no answer. It never matches what the list says of
-// a session.
+// reasonOf returns the error that an error of the list wraps: that of the
+// store, or that it gave no answer. It never matches ErrRevoked or ErrOwed,
+// which are about a session.
 func reasonOf(err error) error {
 	switch {
 	case err == nil:

@@ -7,22 +7,23 @@ import (
 	"time"
 )
 
-// Scope is what kind of thing an [Entry] revokes.
+// Scope is the kind of an [Entry]: what it revokes.
 type Scope string
 
-// The scopes. Entries of a session and of a key count whenever the session
-// began.
+// The scopes. An entry of a session or a key revokes it whenever the session
+// began. Those of a subject, a group or all revoke the sessions that began by
+// Entry.Before.
 const (
 	Session Scope = "session" // the session with this id (sid)
-	Subject Scope = "subject" // every session of this subject (sub) begun by then
-	Group   Scope = "group"   // every session of this group (a part of the sid) begun by then
+	Subject Scope = "subject" // sessions of this subject (sub)
+	Group   Scope = "group"   // sessions of this group (in the sid)
 	Key     Scope = "key"     // every token signed with this key (kid)
-	All     Scope = "all"     // every session begun by then
-	Birth   Scope = "birth"   // revokes nothing: since when the store has lost no entry
+	All     Scope = "all"     // all sessions
+	Birth   Scope = "birth"   // revokes nothing: the store has lost no entry since Entry.Before
 )
 
-// Digest names a session, a subject, a group or a key in the store and in
-// memory, where the name itself is not kept.
+// Digest names a session, a subject, a group or a key in stores and lists,
+// which do not hold the name itself.
 type Digest [16]byte
 
 // Digest returns the digest of a value of this scope, such as a session's id:
@@ -39,32 +40,32 @@ func (s Scope) Digest(value string) Digest {
 	return Digest(sum[:len(Digest{})])
 }
 
-// Entry is one thing that was revoked. Adding one twice is the same as once.
+// Entry is one revocation. Adding it twice has the same effect as once.
 type Entry struct {
 	Namespace string    // of the list that wrote it: Config.Namespace
 	Scope     Scope     // what Digest names
-	Digest    Digest    // of Scope and the value; of Birth a random id; zero for All
-	Except    Digest    // the digest of the one session that a Subject entry spares; zero: none
-	Before    time.Time // whole milliseconds of the store's time: sessions begun later go on. Of Birth: when the store was born
-	Until     time.Time // whole milliseconds of the store's time: when the entry may be forgotten
-	Skip      bool      // a list that does not know Scope may ignore the entry; otherwise such a list fails closed
+	Digest    Digest    // Scope.Digest of the value; for Birth a random id; for All zero
+	Except    Digest    // the session that a Subject entry does not revoke; zero: none
+	Before    time.Time // in whole milliseconds of the store's time: sessions that began later are not revoked. Of Birth: when the store was born
+	Until     time.Time // in whole milliseconds of the store's time: when the entry may be dropped
+	Skip      bool      // a list that does not know Scope ignores the entry; if false, such a list fails closed
 }
 
-// Page is a piece of what a store holds.
+// Page is the result of [Store].Since.
 type Page struct {
-	// Entries are those of all namespaces, in the order in which they were
+	// Entries are entries of all namespaces, in the order in which they were
 	// added.
 	Entries []Entry
-	// Next is the cursor to read on with.
+	// Next is the cursor of the next page.
 	Next string
-	// More reports whether entries that were added before the call are left.
-	// Next is then another cursor than the one of the call.
+	// More reports whether the store has further entries that were added before
+	// the call. Next then differs from the cursor of the call.
 	More bool
-	// Reset reports that the store does not know the cursor, which was not
-	// empty: this is the first page of a reading of everything.
+	// Reset reports whether the store does not know the cursor, which was not
+	// empty. This is then the first page of all entries.
 	Reset bool
-	// Time is the store's clock at this reading, never zero: that of the
-	// server, or of the host for a store without a server.
+	// Time is the time of the store's clock at this reading, never zero. The
+	// clock is that of the server, or of the host for a store without a server.
 	Time time.Time
 }
 
@@ -74,36 +75,36 @@ type Page struct {
 // What every implementation promises:
 //
 //   - Absence: an empty store returns a page without entries, with a cursor and
-//     the time. A store that cannot tell what it holds answers with an error.
+//     the time. A store that cannot read its entries returns an error.
 //   - Success: when Append has returned nil, every Since that begins later
 //     returns its entries, on every replica, after the entries of earlier
 //     Appends.
-//   - Primary: Since answers from what Append writes to. A copy that may lag is
-//     an error.
+//   - Primary: Since reads the copy that Append writes to. A copy that may lag
+//     is an error.
 //   - Size: Append takes any number of entries. A page has at most 10,000, so
 //     that it is read within one reading's limit. Namespace and Scope are valid
 //     UTF-8 without a NUL.
-//   - Repetition: after an error some entries may have been added, the first
-//     ones first. The caller repeats the call, so that an entry may be there
-//     twice, and Since may return an entry again.
-//   - Cursors: one that the store does not know, such as one of another store
-//     or from before it lost data, means all, with Reset. Only a page without
-//     More covers all that was added before the call.
+//   - Repetition: after an error the first few entries may have been added. The
+//     caller repeats the call, so that Since may return an entry twice.
+//   - Cursors: for a cursor that the store does not know, such as one of
+//     another store or from before a loss of data, Since returns all entries,
+//     with Reset. Entries that were added before the call are complete with the
+//     page without More.
 //   - Aliasing: slices are copied. The caller may change what it passed to
 //     Append, and what Since returned.
-//   - Expiry: an entry past its Until by the store's own clock may be left out,
-//     and no other.
+//   - Expiry: a store may drop an entry past its Until by the store's own
+//     clock, and no other.
 //   - Concurrency: all methods may be called from any number of goroutines and
-//     processes. A cursor never passes an Append that has not returned yet, in
-//     whatever order they end.
+//     processes. A cursor is never after an entry whose Append has not returned
+//     yet, in whatever order Appends return.
 //   - Cancellation: a ctx that is done before the call ends it with ctx's error
 //     and without a change. One that ends during the call ends it soon.
 type Store interface {
 	// Append adds entries, in this order.
 	Append(ctx context.Context, entries ...Entry) error
 
-	// Since returns the entries that were added after those that an earlier
-	// page's Next had covered; with an empty cursor, all of them.
+	// Since returns a page of the entries after cursor, which is the Next of an
+	// earlier page. An empty cursor means all entries.
 	Since(ctx context.Context, cursor string) (Page, error)
 
 	// Wait blocks until there may be entries after cursor, and then returns nil,

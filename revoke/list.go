@@ -16,64 +16,67 @@ import (
 	"github.com/sessiontoken/sessiontoken/internal/loud"
 )
 
-// Config says how a [List] follows its store.
+// Config configures a [List].
 type Config struct {
 	// Store is shared by all replicas. Required.
 	Store Store
-	// Namespace keeps lists apart that share a store: a list knows and writes the
-	// entries of its own alone. All replicas have the same. Optional.
+	// Namespace separates lists that share a store: a list reads and writes the
+	// entries of its own namespace alone. All replicas have the same. Optional.
 	Namespace string
-	// MaxSession is the longest that a session can last, the issuer's: how long
-	// an entry has to be remembered. At least 1 s. 0 means 24 h.
+	// MaxSession is the issuer's MaxSession, for which an entry is remembered.
+	// At least 1 s. 0 means 24 h.
 	MaxSession time.Duration
-	// SyncEvery is how often Run reads the store, and so how soon, with one
-	// reading of it, every replica knows. At least 10 ms. 0 means 1 s.
+	// SyncEvery is how often Run reads the store. Every replica knows of a
+	// revocation after SyncEvery and one reading at most. At least 10 ms. 0
+	// means 1 s.
 	SyncEvery time.Duration
-	// MaxStale is how long the list answers without having read the store: after
-	// that every answer is an error. At least twice SyncEvery. 0 means 30 s.
+	// MaxStale is how long the list answers without a reading of the store.
+	// After that every call of Check, Now and Begin fails. At least twice
+	// SyncEvery. 0 means 30 s.
 	MaxStale time.Duration
-	// MaxSkew is how far the clock of this machine may be from the store's before
-	// the list warns, and how far an entry may be ahead of the store's clock to
-	// count as its time. At least 1 s. 0 means 1 min.
+	// MaxSkew is how far this machine's clock may be from the store's before
+	// the list logs a warning. An entry whose time is further than MaxSkew
+	// ahead of the store's clock does not advance the list's time. At least 1
+	// s. 0 means 1 min.
 	MaxSkew time.Duration
-	// InsecureAnswerWhenStale lets the list answer from what it has past
-	// MaxStale: what others have revoked since is then not revoked here, for as
-	// long as the store cannot be read. A list that was never read fails all the
+	// InsecureAnswerWhenStale lets the list answer past MaxStale: a session
+	// that another replica has revoked since is then accepted, for as long as
+	// the store cannot be read. Before the first reading the list fails all the
 	// same.
 	InsecureAnswerWhenStale bool
-	// Logger is told what fails, once a reason and minute, and that the store can
-	// be read again. Nil means slog.Default().
+	// Logger gets a line for each failure, at most one a reason and minute, and
+	// one when the store can be read again. Nil means slog.Default().
 	Logger *slog.Logger
 }
 
 const (
-	// margin is how much longer than MaxSession an entry lives.
+	// margin is how much longer than MaxSession an entry is kept.
 	margin = 5 * time.Minute
-	// keepKeys is how long a key is remembered at least. It outlives every token
-	// that was signed with it: a thief makes more, and a verifier that is cut off
-	// from the key set goes on trusting it for a while.
+	// keepKeys is how long the revocation of a key is kept at least. That is
+	// longer than its tokens live: a thief can make new ones, and a verifier
+	// that cannot fetch the key set trusts the key for a while.
 	keepKeys = 60 * 24 * time.Hour
-	// batch is about how many entries are applied at once: a shard is copied for
-	// each batch with an entry in it.
-	batch = 100_000
-	// askLimit is how long an answer waits for a reading, if there was none yet or
-	// nothing was asked for long.
+	// applyAtOnce is about how many entries are applied at once. Each time,
+	// every shard with a new entry is copied.
+	applyAtOnce = 100_000
+	// askLimit is how long Check and Now wait for a reading, if there was none
+	// yet or no call was made for long.
 	askLimit = 2 * time.Second
-	// beginLimit is how long a beginning or a revocation waits for a reading.
+	// beginLimit is how long Begin and a revocation wait for a reading.
 	beginLimit = time.Second
-	// revokeLimit is how long a revocation takes at most, and how long Run writes
-	// on when it ends.
+	// revokeLimit is how long a revocation takes at most, and how long Run
+	// writes after its context has ended.
 	revokeLimit = 5 * time.Second
 	// writeLimit is how long one write takes at most.
 	writeLimit = 4 * time.Second
 )
 
-// List knows what was revoked. It is a [Checker]. It is safe for concurrent use;
-// make it with [NewList]. Of the zero value every call fails.
+// List holds what was revoked. It is a [Checker]. It is safe for concurrent
+// use. Make it with [NewList]: every call of a zero List fails.
 type List struct {
 	cfg     Config
 	logger  *slog.Logger
-	local   bool // the store is memory of this process: it has no birth
+	local   bool // the store is memory of this process, which has no birth mark
 	clock   *clock.Clock
 	made    clock.Instant
 	view    *clock.View
@@ -83,47 +86,47 @@ type List struct {
 
 	known  tables
 	state  atomic.Pointer[state]   // nil before the first complete reading
-	told   atomic.Pointer[told]    // nil before the first page
-	latest atomic.Pointer[latest]  // of all entries that were read or made; nil before
+	timed  atomic.Pointer[timed]   // nil before the first page
+	latest atomic.Pointer[latest]  // of all entries that were read or made; nil before the first
 	last   atomic.Pointer[outcome] // of the last reading
 
-	mu      sync.Mutex // of what changes known, and of all that follows
+	mu      sync.Mutex // guards changes of known, and the fields below
 	cursor  string
 	pending []Entry // read, and not applied yet
 	swept   int     // the next shard to sweep
 	sweptAt clock.Instant
 	births  births
-	reset   *reset                  // a reading of everything that is under way
-	restore atomic.Pointer[restore] // what a store that lost data lacks
-	newborn atomic.Pointer[Entry]   // a birth that the store has not acknowledged
+	reset   *reset                  // a reading of all entries that is under way
+	restore atomic.Pointer[restore] // the writing back of lost entries
+	newborn atomic.Pointer[Entry]   // a birth mark that the store has not acknowledged
 
 	owed    owed
-	wake    chan struct{} // tells Run that something is owed
+	wake    chan struct{} // wakes Run for an owed entry
 	waiting atomic.Bool   // a call of the store's Wait is under way
 
 	cannotWait atomic.Bool // the store's Wait is not supported
 
-	looked atomic.Pointer[clock.Instant] // when a question had the store read for a birth mark
+	looked atomic.Pointer[clock.Instant] // when Check last had the store read for a birth mark
 
 	busy atomic.Bool // a page is being applied
-	slow atomic.Bool // a question has waited for the reading under way in vain
+	slow atomic.Bool // a call has waited for the reading under way in vain
 
-	writes                      atomic.Uint64 // that were started
+	writes                      atomic.Uint64 // writes that were started
 	reads, readFailures         atomic.Uint64
 	acknowledged, writeFailures atomic.Uint64
 }
 
-// state is what the last complete reading brought.
+// state is the result of the last complete reading.
 type state struct {
 	synced  clock.Instant // its start
-	since   clock.Instant // the first complete reading
-	time    int64         // the store's time that it told
-	birth   int64         // what is known of sessions that began before is not all; none: of all sessions
+	since   clock.Instant // the start of the first complete reading
+	time    int64         // the store's time
+	birth   int64         // the store may lack revocations of sessions that began before; none: it lacks none
 	foreign bool          // the store is not the one that was read before
 }
 
-// told is when a page told the time that the view goes on from.
-type told struct{ at clock.Instant }
+// timed is when the page was read whose time the view has.
+type timed struct{ at clock.Instant }
 
 type outcome struct{ err error }
 
@@ -173,17 +176,17 @@ func NewList(cfg Config) (*List, error) {
 	return l, nil
 }
 
-// RetainFor returns how long the list remembers what was revoked: MaxSession. An
-// issuer checks at construction that none of its sessions can outlive that.
+// RetainFor returns how long the list remembers a revocation: MaxSession. An
+// issuer checks at construction that its sessions last no longer.
 func (l *List) RetainFor() time.Duration { return l.cfg.MaxSession }
 
-// Staleness returns the bound that this configuration states: how long after
-// another replica's revocation this list may still not know of it, with Run under
-// way. While the store answers it is the first, SyncEvery and one reading. Past
-// the second, no list answers any more, unless it is told to.
+// Staleness returns how long after a revocation at another replica this list
+// may not know of it, with Run under way. healthy, SyncEvery and one reading,
+// is the bound while the store answers. most is MaxStale: after that the list
+// fails, unless InsecureAnswerWhenStale is set.
 func (l *List) Staleness() (healthy, most time.Duration) {
 	return l.cfg.SyncEvery + l.readLimit(), l.cfg.MaxStale
 }
 
-// readLimit bounds the reading of one page.
+// readLimit returns the limit of reading one page.
 func (l *List) readLimit() time.Duration { return min(l.cfg.MaxStale/2, 5*time.Second) }

@@ -13,7 +13,7 @@ import (
 )
 
 const (
-	// sweepEvery is how often a MemStore drops what is past its Until.
+	// sweepEvery is how often a MemStore drops entries past their Until.
 	sweepEvery = time.Minute
 	// memPage is how many entries a page of a MemStore has at most.
 	memPage = 10_000
@@ -21,9 +21,10 @@ const (
 
 var errNoWait = fmt.Errorf("revoke: MemStore: Wait: %w", errors.ErrUnsupported)
 
-// MemStore keeps entries in memory: for one process, and for tests. The zero
-// value is an empty store. It forgets everything when the process ends, and so
-// do the sessions that were revoked. It is safe for concurrent use.
+// MemStore keeps entries in memory, for one process or for tests. The zero
+// value is an empty store. It loses its entries when the process ends: a
+// session that was revoked is then accepted again. It is safe for concurrent
+// use.
 type MemStore struct {
 	mu      sync.Mutex
 	clock   *clock.Clock
@@ -98,7 +99,8 @@ func (s *MemStore) Wait(ctx context.Context, cursor string) error {
 	return errNoWait
 }
 
-// sweep drops what is over, once in a while. It is called with s.mu held.
+// sweep drops expired entries, at most every sweepEvery. It is called with s.mu
+// held.
 func (s *MemStore) sweep() {
 	if s.clock == nil {
 		s.clock = clock.Here()

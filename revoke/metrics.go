@@ -2,20 +2,20 @@ package revoke
 
 import "time"
 
-// Status is how a list stands, for health checks. Synced, Err and ClockOffset
+// Status is the state of a list, for health checks. Synced, Err and ClockOffset
 // mean the same as in keys.Status.
 type Status struct {
-	Entries     int           // that are remembered
-	Synced      time.Time     // start of the last good reading of the store, by this machine's clock; zero if never
+	Entries     int           // entries in memory
+	Synced      time.Time     // start of the last successful reading of the store, by this machine's clock; zero if never
 	Err         error         // of the last reading; nil if it succeeded, ErrNotRead before the first
 	ClockOffset time.Duration // how far this machine's clock was ahead of the store's at the last reading
 	Owed        int           // entries that the store has not acknowledged
-	Foreign     bool          // the store is another one than the list has read before: it does not answer
-	Restoring   bool          // the store has lost data, which the list is writing back
+	Foreign     bool          // the store is another one than the list has read before: Check fails
+	Restoring   bool          // the store has lost entries, which the list is writing back
 	Birth       time.Time     // since when the store has lost no entry, by its own clock; zero if not known
 }
 
-// Status reports from memory, without I/O.
+// Status does no I/O.
 func (l *List) Status() Status {
 	status := Status{Entries: l.known.size(), Err: ErrNotRead, Owed: int(l.owed.count.Load())}
 	if o := l.last.Load(); o != nil {
@@ -34,8 +34,8 @@ func (l *List) Status() Status {
 	return status
 }
 
-// Metrics returns how the list stands and what it has done since it was made.
-// The names are fixed, and those that end in _total only grow:
+// Metrics returns the state of the list and the counts since it was made. The
+// names are fixed, and those that end in _total only grow:
 //
 //	revocation_age_seconds            since the start of the last good reading of
 //	                                  the store; before the first, since NewList.
@@ -55,8 +55,8 @@ func (l *List) Status() Status {
 //	revocation_clock_warnings_total   readings that found this machine's clock more
 //	                                  than MaxSkew from the store's
 //
-// It answers from memory. Every value is finite, and none tells whose session it
-// was. The map is the caller's: [expvar.Func] can publish it as it is.
+// Metrics does no I/O. Every value is finite, and none names a user or a
+// session. The map is the caller's: [expvar.Func] can publish it as it is.
 func (l *List) Metrics() map[string]float64 {
 	if l.syncing == nil {
 		return nil

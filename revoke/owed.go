@@ -13,21 +13,21 @@ import (
 const (
 	// firstPause and lastPause bound the pause after a write that failed.
 	firstPause, lastPause = 250 * time.Millisecond, 4 * time.Second
-	// writeBatch is about how many entries one Append gets.
-	writeBatch = 256
+	// writeAtOnce is about how many entries one Append gets.
+	writeAtOnce = 256
 	// maxOwed is how many entries a list owes at most: about 300 MB.
 	maxOwed = 1 << 20
 )
 
 var errFull = errors.New("revoke: the store has not acknowledged a million entries; nothing was revoked")
 
-// owed are the entries that the store has not acknowledged.
+// owed holds the entries that the store has not acknowledged.
 type owed struct {
 	count atomic.Int64
 
 	mu      sync.RWMutex
-	entries map[owedName][]*owedEntry // of one name those with different exceptions
-	urgent  map[*owedEntry]int        // how many calls wait for it
+	entries map[owedName][]*owedEntry // entries of one name differ in Except
+	urgent  map[*owedEntry]int        // how many calls wait for an entry
 }
 
 type owedName struct {
@@ -37,13 +37,13 @@ type owedName struct {
 
 type owedEntry struct {
 	entry        Entry
-	stamped      bool   // its times are known
+	stamped      bool   // the entry has its times
 	version      uint64 // grows with each change
-	acknowledged uint64 // the newest version that the store has
+	acknowledged uint64 // the newest version that the store has acknowledged
 }
 
-// put adds an entry, or merges it into one that is owed already, and returns that
-// with its version; nil if there is no room.
+// put adds an entry, or merges it into an owed one, and returns that one with
+// its version. It returns nil if there are maxOwed entries.
 func (o *owed) put(e Entry, stamped bool) (*owedEntry, uint64) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -81,21 +81,22 @@ func (o *owed) done(w *owedEntry) {
 	}
 }
 
-// hasWritten reports whether the store has a version of w.
+// hasWritten reports whether the store has acknowledged a version of w.
 func (o *owed) hasWritten(w *owedEntry, version uint64) bool {
 	o.mu.RLock()
 	defer o.mu.RUnlock()
 	return w.acknowledged >= version
 }
 
-// merge makes w cover e too. Of a session nothing changes: its entry counts
-// whenever the session began, so that repeated calls share one write.
+// merge makes w revoke what e revokes too. An entry of a session does not
+// change: it revokes the session whenever that began, so that repeated calls
+// share one write.
 func (w *owedEntry) merge(e Entry, stamped bool) {
 	until := w.entry.Until
 	switch {
 	case !w.stamped && !stamped:
 		return
-	case !w.stamped: // the time of the later call covers both
+	case !w.stamped: // the later time revokes the sessions of both calls
 		w.entry, w.stamped = e, true
 	case w.entry.Scope == Session:
 		return
@@ -115,7 +116,7 @@ func (w *owedEntry) merge(e Entry, stamped bool) {
 	w.version++
 }
 
-// stamp gives the entries that have no time yet theirs, and returns them.
+// stamp calls f for the entries that have no times yet, and returns them.
 func (o *owed) stamp(f func(*Entry)) (stamped []Entry) {
 	if o.count.Load() == 0 {
 		return nil
@@ -135,13 +136,13 @@ func (o *owed) stamp(f func(*Entry)) (stamped []Entry) {
 	return stamped
 }
 
-// owedVersion is what a write holds of an entry.
+// owedVersion is the version of an entry that a write holds.
 type owedVersion struct {
 	owed    *owedEntry
 	version uint64
 }
 
-// next returns entries to write: those that calls wait for, and if all is set,
+// next returns entries to write: those that calls wait for and, if all is set,
 // others.
 func (o *owed) next(all bool) (entries []Entry, versions []owedVersion) {
 	if o.count.Load() == 0 {
@@ -153,7 +154,7 @@ func (o *owed) next(all bool) (entries []Entry, versions []owedVersion) {
 		if w.stamped && w.acknowledged < w.version {
 			entries, versions = append(entries, w.entry), append(versions, owedVersion{w, w.version})
 		}
-		return len(entries) < writeBatch
+		return len(entries) < writeAtOnce
 	}
 	for w := range o.urgent {
 		if !add(w) {
@@ -173,7 +174,7 @@ func (o *owed) next(all bool) (entries []Entry, versions []owedVersion) {
 	return entries, versions
 }
 
-// acknowledge says that the store has these versions.
+// acknowledge records that the store has acknowledged these versions.
 func (o *owed) acknowledge(versions []owedVersion) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -197,7 +198,7 @@ func (o *owed) acknowledge(versions []owedVersion) {
 	}
 }
 
-// concerns reports whether an entry that is owed revokes what q asks about.
+// concerns reports whether an owed entry revokes the session of q.
 func (o *owed) concerns(q *Question) bool {
 	o.mu.RLock()
 	defer o.mu.RUnlock()
@@ -221,8 +222,8 @@ func (o *owed) concerns(q *Question) bool {
 	return false
 }
 
-// reaches reports whether a mark revokes a session that began then, or may do so
-// once it has its time.
+// reaches reports whether a mark revokes a session that began at that time, or
+// may do so once it has its time.
 func (w *owedEntry) reaches(began int64) bool {
 	return !w.stamped || began <= w.entry.Before.UnixMilli()
 }
@@ -234,8 +235,8 @@ func (o *owed) holds(name owedName) bool {
 	return len(o.entries[name]) > 0
 }
 
-// retry writes what is owed in the background, if anything is, unless the last
-// write or reading failed a moment ago.
+// retry starts a write of the owed entries in the background, unless the last
+// write or reading has just failed.
 func (l *List) retry() {
 	if l.lastErr() == nil && l.unwritten() {
 		l.writing.Go()
@@ -250,7 +251,7 @@ func (l *List) wakeWriter() {
 	}
 }
 
-// unwritten reports whether there is something that may be written.
+// unwritten reports whether the list has entries to write, and may write them.
 func (l *List) unwritten() bool {
 	if st := l.state.Load(); st != nil && st.foreign {
 		return false
@@ -258,7 +259,7 @@ func (l *List) unwritten() bool {
 	return l.owed.count.Load() > 0 || l.restore.Load() != nil || l.newborn.Load() != nil
 }
 
-// write writes all that is to be written, in batches.
+// write writes all entries that are to be written, about writeAtOnce at a time.
 func (l *List) write(ctx context.Context, r *flight.Run) error {
 	l.writes.Add(1)
 	for {
@@ -279,9 +280,9 @@ func (l *List) write(ctx context.Context, r *flight.Run) error {
 	}
 }
 
-// nextWrite returns what to write next, and what to do when the store has it; nil
-// if there is nothing. While the store cannot be read, it may be another one, and
-// only what a call waits for is written.
+// nextWrite returns the entries to write next, and a function to call when the
+// store has acknowledged them, or nil if there are none. A store that cannot be
+// read may be another one: only entries that a call waits for are then written.
 func (l *List) nextWrite() (entries []Entry, commit func()) {
 	readable := l.lastErr() == nil
 	if entries, versions := l.owed.next(readable); len(entries) > 0 {
@@ -293,8 +294,8 @@ func (l *List) nextWrite() (entries []Entry, commit func()) {
 	if !readable {
 		return nil, nil
 	}
-	// If the store has lost its data again meanwhile, another restore has taken the
-	// place of this one, and it stays.
+	// If the store has lost its data again, another restore has replaced this
+	// one, and is not changed.
 	if r := l.restore.Load(); r != nil {
 		entries, after, ok := l.nextRestore(r)
 		if !ok {
@@ -312,7 +313,7 @@ func (l *List) nextWrite() (entries []Entry, commit func()) {
 	return nil, nil
 }
 
-// writingEnded is told of the outcome of each write.
+// writingEnded is called with the result of each write.
 func (l *List) writingEnded(err error) {
 	if err == nil {
 		return
@@ -321,7 +322,7 @@ func (l *List) writingEnded(err error) {
 	l.loud.Warn("store_unwritable", "revoke: the store cannot be written; the list owes it what was revoked, and writes it again. Sessions that this concerns are refused meanwhile. Check the store, its disk, and the right to write", "owed", l.owed.count.Load(), "error", err)
 }
 
-// writeOn writes what is owed again, until ctx ends; then for 5 s more.
+// writeOn writes owed entries until ctx ends, and then for at most 5 s.
 func (l *List) writeOn(ctx context.Context) {
 	tick := min(firstPause, l.cfg.SyncEvery)
 	for ctx.Err() == nil {

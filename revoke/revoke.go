@@ -9,14 +9,14 @@ import (
 	"github.com/sessiontoken/sessiontoken/internal/sid"
 )
 
-// All Revoke methods run under a limit of their own, 5 s, whatever becomes of
-// ctx: a user who has left is signed out all the same. They return nil when the
-// store has acknowledged the entry. After an error the entry is owed: repeating
-// the call writes it at once, and otherwise the list does so by itself.
+// All Revoke methods have a limit of 5 s, and the end of ctx does not cancel
+// them: a user who has left is signed out all the same. They return nil when
+// the store has acknowledged the entry. After an error the entry is owed: the
+// list writes it again by itself, and at once if the call is repeated.
 
-// RevokeSession revokes one session: at once here, and everywhere within
-// SyncEvery and one reading of the store. If the store has acknowledged that
-// already, nothing is written.
+// RevokeSession revokes one session: at once here, and at every other replica
+// after SyncEvery and one reading of the store at most. If the store has
+// acknowledged that already, RevokeSession writes nothing.
 func (l *List) RevokeSession(ctx context.Context, sessionID string) error {
 	if sessionID == "" {
 		return errors.New("revoke: RevokeSession names no session")
@@ -24,9 +24,9 @@ func (l *List) RevokeSession(ctx context.Context, sessionID string) error {
 	return l.revoke(ctx, Entry{Scope: Session, Digest: Session.Digest(sessionID)})
 }
 
-// RevokeSubject revokes every session that a subject has begun by now: for "sign
-// out everywhere", a changed password, a blocked user. A session that begins when
-// it has returned is not touched.
+// RevokeSubject revokes every session that a subject has begun by now, such as
+// for "sign out everywhere", a changed password or a blocked user. A session
+// that begins after it has returned is not revoked.
 func (l *List) RevokeSubject(ctx context.Context, subject string) error {
 	if subject == "" {
 		return errors.New("revoke: RevokeSubject names no subject")
@@ -34,9 +34,9 @@ func (l *List) RevokeSubject(ctx context.Context, subject string) error {
 	return l.revoke(ctx, Entry{Scope: Subject, Digest: Subject.Digest(subject)})
 }
 
-// RevokeGroup revokes every session of a group that has begun by now: for a
-// sign-out at the provider of a login. A session that begins when it has returned
-// is not touched, also one of the same group.
+// RevokeGroup revokes every session of a group that has begun by now, such as
+// for a sign-out at a login provider. A session that begins after it has
+// returned is not revoked, even if it has the same group.
 func (l *List) RevokeGroup(ctx context.Context, group string) error {
 	if !sid.IsGroup(group) {
 		return errGroup
@@ -44,9 +44,9 @@ func (l *List) RevokeGroup(ctx context.Context, group string) error {
 	return l.revoke(ctx, Entry{Scope: Group, Digest: Group.Digest(group)})
 }
 
-// RevokeOthers revokes every session that a subject has begun by now but one: for
-// "sign out everywhere else". It does not bring that one back if it was revoked
-// otherwise.
+// RevokeOthers revokes every session that a subject has begun by now except
+// one, such as for "sign out everywhere else". If that one was revoked
+// otherwise, it stays revoked.
 func (l *List) RevokeOthers(ctx context.Context, subject, sessionID string) error {
 	if subject == "" || sessionID == "" {
 		return errors.New("revoke: RevokeOthers names no subject, or no session to spare")
@@ -55,9 +55,9 @@ func (l *List) RevokeOthers(ctx context.Context, subject, sessionID string) erro
 }
 
 // RevokeKey revokes every token that was signed with a key, at every verifier
-// that asks a list, whatever key set it holds. A key ring's own Revoke is still
-// needed: it makes another key sign. The key is remembered until keepUntil, and
-// for 60 days at least.
+// that has a list, even if its key set still has the key. Revoke of the key
+// ring is needed too: it makes another key current. The entry is kept until
+// keepUntil, and for at least 60 days.
 func (l *List) RevokeKey(ctx context.Context, kid string, keepUntil time.Time) error {
 	if kid == "" {
 		return errors.New("revoke: RevokeKey names no key")
@@ -65,9 +65,9 @@ func (l *List) RevokeKey(ctx context.Context, kid string, keepUntil time.Time) e
 	return l.revoke(ctx, Entry{Scope: Key, Digest: Key.Digest(kid), Until: keepUntil})
 }
 
-// RevokeAll revokes every session that had begun by a time, such as the one that
-// Now returns, or the moment in which a breach was closed. A time in the future,
-// by the store's clock, is refused: no sign-in would work until then.
+// RevokeAll revokes every session that began by a time, such as that of Now, or
+// the one at which a breach was closed. A time in the future, by the store's
+// clock, is an error: no session could begin until then.
 func (l *List) RevokeAll(ctx context.Context, begunBy time.Time) error {
 	if begunBy.IsZero() {
 		return errors.New("revoke: RevokeAll wants a time")
@@ -86,8 +86,8 @@ func (l *List) revoke(ctx context.Context, e Entry) error {
 	if e.Scope == Session && l.alreadyRevoked(e.Digest) {
 		return nil
 	}
-	// A reading first: the mark is then later than all that is known of the
-	// subject, and nothing is written to another store than before.
+	// Read the store first, so that the mark is later than all marks of the
+	// subject in it, and that nothing is written to another store.
 	unread := l.syncing.After(ctx, beginLimit)
 	if unread != nil && !l.knowsTime() {
 		unread = l.syncing.Do(ctx, beginLimit) // without the pause after a failure
@@ -114,14 +114,14 @@ func (l *List) revoke(ctx context.Context, e Entry) error {
 		return fmt.Errorf("%w: %w", errStale, reasonOf(unread))
 	}
 	l.apply(e)
-	seen, again := l.writes.Load(), false
+	seen, retried := l.writes.Load(), false
 	for {
 		err := l.writing.Do(ctx, max(1, revokeLimit-l.clock.Steady(began)))
 		if l.owed.hasWritten(w, version) {
 			return nil
 		}
-		if err != nil && !again && l.writes.Load() == seen {
-			again = true // that was a write from before this call
+		if err != nil && !retried && l.writes.Load() == seen {
+			retried = true // that write began before this call
 			continue
 		}
 		if err != nil {
@@ -130,8 +130,8 @@ func (l *List) revoke(ctx context.Context, e Entry) error {
 	}
 }
 
-// alreadyRevoked reports whether the store has acknowledged that a session is
-// revoked. One whose entry it may have lost is not.
+// alreadyRevoked reports whether the store has acknowledged the revocation of a
+// session, and cannot have lost it since.
 func (l *List) alreadyRevoked(session Digest) bool {
 	if l.owed.holds(owedName{Session, session}) {
 		return false
@@ -145,16 +145,16 @@ func (l *List) alreadyRevoked(session Digest) bool {
 	return l.restore.Load() == nil && l.reset == nil && st != nil && !st.foreign
 }
 
-// knowsTime reports whether the view may be used.
+// knowsTime reports whether the time of the store was read within MaxStale.
 func (l *List) knowsTime() bool {
-	at := l.told.Load()
+	at := l.timed.Load()
 	return at != nil && l.clock.Age(at.at) <= l.cfg.MaxStale
 }
 
-// stamp gives an entry its times. A mark is not before the store's time now, and
-// later than every mark that it could have to reach beyond: a session that began
-// after one of those has begun 1 ms after it. The sessions of a subject may be of
-// any group, and those of a group of any subject and other group.
+// stamp sets the times of an entry. A mark is not before the store's time now.
+// It is also later than each other mark of its sessions, since a session that
+// begins after such a mark begins 1 ms after it. The sessions of a subject may
+// be of any group, and those of a group of any subject and other group.
 func (l *List) stamp(e *Entry) {
 	at, _ := l.view.Upper()
 	now := millisUp(at)
@@ -186,7 +186,7 @@ func (l *List) stamp(e *Entry) {
 	e.Until = timeOf(millisUp(e.Until))
 }
 
-// apply makes an entry count here.
+// apply applies an entry to this list.
 func (l *List) apply(e Entry) {
 	if at, ok := l.view.Upper(); ok {
 		l.seen(latestOf([]Entry{e}, at.Add(l.cfg.MaxSkew)))

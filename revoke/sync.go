@@ -11,14 +11,14 @@ import (
 	"github.com/sessiontoken/sessiontoken/internal/flight"
 )
 
-// Run follows the store until ctx ends, and returns ctx.Err() after it has
-// written what the list still owes, for at most 5 s. Failures of the store do not
-// end it.
+// Run reads the store every SyncEvery until ctx ends. Then it writes the owed
+// entries, for at most 5 s, and returns ctx.Err(). A failure of the store does
+// not end it.
 //
-// Without it, the list reads the store when it is asked something and the last
-// reading is older than twice SyncEvery: in the background, or before it answers
-// if that is older than MaxStale. What others revoke is then known within
-// MaxStale only.
+// Without Run, calls cause the readings: in the background if the last reading
+// is older than twice SyncEvery, and before the call returns if it is older
+// than MaxStale. The list then knows of revocations at other replicas after
+// MaxStale at most.
 func (l *List) Run(ctx context.Context) error {
 	if l.syncing == nil {
 		return errZero
@@ -31,7 +31,7 @@ func (l *List) Run(ctx context.Context) error {
 	defer func() { <-done }()
 	for {
 		began := l.clock.Read()
-		_ = l.syncing.Do(ctx, 0) // told by readingEnded, and kept for Status
+		_ = l.syncing.Do(ctx, 0) // readingEnded logs it and keeps it for Status
 		wait := l.cfg.SyncEvery - rand.N(l.cfg.SyncEvery/8+1) - l.clock.Steady(began)
 		pause, _ := l.syncing.Failing()
 		if err := l.pause(ctx, max(wait, pause, l.cfg.SyncEvery/4)); err != nil {
@@ -40,10 +40,10 @@ func (l *List) Run(ctx context.Context) error {
 	}
 }
 
-// Sync reads the store once and starts to write what the list owes it, as Run
-// does each SyncEvery: for a program that drives many lists from one goroutine.
-// It returns the error of the reading. It waits for as long as that takes and ctx
-// lasts; a ctx that ends does not end the reading.
+// Sync reads the store once and starts to write the owed entries, as Run does
+// every SyncEvery. It is for a program that runs many lists in one goroutine.
+// It returns the error of the reading. It waits until the reading or ctx ends.
+// The end of ctx does not cancel the reading.
 func (l *List) Sync(ctx context.Context) error {
 	if l.syncing == nil {
 		return errZero
@@ -51,21 +51,22 @@ func (l *List) Sync(ctx context.Context) error {
 	return l.syncing.Do(ctx, 0) // readingEnded starts the writing
 }
 
-// pause waits for news, or for d. It fails only if ctx has ended.
+// pause waits for new entries, and for d at most. It fails only if ctx has
+// ended.
 func (l *List) pause(ctx context.Context, d time.Duration) error {
 	timed, cancel := context.WithTimeout(ctx, d)
 	defer cancel()
 	if l.news(timed) {
-		timed, cancel = context.WithTimeout(ctx, time.Millisecond) // a flood of news is read in pages
+		timed, cancel = context.WithTimeout(ctx, time.Millisecond) // so that many new entries share a page
 		defer cancel()
 	}
 	<-timed.Done()
 	return ctx.Err()
 }
 
-// news waits until the store has news, or ctx ends. A store that cannot wait is
-// asked once, and one whose Wait ignores its context not again until that
-// returns.
+// news waits until the store may have new entries, or ctx ends. It calls Wait
+// of a store that cannot wait once. While a Wait that ignores its context is
+// under way, it does not call it again.
 func (l *List) news(ctx context.Context) bool {
 	if l.cannotWait.Load() || l.lastErr() != nil || !l.waiting.CompareAndSwap(false, true) {
 		return false
@@ -94,8 +95,8 @@ func (l *List) news(ctx context.Context) bool {
 	}
 }
 
-// read reads what is new, page by page. What was read counts, also if a later
-// page cannot be had.
+// read reads the new entries, page by page. A page is applied even if a later
+// one cannot be read.
 func (l *List) read(ctx context.Context, r *flight.Run) error {
 	for {
 		l.mu.Lock()
@@ -120,12 +121,12 @@ func (l *List) read(ctx context.Context, r *flight.Run) error {
 
 // sharedStore is a Store whose readings the lists of several namespaces share.
 type sharedStore interface {
-	// SinceAfter is Since from a reading that may have begun before the call, but
-	// not before after. asked is its begin and got its end.
+	// SinceAfter is Since by a reading that may have begun before the call, and
+	// not before after. It began at asked and ended at got.
 	SinceAfter(ctx context.Context, cursor string, after clock.Instant) (p Page, asked, got clock.Instant, err error)
 }
 
-// since reads a page, by a reading of the store that did not begin before after.
+// since reads a page, by a reading of the store that began at after or later.
 func (l *List) since(ctx context.Context, cursor string, after clock.Instant) (p Page, asked, got clock.Instant, err error) {
 	if s, ok := l.cfg.Store.(sharedStore); ok {
 		return s.SinceAfter(ctx, cursor, after)
@@ -135,7 +136,7 @@ func (l *List) since(ctx context.Context, cursor string, after clock.Instant) (p
 	return p, asked, l.clock.Read(), err
 }
 
-// checkPage refuses a page that the list cannot go on with.
+// checkPage returns an error for a page that the list cannot use.
 func (l *List) checkPage(cursor string, p *Page) error {
 	switch {
 	case p.Time.IsZero():
@@ -158,7 +159,7 @@ func (l *List) checkPage(cursor string, p *Page) error {
 	return nil
 }
 
-// take makes a page count. It is called in a Commit.
+// take applies a page. It is called in a Commit.
 func (l *List) take(cursor string, p Page, asked, got clock.Instant) {
 	l.busy.Store(true)
 	defer l.busy.Store(false)
@@ -169,7 +170,7 @@ func (l *List) take(cursor string, p Page, asked, got clock.Instant) {
 	if p.Reset && cursor != "" {
 		l.applyLocked()
 		l.restore.Store(nil)
-		if st == nil { // it has not known the old store to the end
+		if st == nil { // the list has not read the old store completely
 			l.births = nil
 			l.newborn.Store(nil)
 		} else {
@@ -188,7 +189,7 @@ func (l *List) take(cursor string, p Page, asked, got clock.Instant) {
 			l.state.Store(&state{synced: asked, since: st.since, time: st.time, birth: st.birth, foreign: true})
 			return
 		}
-		l.tell(p, r.latest, asked, got)
+		l.setTime(p, r.latest, asked, got)
 	case st != nil && st.foreign:
 		l.follow(own)
 		if !p.More {
@@ -196,10 +197,10 @@ func (l *List) take(cursor string, p Page, asked, got clock.Instant) {
 		}
 		return
 	default:
-		l.tell(p, latestOf(own, p.Time.Add(l.cfg.MaxSkew)), asked, got)
+		l.setTime(p, latestOf(own, p.Time.Add(l.cfg.MaxSkew)), asked, got)
 		l.pending = append(l.pending, own...)
 		if p.More {
-			if len(l.pending) >= batch {
+			if len(l.pending) >= applyAtOnce {
 				l.applyLocked()
 			}
 			return
@@ -212,7 +213,7 @@ func (l *List) take(cursor string, p Page, asked, got clock.Instant) {
 	}
 	if !l.local {
 		if len(l.births) == 0 {
-			l.bear(p.Time)
+			l.makeBirth(p.Time)
 		}
 		next.birth = l.births.oldest().at
 	}
@@ -229,11 +230,12 @@ func (l *List) own(entries []Entry) []Entry {
 	return slices.DeleteFunc(slices.Clone(entries), other)
 }
 
-// latest are the latest times of entries that may count as the store's time: of
-// any entry, of one that spares sessions begun later, and of a group's; or none.
+// latest holds the latest times of entries, or none: of any entry, of a mark
+// (of a subject, a group or all), and of a group's.
 type latest struct{ any, mark, group int64 }
 
-// latestOf returns the latest times of entries that are not after most.
+// latestOf returns the latest times of entries, of those that are not after
+// most.
 func latestOf(entries []Entry, most time.Time) latest {
 	l, limit := latest{none, none, none}, most.UnixMilli()
 	for i := range entries {
@@ -256,16 +258,16 @@ func (l latest) merge(m latest) latest {
 	return latest{max(l.any, m.any), max(l.mark, m.mark), max(l.group, m.group)}
 }
 
-// tell tells the view what time it is: not before the newest entry that may count
-// as the store's time. Then it gives the entries that were revoked while the time
-// was unknown theirs.
-func (l *List) tell(p Page, read latest, asked, got clock.Instant) {
+// setTime updates the view with the time of a page, and with the latest time of
+// its entries. Then it stamps the entries that were owed while the time was not
+// known.
+func (l *List) setTime(p Page, read latest, asked, got clock.Instant) {
 	l.view.Tell(p.Time, asked, got)
 	if read.any != none {
 		l.view.AtLeast(timeOf(read.any))
 	}
 	l.seen(read)
-	l.told.Store(&told{asked})
+	l.timed.Store(&timed{asked})
 	for _, e := range l.owed.stamp(l.stamp) {
 		l.seen(latestOf([]Entry{e}, p.Time.Add(l.cfg.MaxSkew)))
 		l.known.apply([]Entry{e})
@@ -285,7 +287,7 @@ func (l *List) seen(n latest) {
 	}
 }
 
-// applyPending makes what was read count.
+// applyPending applies the entries that were read.
 func (l *List) applyPending() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -299,7 +301,7 @@ func (l *List) applyLocked() {
 	l.pending = nil
 }
 
-// live drops the entries that are over, by the store's clock.
+// live returns the entries that have not expired, by the store's clock.
 func (l *List) live(entries []Entry) []Entry {
 	now, ok := l.view.Now()
 	if !ok {
@@ -312,7 +314,7 @@ func (l *List) live(entries []Entry) []Entry {
 	return slices.DeleteFunc(slices.Clone(entries), over)
 }
 
-// sweep forgets what is over, some shards at a time: all of them in about an
+// sweep drops expired entries of some shards. It visits all shards in about an
 // hour.
 func (l *List) sweep() {
 	now, ok := l.view.Now()
@@ -333,7 +335,7 @@ func (l *List) sweep() {
 	}
 }
 
-// readingEnded is told of the outcome of each reading.
+// readingEnded is called with the result of each reading.
 func (l *List) readingEnded(err error) {
 	was := l.last.Swap(&outcome{err})
 	l.slow.Store(false)

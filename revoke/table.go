@@ -14,18 +14,18 @@ const (
 	rowSize = 64
 )
 
-// fact is what a table keeps of one digest. Facts are merged, and the result is
-// the same in whatever order they come and however often.
+// fact is the value of a digest in a table. The result of merging facts does
+// not depend on their order, or on how often each is merged.
 type fact[F any] interface {
 	comparable
 	merge(F) F
-	over(now int64) bool // it may be forgotten
+	expired(now int64) bool // it may be dropped
 }
 
-// table is a map that is read without a lock: a change replaces a shard as a
-// whole, and there is one writer at a time. A shard stays small (250 entries when
-// there are a million), so that a change costs little. An empty table has no rows,
-// and a row is made for its first entry: a table with one entry has about 1 KB.
+// table is a map that is read without a lock. A change replaces whole shards,
+// and there is one writer at a time. A shard is small (250 of a million
+// entries), so that a change costs little. An empty table has no rows, and a
+// row is made with its first entry: a table with one entry takes about 1 KB.
 type table[F fact[F]] struct {
 	rows atomic.Pointer[[shards / rowSize]atomic.Pointer[row[F]]]
 	size atomic.Int64
@@ -33,8 +33,8 @@ type table[F fact[F]] struct {
 
 type row[F any] [rowSize]atomic.Pointer[map[Digest]F]
 
-// shardOf returns the number of the shard of a digest, which is as good as
-// random.
+// shardOf returns the number of the shard of a digest. Digests are evenly
+// distributed.
 func shardOf(d Digest) int { return (int(d[0])<<8 | int(d[1])) % shards }
 
 func (t *table[F]) get(d Digest) (f F, ok bool) {
@@ -45,7 +45,7 @@ func (t *table[F]) get(d Digest) (f F, ok bool) {
 	return f, ok
 }
 
-// change is what a batch changes, by shard.
+// change holds the new shards of a change, by number.
 type change[F any] map[int]map[Digest]F
 
 // add merges one fact into the change.
@@ -67,7 +67,7 @@ func (t *table[F]) add(c change[F], d Digest, f F) {
 	m[d] = f
 }
 
-// store makes a change visible.
+// store publishes a change.
 func (t *table[F]) store(c change[F]) {
 	if len(c) == 0 {
 		return
@@ -116,11 +116,11 @@ func (t *table[F]) mergeAll(other *table[F]) {
 	}
 }
 
-// sweep forgets what is over in one shard.
+// sweep drops expired facts of one shard.
 func (t *table[F]) sweep(n int, now int64) {
 	old, gone := t.shard(n), 0
 	for _, f := range old {
-		if f.over(now) {
+		if f.expired(now) {
 			gone++
 		}
 	}
@@ -129,7 +129,7 @@ func (t *table[F]) sweep(n int, now int64) {
 	}
 	kept := make(map[Digest]F, len(old)-gone)
 	for d, f := range old {
-		if !f.over(now) {
+		if !f.expired(now) {
 			kept[d] = f
 		}
 	}
@@ -151,15 +151,17 @@ type tables struct {
 // none is a time before all others.
 const none = math.MinInt64
 
-// mark is what is known of a session, a key, a group, or of everything.
+// mark is the fact of a session, a key, a group, or of all: sessions that began
+// by before are revoked.
 type mark struct{ before, until int64 }
 
-func (m mark) merge(n mark) mark   { return mark{max(m.before, n.before), max(m.until, n.until)} }
-func (m mark) over(now int64) bool { return now >= m.until }
+func (m mark) merge(n mark) mark      { return mark{max(m.before, n.before), max(m.until, n.until)} }
+func (m mark) expired(now int64) bool { return now >= m.until }
 
-// marks is what is known of a subject: the latest mark, and the latest one with
-// another exception. Together they revoke what all of its marks revoke: a session
-// that the first spares is not spared by the second. A time of none is no mark.
+// marks is the fact of a subject: its latest mark, and the latest one with
+// another exception. The two revoke all sessions that the marks of the subject
+// revoke: the second revokes the session that the first excepts. A time of none
+// means no mark.
 type marks struct {
 	first, second spare
 	until         int64
@@ -175,7 +177,7 @@ func marksOf(m mark, except Digest) marks {
 	return marks{spare{m.before, except}, spare{before: none}, m.until}
 }
 
-func (m marks) over(now int64) bool { return now >= m.until }
+func (m marks) expired(now int64) bool { return now >= m.until }
 
 func (m marks) merge(n marks) marks {
 	m.until = max(m.until, n.until)
@@ -200,8 +202,8 @@ func (m *marks) insert(s spare) {
 	}
 }
 
-// beats reports whether s is the one to keep before t; of two of one time an
-// arbitrary one, but always the same.
+// beats reports whether s is kept before t: the later one or, of two with one
+// time, the one with the smaller exception.
 func (s spare) beats(t spare) bool {
 	if s.before != t.before {
 		return s.before > t.before
@@ -209,7 +211,7 @@ func (s spare) beats(t spare) bool {
 	return string(s.except[:]) < string(t.except[:])
 }
 
-// revokes reports whether a session that began then is revoked.
+// revokes reports whether the marks revoke a session that began at that time.
 func (m *marks) revokes(session Digest, began int64) bool {
 	return began <= m.first.before && session != m.first.except ||
 		began <= m.second.before && session != m.second.except
@@ -258,18 +260,18 @@ func (k *tables) apply(entries []Entry) {
 	k.subjects.store(subjects)
 }
 
-// sweep forgets what is over in one shard of each table.
+// sweep drops expired facts of one shard of each table.
 func (k *tables) sweep(n int, now int64) {
 	k.sessions.sweep(n, now)
 	k.keys.sweep(n, now)
 	k.groups.sweep(n, now)
 	k.subjects.sweep(n, now)
-	if m := k.all.Load(); m != nil && m.over(now) {
+	if m := k.all.Load(); m != nil && m.expired(now) {
 		k.all.Store(nil)
 	}
 }
 
-// size is how many entries are remembered; a subject counts as one.
+// size returns how many entries there are. A subject counts as one.
 func (k *tables) size() int {
 	n := int(k.sessions.size.Load() + k.subjects.size.Load() + k.groups.size.Load() + k.keys.size.Load())
 	if k.all.Load() != nil {

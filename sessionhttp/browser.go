@@ -45,9 +45,10 @@ func (s *Sessions[T]) refreshBrowser(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// presentedCookie returns the refresh token that counts of a request's cookies:
-// the one that fits the binder. Without a binder none does: a neighbour can have
-// planted the refresh cookie. That one changes nothing, and is no reuse.
+// presentedCookie returns the refresh token among a request's cookies that
+// belongs to the binder. Without a binder there is none: another host of the
+// site can have planted the refresh cookie. A token that does not belong to the
+// binder is ignored, and does not count as reuse.
 func (s *Sessions[T]) presentedCookie(ctx context.Context, r *http.Request) (refresh.Presented, error) {
 	tokens, _, _ := cookieTokens(r, s.refresh, maxFamilies, isOpaque)
 	binder, _ := s.binderOf(r)
@@ -72,12 +73,12 @@ func (s *Sessions[T]) presentedCookie(ctx context.Context, r *http.Request) (ref
 	return refresh.Presented{}, unknown
 }
 
-// binderOf returns the binder of a request, "" if there is none. A browser keeps
-// no two of them.
+// binderOf returns the binder of a request, or "" if there is none. A browser
+// keeps one alone.
 func (s *Sessions[T]) binderOf(r *http.Request) (binder string, k keeping) {
 	cookies := r.CookiesNamed(s.binder)
 	if len(cookies) != 1 || !isOpaque(cookies[0].Value) {
-		return "", keepUntold
+		return "", keepUnset
 	}
 	return cutKeeping(cookies[0].Value)
 }

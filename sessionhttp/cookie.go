@@ -13,46 +13,49 @@ import (
 )
 
 const (
-	// maxCookie is how many bytes of name and value together browsers keep (RFC
-	// 6265bis section 5.6); a longer cookie is dropped without a word.
+	// maxCookie is how many bytes the name and the value of a cookie have
+	// together at most (RFC 6265bis section 5.6). A browser silently drops a
+	// longer one.
 	maxCookie = 4096
 	// maxCookieAge is the longest Max-Age that browsers keep to (RFC 6265bis
 	// section 5.5).
 	maxCookieAge = 400 * 24 * time.Hour
-	// maxLooked is how many cookies of one name are looked at in a request.
-	// Verifying costs time, and a neighbour can plant many.
-	maxLooked = 4
-	// maxSimple is how many other cookies a simple header has at most; net/http
-	// counts those of the others.
+	// maxTried is how many cookies of one name are verified in a request. Each
+	// costs time, and another host of the site can plant many.
+	maxTried = 4
+	// maxSimple is how many other cookies a simple header has at most. net/http
+	// reads other headers, and counts their cookies.
 	maxSimple = 100
-	// maxFamilies is how many refresh cookies are looked at beside a binder. A
-	// made up one costs an HMAC, and a genuine one a reading of the store.
+	// maxFamilies is how many refresh cookies are tried with a binder. A forged
+	// one costs an HMAC, an authentic one a reading of the store.
 	maxFamilies = 32
 )
 
 // errCookieSize is permanent: the same state makes the same cookie.
 var errCookieSize = errors.New("sessionhttp: the cookie is longer than browsers keep")
 
-// keeping is what a sign-in was told about how long the browser keeps its cookies.
-// A browser does not send back a cookie's attributes, so it stands behind the value
-// of the session cookie and of the binder, for the cookies that follow. A user
-// who changes it changes what their own browser keeps.
+// keeping is how long the browser keeps the cookies of a session, as [Remember]
+// set it. A browser does not send back the attributes of a cookie. So keeping
+// is appended to the values of the session cookie and of the binder, where a
+// renewal reads it. A user who changes it changes how long their own browser
+// keeps the cookies, and nothing else.
 type keeping string
 
 const (
-	keepUntold  keeping = ""   // the session cookie until the window is closed, the refresh cookie until its family ends
+	keepUnset   keeping = ""   // the session cookie until the window is closed, the refresh cookie until its family ends
 	keepAll     keeping = "~r" // after the window is closed, too
 	keepNothing keeping = "~f" // when the window is closed
 )
 
-// cutKeeping returns what stands before a keeping, and the keeping.
+// cutKeeping splits the value of a cookie into the token or binder and the
+// keeping.
 func cutKeeping(value string) (string, keeping) {
 	for _, k := range []keeping{keepAll, keepNothing} {
 		if before, ok := strings.CutSuffix(value, string(k)); ok {
 			return before, k
 		}
 	}
-	return value, keepUntold
+	return value, keepUnset
 }
 
 // keepingOf returns the keeping of the session cookie with a token.
@@ -62,11 +65,11 @@ func (s *Sessions[T]) keepingOf(r *http.Request, token string) keeping {
 			return k
 		}
 	}
-	return keepUntold
+	return keepUnset
 }
 
-// sessionCookie has no Max-Age: it goes when the browser is closed. What ends the
-// session is the token, not the cookie.
+// sessionCookie returns the session cookie without a Max-Age: the browser
+// removes it when it is closed. The token ends the session, and not the cookie.
 func (s *Sessions[T]) sessionCookie(value string) *http.Cookie {
 	return &http.Cookie{
 		Name: s.cookie, Value: value, Path: "/", Domain: s.cfg.CookieDomain,
@@ -74,9 +77,10 @@ func (s *Sessions[T]) sessionCookie(value string) *http.Cookie {
 	}
 }
 
-// refreshCookie holds a refresh token. It outlives the browser's window, and is
-// sent to the refresh path alone. A path rules out the prefix "__Host-", so any
-// neighbour can plant it; it counts only beside its binder.
+// refreshCookie returns the cookie with a refresh token. It has a Max-Age, and
+// is sent to the refresh path alone. A cookie with a path cannot have the
+// prefix "__Host-", so that any host of the site can plant one. It is accepted
+// only with its binder.
 func (s *Sessions[T]) refreshCookie(token string) *http.Cookie {
 	return &http.Cookie{
 		Name: s.refresh, Value: token, Path: s.cfg.RefreshPath,
@@ -84,8 +88,8 @@ func (s *Sessions[T]) refreshCookie(token string) *http.Cookie {
 	}
 }
 
-// binderCookie proves that the browser got the refresh cookie from this host:
-// no other one can set a "__Host-" cookie.
+// binderCookie returns the cookie that proves that the browser got the refresh
+// cookie from this host: no other host can set a "__Host-" cookie.
 func (s *Sessions[T]) binderCookie(value string) *http.Cookie {
 	return &http.Cookie{
 		Name: s.binder, Value: value, Path: "/",
@@ -100,7 +104,8 @@ func (s *Sessions[T]) refreshSameSite() http.SameSite {
 	return http.SameSiteStrictMode
 }
 
-// fits is asked before anything is written or used up.
+// fits returns an error if a browser would drop a cookie. It is called before a
+// header is written or a refresh token is used up.
 func (s *Sessions[T]) fits(token string, k keeping) error {
 	if n := len(s.cookie) + len(token) + len(k); n > maxCookie {
 		return fmt.Errorf("%w: %d B of %d B; lower IssuerConfig.MaxBytes", errCookieSize, n, maxCookie)
@@ -108,8 +113,8 @@ func (s *Sessions[T]) fits(token string, k keeping) error {
 	return nil
 }
 
-// setSession sets the session cookie. One that outlives the window does so for as
-// long as its token can be renewed.
+// setSession sets the session cookie. With keepAll, its Max-Age is the time for
+// which the token can be renewed.
 func (s *Sessions[T]) setSession(w http.ResponseWriter, token string, claims *sessiontoken.Claims[T], k keeping) {
 	c := s.sessionCookie(token + string(k))
 	if k == keepAll {
@@ -118,7 +123,8 @@ func (s *Sessions[T]) setSession(w http.ResponseWriter, token string, claims *se
 	setCookie(w, c)
 }
 
-// setRefresh sets the refresh cookie and its binder, both until the family ends.
+// setRefresh sets the refresh cookie and its binder. Both live until the family
+// ends.
 func (s *Sessions[T]) setRefresh(w http.ResponseWriter, token, binder string, left time.Duration, k keeping) {
 	for _, c := range []*http.Cookie{s.refreshCookie(token), s.binderCookie(binder + string(k))} {
 		if k != keepNothing {
@@ -128,8 +134,8 @@ func (s *Sessions[T]) setRefresh(w http.ResponseWriter, token, binder string, le
 	}
 }
 
-// seconds returns a Max-Age: rounded down, and at least a second, since 0 would
-// mean that there is none.
+// seconds returns a Max-Age, rounded down. It is at least 1, since net/http
+// writes no Max-Age for 0.
 func seconds(d time.Duration) int { return max(1, int(min(d, maxCookieAge)/time.Second)) }
 
 func clearCookie(w http.ResponseWriter, c *http.Cookie) {
@@ -143,7 +149,7 @@ func (s *Sessions[T]) clearSession(w http.ResponseWriter, r *http.Request) {
 	clearCookie(w, s.sessionCookie(""))
 }
 
-// clearAll removes all that SignIn sets.
+// clearAll removes all cookies that SignIn sets.
 func (s *Sessions[T]) clearAll(w http.ResponseWriter, r *http.Request) {
 	s.clearSession(w, r)
 	if s.cfg.RefreshPath != "" {
@@ -152,9 +158,11 @@ func (s *Sessions[T]) clearAll(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// clearVariants removes the cookies of our names that another configuration once
-// set, which would be sent beside ours: those of the host and of the domains above
-// it with another CookieDomain, and those of the other kind with Partitioned.
+// clearVariants removes cookies of our names that an earlier configuration set,
+// which the browser would send too:
+//
+//   - those of this host and of the domains above it, for another CookieDomain;
+//   - those with the other value of Partitioned.
 func (s *Sessions[T]) clearVariants(w http.ResponseWriter, r *http.Request) {
 	found := len(r.CookiesNamed(s.cookie)) > 0
 	if s.cfg.SameSite == http.SameSiteNoneMode && (found || len(r.CookiesNamed(s.binder)) > 0) {
@@ -192,15 +200,16 @@ func (s *Sessions[T]) clearVariants(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// cookieTokens returns the values of the cookies of a name that can be tokens,
-// each without its keeping and once, no more than most of them. found reports
-// whether there is any cookie of the name, all whether no value was left out.
-func cookieTokens(r *http.Request, name string, most int, canBe func(string) bool) (tokens []string, found, all bool) {
+// cookieTokens returns the values of the cookies of a name for which isToken
+// returns true, at most most of them. Each is returned once and without its
+// keeping. found reports whether the request has a cookie of that name, all
+// whether no value was left out.
+func cookieTokens(r *http.Request, name string, most int, isToken func(string) bool) (tokens []string, found, all bool) {
 	seen := map[string]bool{}
 	for _, c := range r.CookiesNamed(name) {
 		found = true
 		value, _ := cutKeeping(c.Value)
-		if seen[value] || !canBe(value) {
+		if seen[value] || !isToken(value) {
 			continue
 		}
 		if len(tokens) == most {
@@ -212,9 +221,9 @@ func cookieTokens(r *http.Request, name string, most int, canBe func(string) boo
 	return tokens, found, true
 }
 
-// onlyToken is cookieTokens for the header of nearly all requests, without an
-// allocation: one line, in which the name stands once, before a token. ok is false
-// for every other header, which may hold a token all the same.
+// onlyToken is cookieTokens without an allocation, for the header of nearly all
+// requests: one line, in which the name appears once and has the value of a
+// token. ok is false for any other header, which may also hold a token.
 func onlyToken(h http.Header, name string) (token string, ok bool) {
 	lines := h["Cookie"]
 	if len(lines) != 1 || strings.Count(lines[0], name) != 1 || strings.Count(lines[0], ";") > maxSimple {
@@ -230,7 +239,7 @@ func onlyToken(h http.Header, name string) (token string, ok bool) {
 	return token, isJWS(token)
 }
 
-// isJWS reports whether a value has the form of a token: three parts in
+// isJWS reports whether a value has the form of a token: three segments in
 // base64url, of which the first is a JSON object.
 func isJWS(s string) bool {
 	dots := 0
@@ -246,7 +255,7 @@ func isJWS(s string) bool {
 	return dots == 2 && strings.HasPrefix(s, "ey") && len(s) <= maxCookie
 }
 
-// isOpaque reports whether a value can be a refresh token or a binder.
+// isOpaque reports whether a value has the form of a refresh token or a binder.
 func isOpaque(s string) bool {
 	return s != "" && len(s) <= maxCookie/4 && isToken68(s)
 }

@@ -35,7 +35,7 @@ func FuzzOnlyToken(f *testing.F) {
 		if !ok {
 			return
 		}
-		tokens, found, all := cookieTokens(&http.Request{Header: h}, name, maxLooked, isJWS)
+		tokens, found, all := cookieTokens(&http.Request{Header: h}, name, maxTried, isJWS)
 		require.True(t, found)
 		require.True(t, all)
 		require.Equal(t, []string{token}, tokens)

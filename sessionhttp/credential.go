@@ -11,16 +11,17 @@ import (
 	"github.com/sessiontoken/sessiontoken/revoke"
 )
 
-// errTwoSessions is ErrBadRequest for two genuine cookies of different sessions:
-// one of them was planted, and it cannot be told which. Both are removed.
+// errTwoSessions is ErrBadRequest for two valid cookies of different sessions.
+// One of them was planted, and the server does not know which. Both are
+// removed.
 var errTwoSessions = fmt.Errorf("%w: cookies of two sessions", ErrBadRequest)
 
-// errTooMany is ErrBadRequest for a sign-out of which not all cookies were looked
-// at: it cannot be said that none of the others names a session.
+// errTooMany is ErrBadRequest for a sign-out with more cookies of one name than
+// are tried: one of the others may name a session.
 var errTooMany = fmt.Errorf("%w: too many cookies of one name", ErrBadRequest)
 
-// bearer reads the Authorization headers (RFC 6750 section 2.1). ok is false if
-// there is none of the scheme Bearer: other schemes are no credentials of ours.
+// bearer reads the Authorization headers (RFC 6750 section 2.1). ok reports
+// whether one has the scheme Bearer. Other schemes are ignored.
 func bearer(h http.Header) (token string, ok bool, err error) {
 	values := h["Authorization"]
 	for _, v := range values {
@@ -51,9 +52,9 @@ func isToken68(s string) bool {
 	return s != ""
 }
 
-// sessionToken returns the one session token of a request's cookies that counts.
+// sessionToken returns the session token that a request's cookies present.
 func (s *Sessions[T]) sessionToken(r *http.Request) (string, error) {
-	tokens, found, _ := cookieTokens(r, s.cookie, maxLooked, isJWS)
+	tokens, found, _ := cookieTokens(r, s.cookie, maxTried, isJWS)
 	switch {
 	case !found:
 		return "", ErrNoSession
@@ -65,18 +66,19 @@ func (s *Sessions[T]) sessionToken(r *http.Request) (string, error) {
 	return s.pick(r.Context(), tokens)
 }
 
-// pick returns the token that counts of several ones: the only one that is live
-// or can be renewed, the newest one of its session.
+// pick chooses one of several tokens: the newest of those that are live or
+// renewable, which must be of one session. If there is none, it returns a token
+// to be refused: one that the issuer signed, if there is one.
 func (s *Sessions[T]) pick(ctx context.Context, tokens []string) (string, error) {
 	var best string
 	var of *sessiontoken.Claims[T]
-	last := tokens[0] // what the error will be about
+	last := tokens[0] // the token that the error is about
 	for _, token := range tokens {
-		c, err := s.goingOn(ctx, token)
+		c, err := s.liveOrRenewable(ctx, token)
 		switch {
 		case err == nil:
 		case errors.Is(err, sessiontoken.ErrInvalid):
-			if isGenuine(err) {
+			if isAuthentic(err) {
 				last = token
 			}
 			continue
@@ -96,17 +98,18 @@ func (s *Sessions[T]) pick(ctx context.Context, tokens []string) (string, error)
 	return best, nil
 }
 
-// isGenuine reports whether an error about a token of ours means that it was
-// signed by us, and no more.
-func isGenuine(err error) bool {
+// isAuthentic reports whether an error of Verify means that the token was
+// signed by the issuer and is refused for another reason.
+func isAuthentic(err error) bool {
 	return errors.Is(err, sessiontoken.ErrExpired) || errors.Is(err, sessiontoken.ErrRevoked)
 }
 
-var errOnlyAsked = errors.New("sessionhttp: only asked")
+// errDryRun stops a renewal before it signs.
+var errDryRun = errors.New("sessionhttp: the token is renewable")
 
-// goingOn returns the claims of a cookie's token that is valid or can be
-// renewed.
-func (s *Sessions[T]) goingOn(ctx context.Context, token string) (*sessiontoken.Claims[T], error) {
+// liveOrRenewable returns the claims of a cookie's token that is valid or
+// renewable.
+func (s *Sessions[T]) liveOrRenewable(ctx context.Context, token string) (*sessiontoken.Claims[T], error) {
 	c, err := s.cfg.Verifier.Verify(ctx, token)
 	if err == nil && !c.Renewable {
 		return nil, sessiontoken.ErrNotRenewable
@@ -117,17 +120,18 @@ func (s *Sessions[T]) goingOn(ctx context.Context, token string) (*sessiontoken.
 	_, _, err = s.cfg.Issuer.Renew(ctx, token, func(_ context.Context, old *sessiontoken.Claims[T]) (T, error) {
 		c = old
 		var none T
-		return none, errOnlyAsked
+		return none, errDryRun
 	})
-	if errors.Is(err, errOnlyAsked) {
+	if errors.Is(err, errDryRun) {
 		return c, nil
 	}
 	return nil, err
 }
 
-// isDead reports whether a cookie that was refused can be removed: it names no
-// session at all, or its session ended so long ago that no answer to a request
-// with it can still be under way, to remove the cookie of a new sign-in.
+// isDead reports whether a refused cookie may be removed: its signature is
+// invalid, or its session reached MaxSession longer than IdleTimeout ago. Any
+// other cookie is kept: the answer may arrive after that of a new sign-in, and
+// would remove the new cookie.
 func (s *Sessions[T]) isDead(ctx context.Context, token string) bool {
 	if s.cfg.Issuer == nil {
 		return false // another server may renew it
@@ -140,14 +144,14 @@ func (s *Sessions[T]) isDead(ctx context.Context, token string) bool {
 	return err == nil && now.After(q.Began.Add(s.issuer.MaxSession+s.issuer.IdleTimeout))
 }
 
-// named is a session that a request names by a genuine credential.
+// named is a session that an authentic credential of a request names.
 type named struct {
 	id, subject string
 	question    revoke.Question
-	refresh     bool // by a refresh token: question is not made
+	refresh     bool // named by a refresh token: question is not set
 }
 
-// identify returns the session that a token names, nil if it names none.
+// identify returns the session that a token names, or nil if it names none.
 func (s *Sessions[T]) identify(ctx context.Context, token string) (*named, error) {
 	q, err := s.cfg.Issuer.Identify(ctx, token)
 	switch {

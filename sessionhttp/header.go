@@ -5,13 +5,13 @@ import (
 	"strings"
 )
 
-// What this package says about caching must hold whatever a handler says later
-// through whatever writer it has: a framework may keep the writer that it had
-// before our middleware ran. All of them share one thing, the header map. So a
-// field that must hold is written a second time under its name in small letters,
-// which http.Header.Set of a handler does not reach. net/http sends both lines,
-// and a cache has to read them as one (RFC 9110 section 5.3), in which no-store
-// wins (RFC 9111 section 5.2.2.5).
+// A handler must not be able to overwrite what this package sets about caching.
+// Wrapping the ResponseWriter is not enough: a framework may keep the writer
+// that it had before our middleware ran. But all writers share the header map.
+// So this package sets such a field a second time, under its name in lower
+// case, which http.Header.Set does not reach. net/http sends both lines, a
+// cache reads them as one list (RFC 9110 section 5.3), and no-store in it wins
+// (RFC 9111 section 5.2.2.5).
 const (
 	heldCacheControl = "cache-control"
 	heldVary         = "vary"
@@ -19,9 +19,8 @@ const (
 
 const vary = "Cookie, Authorization"
 
-// private begins the answer to a request whose credentials decide about it: no
-// shared cache may give it to another, nor any cache keep it. A handler may say
-// otherwise before it writes.
+// private sets the cache headers of an answer that depends on the credentials:
+// no cache may store it. A handler may change Cache-Control before it writes.
 func private(h http.Header) {
 	values := []string{"private, no-store", vary, vary} // in one allocation
 	h["Cache-Control"] = values[0:1:1]
@@ -41,8 +40,8 @@ func varies(h http.Header) {
 	}
 }
 
-// noStore holds an answer that sets one of our cookies to Cache-Control:
-// no-store.
+// noStore sets a Cache-Control of no-store that a handler cannot change, for an
+// answer that sets a cookie.
 func noStore(h http.Header) {
 	h.Set("Cache-Control", "no-store")
 	h[heldCacheControl] = []string{"no-store"}
@@ -54,7 +53,7 @@ func setCookie(w http.ResponseWriter, c *http.Cookie) {
 	h := w.Header()
 	line := c.String()
 	if line == "" {
-		return // cannot be: New has checked names, domain and path
+		return // impossible: New has checked names, domain and path
 	}
 	var kept []string
 	for _, other := range h["Set-Cookie"] {

@@ -8,12 +8,13 @@ import (
 )
 
 const (
-	// opLimit is how long a sign-in, a sign-out, a refresh or a revocation takes
-	// at most, whatever Load, a store or a signer do with their context.
+	// opLimit is how long a sign-in, a sign-out, a refresh or a revocation
+	// takes at most, even if Load, a store or a signer ignores its context.
 	opLimit = 5 * time.Second
 	// findLimit is how long it takes to find the family of a refresh token.
 	findLimit = 4 * time.Second
-	// maxHung is how many of a kind may hang past that before no other one starts.
+	// maxHung is how many calls of a kind may hang past their limit before the
+	// next one fails at once.
 	maxHung = 1000
 )
 
@@ -23,14 +24,15 @@ var (
 	errPanic   = errors.New("sessionhttp: Load or a store panicked")
 )
 
-// hung counts the calls that were given up and have not returned.
+// hung counts the calls that have exceeded their limit and have not returned.
 type hung struct {
 	mu sync.Mutex
 	n  int
 }
 
-// within runs f with a limit of its own: no client that goes away stops it. It
-// returns after atMost even if f does not; what f returns then is dropped.
+// within runs f under a limit of its own: a client that goes away does not
+// cancel it. within returns after atMost even if f does not, and drops what f
+// then returns.
 func within[R any](ctx context.Context, h *hung, atMost time.Duration, f func(context.Context) (R, error)) (R, error) {
 	type outcome struct {
 		value R

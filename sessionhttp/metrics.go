@@ -2,7 +2,7 @@ package sessionhttp
 
 import "sync/atomic"
 
-// counters count what happens, apart from requests that simply pass.
+// counters count sign-ins, sign-outs, renewals, refreshes and refusals.
 type counters struct {
 	signIns, signOuts, refreshes, renewals, renewalsFailed atomic.Uint64
 	faults                                                 [12]atomic.Uint64
@@ -16,8 +16,8 @@ func (c *counters) refused(f fault) {
 	}
 }
 
-// Metrics returns what these sessions have done since they were made. The names
-// are fixed, and those that end in _total only grow:
+// Metrics returns the counts since New. The names are fixed, and those that end
+// in _total only grow:
 //
 //	sessionhttp_sign_ins_total              sessions that began
 //	sessionhttp_sign_outs_total             sign-outs of all kinds that succeeded
@@ -31,8 +31,8 @@ func (c *counters) refused(f fault) {
 //	                                        the log lines, and no_session,
 //	                                        invalid_credentials and client_gone
 //
-// It answers from memory. Every value is finite, and none says whose session it
-// was. The map is the caller's: [expvar.Func] can publish it as it is.
+// Metrics does no I/O. Every value is finite, and none names a user or a
+// session. The map is the caller's: [expvar.Func] can publish it as it is.
 func (s *Sessions[T]) Metrics() map[string]float64 {
 	running, abandoned := s.renewals.Runs()
 	m := map[string]float64{

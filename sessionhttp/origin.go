@@ -8,8 +8,8 @@ import (
 	"strings"
 )
 
-// checkOrigin returns ErrCrossOrigin for a request from another origin that can
-// change something.
+// checkOrigin returns ErrCrossOrigin for a request from another origin that is
+// not safe (RFC 9110 section 9.2.1) or that asks to switch protocols.
 func (s *Sessions[T]) checkOrigin(r *http.Request) error {
 	if isSafe(r.Method) && !isUpgrade(r) {
 		return nil
@@ -17,10 +17,10 @@ func (s *Sessions[T]) checkOrigin(r *http.Request) error {
 	return s.compareOrigin(r)
 }
 
-// checkOriginAlways is checkOrigin for a request that changes something whatever
-// its method is. Browsers before 2023 send nothing with a link to another site
-// that tells it apart: such a request is refused, unless its credential is one
-// that no link can bring.
+// checkOriginAlways is checkOrigin for a handler that changes something with
+// every method. A browser before 2023 sends no header from which the server
+// knows that a GET comes from a link on another site. Such a request is
+// refused, unless its credential is one that no link sends.
 func (s *Sessions[T]) checkOriginAlways(r *http.Request) error {
 	if isSafe(r.Method) && r.Header.Get("Sec-Fetch-Site") == "" && r.Header.Get("Origin") == "" {
 		if _, ok, _ := bearer(r.Header); !ok {
@@ -46,9 +46,10 @@ func (s *Sessions[T]) compareOrigin(r *http.Request) error {
 	return nil
 }
 
-// isUpgrade reports whether a request asks to switch protocols (RFC 9110 section
-// 7.8): behind a GET a connection opens then, over which anything can be asked
-// for. Over HTTP/2 it is a CONNECT (RFC 8441), which is no safe method anyway.
+// isUpgrade reports whether a request asks to switch protocols (RFC 9110
+// section 7.8). Though it is a GET, it opens a connection over which anything
+// can be changed. Over HTTP/2 such a request is a CONNECT (RFC 8441), which is
+// not a safe method.
 func isUpgrade(r *http.Request) bool {
 	if len(r.Header["Upgrade"]) > 0 {
 		return true
@@ -63,8 +64,8 @@ func isUpgrade(r *http.Request) bool {
 	return false
 }
 
-// isTopLevel reports whether a request is a page that a browser opens in a
-// window, by a link or a redirect.
+// isTopLevel reports whether a request opens a page in a browser's window, by a
+// link or a redirect.
 func isTopLevel(r *http.Request) bool {
 	mode, dest := r.Header.Get("Sec-Fetch-Mode"), r.Header.Get("Sec-Fetch-Dest")
 	return r.Method == http.MethodGet && mode == "navigate" && dest == "document" && !isUpgrade(r)
@@ -75,9 +76,9 @@ func (s *Sessions[T]) isSecure(r *http.Request) bool {
 	return r.TLS != nil || s.cfg.TLSInFront || isLocal(r)
 }
 
-// isLocal reports whether peer, Host and Origin, if there is one, are all this
-// machine. A native client behind a proxy on the same machine, which sends a
-// loopback Host, cannot be told apart from it.
+// isLocal reports whether the peer, Host and Origin, if there is one, are all
+// this machine. It also returns true for a native client that sends a loopback
+// Host through a proxy on this machine.
 func isLocal(r *http.Request) bool {
 	peer, err := netip.ParseAddrPort(r.RemoteAddr)
 	if err != nil || !peer.Addr().Unmap().IsLoopback() || !isLoopback(r.Host) {

@@ -22,17 +22,19 @@ const maxForm = 8 << 10
 // form grant_type=refresh_token, refresh_token and, if the token is bound to a
 // client, client_id. It answers with [Tokens], or with an error of section 5.2;
 // 503 means that the same refresh token can be sent again. Each refresh token
-// works once; see package refresh. Without client_id in the form, the client is
-// that of a Basic Authorization header (section 2.3.1). Its password is not
-// checked here: put a handler around this one that does, and that refuses a form
-// with a client_id other than the one whose password it has checked: the form
-// decides here, since the header can be that of a gateway.
+// works once; see package refresh.
 //
-// With Config.RefreshPath, a POST of the same origin without a form is a
-// browser's, which has the refresh token in a cookie, with its binder in another
-// one: the answer is 204 and sets the cookies, and no token is in any body. 401
-// means that the user has to sign in again. It removes no cookie, since it may be
-// late, and the cookies those of a new sign-in.
+// Without client_id in the form, the client is that of a Basic Authorization
+// header (section 2.3.1). A client_id in the form takes precedence, since the
+// header can be that of a gateway. This handler does not check the password of
+// the header. A handler around it can: that one must also refuse a form whose
+// client_id is not the client whose password it checked.
+//
+// With Config.RefreshPath, a POST of the same origin without a form is that of
+// a browser, which sends the refresh token and its binder in cookies. The
+// answer is 204 and sets the cookies; no body holds a token. 401 means that the
+// user has to sign in again. It removes no cookie: the answer may arrive after
+// that of a new sign-in, and would remove the new cookies.
 func (s *Sessions[T]) RefreshHandler() http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		form, ok := s.tokenForm(w, r, s.cfg.RefreshPath != "")
@@ -50,8 +52,9 @@ func (s *Sessions[T]) RefreshHandler() http.Handler {
 	})
 }
 
-// tokenForm begins the answer of an OAuth endpoint and reads its form: nil if
-// there is none, and there need not be one. It answers what is no such request.
+// tokenForm sets the headers of the answer of an OAuth endpoint and reads the
+// form. The form is nil if there is none and none is required. It answers a
+// request that is malformed.
 func (s *Sessions[T]) tokenForm(w http.ResponseWriter, r *http.Request, orNone bool) (form url.Values, ok bool) {
 	h := w.Header()
 	noStore(h)
@@ -98,7 +101,7 @@ func readForm(w http.ResponseWriter, r *http.Request) (url.Values, error) {
 }
 
 // clientOf returns the client of a form, or of a Basic header (RFC 6749 section
-// 2.3.1). ok is false if a header that has to name it cannot be read.
+// 2.3.1). ok is false if the form names no client and the header is malformed.
 func clientOf(r *http.Request, form url.Values) (id string, ok bool) {
 	if form.Has("client_id") {
 		return form.Get("client_id"), true
@@ -122,7 +125,7 @@ func (s *Sessions[T]) refreshNative(w http.ResponseWriter, r *http.Request, form
 		return
 	}
 	p := refresh.Presented{Token: form.Get("refresh_token"), ClientID: client}
-	out, err := s.exchange(r.Context(), opLimit, p, sessiontoken.NotRenewable, keepUntold)
+	out, err := s.exchange(r.Context(), opLimit, p, sessiontoken.NotRenewable, keepUnset)
 	switch {
 	case err == nil:
 		w.Header().Set("Content-Type", "application/json")
@@ -136,13 +139,13 @@ func (s *Sessions[T]) refreshNative(w http.ResponseWriter, r *http.Request, form
 	}
 }
 
-// failClient says that the client has to name itself.
+// failClient answers that the client must authenticate.
 func (s *Sessions[T]) failClient(w http.ResponseWriter, r *http.Request, err error) {
 	w.Header().Set("WWW-Authenticate", `Basic realm="refresh"`)
 	s.failJSON(w, r, http.StatusUnauthorized, "invalid_client", err)
 }
 
-// failServer answers an error that is the server's.
+// failServer answers an error of the server.
 func (s *Sessions[T]) failServer(w http.ResponseWriter, r *http.Request, err error) {
 	if isPermanent(err) {
 		s.failJSON(w, r, http.StatusInternalServerError, "server_error", err)
@@ -152,9 +155,9 @@ func (s *Sessions[T]) failServer(w http.ResponseWriter, r *http.Request, err err
 	s.failJSON(w, r, http.StatusServiceUnavailable, "temporarily_unavailable", err)
 }
 
-// failJSON is an error of RFC 6749 section 5.2.
+// failJSON answers an error as RFC 6749 section 5.2 requires.
 func (s *Sessions[T]) failJSON(w http.ResponseWriter, r *http.Request, status int, code string, err error) {
-	s.tell(r, err)
+	s.report(r, err)
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(status)
 	_ = json.MarshalWrite(w, struct {
@@ -166,7 +169,7 @@ func isRefused(err error) bool {
 	return isVerdict(err, refresh.ErrInvalid, sessiontoken.ErrInvalid, ErrSessionOver)
 }
 
-// exchanged is what an exchange hands out.
+// exchanged holds the new tokens of an exchange.
 type exchanged[T any] struct {
 	token  string
 	claims *sessiontoken.Claims[T]
@@ -174,7 +177,7 @@ type exchanged[T any] struct {
 	family refresh.Family
 }
 
-// resumptionOf returns what a family has on record of its session.
+// resumptionOf returns the record of a session that its family holds.
 func resumptionOf(f refresh.Family, renewal sessiontoken.Renewal) sessiontoken.Resumption {
 	r := sessiontoken.Resumption{
 		SessionID: f.SessionID, Subject: f.Subject, Began: f.Began, AuthTime: f.AuthTime,
@@ -186,8 +189,8 @@ func resumptionOf(f refresh.Family, renewal sessiontoken.Renewal) sessiontoken.R
 	return r
 }
 
-// exchange uses a refresh token up for a session token with the state of now.
-// All that can fail is done before it is used up.
+// exchange uses up a refresh token and issues a session token with the current
+// state. Every step that can fail comes before the refresh token is used up.
 func (s *Sessions[T]) exchange(ctx context.Context, atMost time.Duration, p refresh.Presented, renewal sessiontoken.Renewal, k keeping) (exchanged[T], error) {
 	return within(ctx, &s.loading, atMost, func(ctx context.Context) (out exchanged[T], err error) {
 		out.next, out.family, err = s.cfg.Refresh.Exchange(ctx, p, func(ctx context.Context, f refresh.Family) error {

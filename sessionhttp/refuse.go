@@ -16,20 +16,21 @@ import (
 	"github.com/sessiontoken/sessiontoken/revoke"
 )
 
-// staleSignIn means that the sign-in is longer ago than the handler allows, or that
-// it is not known how long. 401.
+// staleSignIn means that the sign-in is longer ago than the handler allows, or
+// that its time is not known. 401.
 type staleSignIn struct{ maxAge time.Duration }
 
 func (e *staleSignIn) Error() string { return "sessionhttp: the sign-in is too long ago" }
 
-// Refuse answers a request that an error of this package or of package
-// sessiontoken refused, as [Sessions.Require] does: for the errors of SignIn and
-// SignOut. 503 says that the same request may succeed a second later; what can
-// never succeed, such as a state over its budget, is 500.
+// Refuse answers a request that failed with an error of this package or of
+// package sessiontoken, as [Sessions.Require] does. Use it for the errors of
+// SignIn and SignOut. 503 means that the same request may succeed a second
+// later. A request that can never succeed, such as one with a state over its
+// budget, is 500.
 func (s *Sessions[T]) Refuse(w http.ResponseWriter, r *http.Request, err error) { s.refuse(w, r, err) }
 
 func (s *Sessions[T]) refuse(w http.ResponseWriter, r *http.Request, err error) {
-	s.tell(r, err)
+	s.report(r, err)
 	status, challenge := statusAndChallenge(err)
 	h := w.Header()
 	h.Set("Cache-Control", "no-store")
@@ -47,15 +48,15 @@ func (s *Sessions[T]) refuse(w http.ResponseWriter, r *http.Request, err error) 
 	http.Error(w, http.StatusText(status), status)
 }
 
-// tell reports a refusal: to OnRefused, to the metrics, and loudly if it is not
-// the client's fault alone.
-func (s *Sessions[T]) tell(r *http.Request, err error) {
+// report reports a refusal to OnRefused, to the metrics and, unless it is the
+// client's fault alone, to the log.
+func (s *Sessions[T]) report(r *http.Request, err error) {
 	if s.cfg.OnRefused != nil {
 		s.cfg.OnRefused(r, err)
 	}
 	f := faultOf(err)
 	if r.Context().Err() != nil {
-		f = faultGone // the client does not read the answer
+		f = faultGone // the client has gone away
 	}
 	s.counted.refused(f)
 	if f.message != "" {
@@ -63,17 +64,17 @@ func (s *Sessions[T]) tell(r *http.Request, err error) {
 	}
 }
 
-// tellRenewal reports a renewal that failed while its old token is still good: the
-// request goes on, and so far no user has noticed.
-func (s *Sessions[T]) tellRenewal(r *http.Request, err error) {
+// reportRenewal reports a renewal that failed while the old token is still
+// valid. The request is served all the same.
+func (s *Sessions[T]) reportRenewal(r *http.Request, err error) {
 	if s.cfg.OnRefused != nil {
 		s.cfg.OnRefused(r, err)
 	}
 	s.log.Warn("renewal_failed", "sessionhttp: a cookie could not be renewed, and its token is still good; users are refused when theirs expire: "+faultOf(err).message, "err", err)
 }
 
-// statusAndChallenge is the status and the challenge of RFC 6750 section 3. Its
-// texts are fixed: nothing that came with the request is in them.
+// statusAndChallenge returns the status and the challenge of RFC 6750 section
+// 3. The texts are fixed and hold nothing of the request.
 func statusAndChallenge(err error) (status int, challenge string) {
 	var stale *staleSignIn
 	var open undecided
@@ -111,15 +112,15 @@ func isPermanent(err error) bool {
 		errors.Is(err, errNoIssuer) || errors.Is(err, errNoRefresh) || errors.Is(err, errSubject)
 }
 
-// isUnwritable reports whether a state cannot be written as JSON: text that is
-// not valid UTF-8, say.
+// isUnwritable reports whether a state cannot be written as JSON, such as one
+// with text that is not valid UTF-8.
 func isUnwritable(err error) bool {
 	var semantic *json.SemanticError
 	var syntactic *jsontext.SyntacticError
 	return errors.As(err, &semantic) || errors.As(err, &syntactic)
 }
 
-// fault is a kind of refusal. One with a message is told loudly.
+// fault is a kind of refusal. One with a message is logged.
 type fault struct {
 	reason  string
 	message string // what happens, and what to do

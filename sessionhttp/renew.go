@@ -13,19 +13,21 @@ import (
 )
 
 const (
-	// waitGood is how long a request waits for a renewal whose old token is still
-	// good: it goes on with that one, and a later request takes the new one.
-	waitGood = 200 * time.Millisecond
-	// waitExpired is how long it waits if there is nothing else to go on with.
+	// waitValid is how long a request waits for a renewal while its old token
+	// is valid. After that it is served with the old token, and a later request
+	// gets the new one.
+	waitValid = 200 * time.Millisecond
+	// waitExpired is how long a request waits for a renewal if its old token
+	// has expired.
 	waitExpired = 2 * time.Second
-	// rememberFor is how long at least the outcome of a renewal answers further
-	// requests with the same old cookie: those that a browser had sent before it
-	// got the new one.
+	// rememberFor is how long at least the result of a renewal is kept for
+	// other requests with the old cookie, which a browser sent before it got
+	// the new one.
 	rememberFor = 10 * time.Second
 )
 
-// renewals renews each token once for all requests that bring it at the same
-// time, and for those that come later, until the old token expires.
+// renewals renews each token once: concurrent requests with it share the
+// renewal, and later ones get its result until the old token expires.
 type renewals = *flight.Keyed[[sha256.Size]byte, string]
 
 func newRenewals() renewals {
@@ -36,8 +38,8 @@ func newRenewals() renewals {
 
 func renewalKey(token string) [sha256.Size]byte { return sha256.Sum256([]byte(token)) }
 
-// newest returns the last of the tokens that are remembered to have come of one, or
-// that one itself.
+// newest follows the remembered renewals of a token and returns the last token,
+// or the token itself if there is none.
 func (s *Sessions[T]) newest(token string) string {
 	if last, ok := s.renewals.Last(renewalKey(token), renewalKey); ok {
 		return last
@@ -58,7 +60,7 @@ func (s *Sessions[T]) readCookie(w http.ResponseWriter, r *http.Request, token s
 	}
 	atMost := waitExpired
 	if c != nil {
-		atMost = waitGood
+		atMost = waitValid
 	}
 	k := s.keepingOf(r, token)
 	fresh, renewErr := s.renewCookie(w, r, k, func() (string, error) {
@@ -74,20 +76,20 @@ func (s *Sessions[T]) readCookie(w http.ResponseWriter, r *http.Request, token s
 	case c == nil || isEnd(renewErr) || errors.Is(renewErr, errNotWritten):
 		return nil, renewErr
 	}
-	// It cannot be renewed now, and the old one is still good.
+	// The renewal failed, and the old token is still valid.
 	if !errors.Is(renewErr, flight.ErrWaited) && ctx.Err() == nil {
-		s.tellRenewal(r, renewErr)
+		s.reportRenewal(r, renewErr)
 	}
 	return c, nil
 }
 
 // Renew renews the session cookie of a request now, with the state that Load
-// returns after the call: after a change of the user's role, say. Requests that
-// come later with the old cookie get the new one. A request without a cookie is
-// [ErrNoSession]: a client with a refresh token uses that. With an error no header
-// was written; [Sessions.Refuse] answers it.
+// returns after the call, such as after a change of the user's role. Later
+// requests with the old cookie get the new one. A request without a cookie is
+// [ErrNoSession]: a client with a refresh token exchanges that instead. With an
+// error no header was written; [Sessions.Refuse] answers it.
 //
-// The old token stays good until it expires, on other replicas too.
+// The old token stays valid until it expires, on every replica.
 func (s *Sessions[T]) Renew(w http.ResponseWriter, r *http.Request) (*sessiontoken.Claims[T], error) {
 	token, k, err := s.presented(r, s.checkOrigin)
 	if err != nil {
@@ -100,8 +102,9 @@ func (s *Sessions[T]) Renew(w http.ResponseWriter, r *http.Request) (*sessiontok
 	})
 }
 
-// renewNewest renews the newest token that has come of one, by renew. If another
-// one has come of that before its turn, it is renewed instead.
+// renewNewest calls renew for the newest token that renewals of a token have
+// made. If another renewal of that one finishes first, it renews the result
+// instead.
 func (s *Sessions[T]) renewNewest(token string, renew func(last string, left time.Duration) (string, error)) (string, error) {
 	began := s.clock.Read()
 	for {
@@ -112,25 +115,25 @@ func (s *Sessions[T]) renewNewest(token string, renew func(last string, left tim
 	}
 }
 
-// presented returns the token of the cookie that a request asks to renew.
+// presented returns the token of a request's cookie that is to be renewed.
 func (s *Sessions[T]) presented(r *http.Request, checkOrigin func(*http.Request) error) (string, keeping, error) {
 	if s.cfg.Issuer == nil {
-		return "", keepUntold, errNoIssuer
+		return "", keepUnset, errNoIssuer
 	}
 	if _, ok, err := bearer(r.Header); ok || err != nil {
-		return "", keepUntold, ErrNoSession
+		return "", keepUnset, ErrNoSession
 	}
 	token, err := s.sessionToken(r)
 	if err == nil {
 		err = checkOrigin(r)
 	}
 	if err == nil {
-		_, err = s.goingOn(r.Context(), token)
+		_, err = s.liveOrRenewable(r.Context(), token)
 	}
 	return token, s.keepingOf(r, token), err
 }
 
-// renewCookie sets the cookie that renew returns.
+// renewCookie calls renew and sets the cookie with the new token.
 func (s *Sessions[T]) renewCookie(w http.ResponseWriter, r *http.Request, k keeping, renew func() (string, error)) (*sessiontoken.Claims[T], error) {
 	if !s.isSecure(r) {
 		return nil, errInsecure
@@ -139,8 +142,7 @@ func (s *Sessions[T]) renewCookie(w http.ResponseWriter, r *http.Request, k keep
 	if err != nil {
 		return nil, err
 	}
-	// The session may have been revoked since: what was renewed is verified as it
-	// came.
+	// The session may have been revoked since: the new token is verified too.
 	c, err := s.cfg.Verifier.Verify(r.Context(), renewed)
 	if err != nil {
 		return nil, err
@@ -149,7 +151,8 @@ func (s *Sessions[T]) renewCookie(w http.ResponseWriter, r *http.Request, k keep
 	return c, nil
 }
 
-// renewing exchanges a token for one with the state that load returns.
+// renewing returns a function that exchanges a token for one with the state
+// that load returns.
 func (s *Sessions[T]) renewing(token string, k keeping, load func(context.Context, *sessiontoken.Claims[T]) (T, error)) flight.Func[string] {
 	return func(ctx context.Context) (string, time.Duration, error) {
 		var old *sessiontoken.Claims[T]
@@ -169,18 +172,18 @@ func (s *Sessions[T]) renewing(token string, k keeping, load func(context.Contex
 		s.counted.renewals.Add(1)
 		now, err := s.cfg.Issuer.Now(ctx)
 		if err != nil {
-			return renewed, 0, nil // it is good, and only not remembered
+			return renewed, 0, nil // the new token is valid, and not remembered
 		}
-		// Until the old token expires, which the new one does not before it. Past that
-		// not so long that the new one is no longer good for a while itself.
+		// Remember the result until the old token expires, and at least for
+		// rememberFor, but not into the last part of the new token's life.
 		life := clock.Between(c.IssuedAt, c.Expires)
 		late := min(rememberFor, clock.Between(now, c.Expires)-life/4)
 		return renewed, max(clock.Between(now, old.Expires), late), nil
 	}
 }
 
-// load asks Config.Load. A session that it calls over is revoked before anything
-// else happens.
+// load calls Config.Load. If that returns ErrSessionOver, load revokes the
+// session before it returns.
 func (s *Sessions[T]) load(ctx context.Context, old *sessiontoken.Claims[T]) (T, error) {
 	state, err := s.cfg.Load(ctx, old)
 	switch {
@@ -191,13 +194,14 @@ func (s *Sessions[T]) load(ctx context.Context, old *sessiontoken.Claims[T]) (T,
 	}
 	var none T
 	if err := s.revoke(ctx, old.SessionID); err != nil {
-		return none, err // the session goes on nowhere here, and its cookie is kept
+		return none, err // the session is refused here, and the cookie is kept
 	}
 	return none, ErrSessionOver
 }
 
-// undecided is what Load or the list failed with. It decides nothing about the
-// session, whatever err is: another token that Load verified was expired, say.
+// undecided is an error of Load or of the list. It says nothing about the
+// session, even if err matches ErrExpired: err may be about another token,
+// which Load verified.
 type undecided struct {
 	call string
 	err  error
@@ -206,8 +210,9 @@ type undecided struct {
 func (e undecided) Error() string { return "sessionhttp: " + e.call + ": " + e.err.Error() }
 func (e undecided) Unwrap() error { return e.err }
 
-// isDue reports whether a token should be renewed: in the second half of its
-// life at the latest, and for tokens of one moment not all at one moment.
+// isDue reports whether a token should be renewed: after half its life, less up
+// to an eighth of its life. The eighth depends on the token, so that tokens
+// issued at one moment are not renewed at one moment.
 func (s *Sessions[T]) isDue(ctx context.Context, c *sessiontoken.Claims[T]) bool {
 	now, err := s.cfg.Issuer.Now(ctx)
 	if err != nil {
@@ -219,14 +224,14 @@ func (s *Sessions[T]) isDue(ctx context.Context, c *sessiontoken.Claims[T]) bool
 	return !now.Before(c.IssuedAt.Add(life/2 - early))
 }
 
-// isEnd reports whether a session has ended for good. A signature that cannot be
-// verified, for one, may be that of a key which is not known here yet.
+// isEnd reports whether an error means that a session has ended for good.
+// ErrSignature does not: the key may be one that this process has not read yet.
 func isEnd(err error) bool {
 	return isVerdict(err, sessiontoken.ErrExpired, sessiontoken.ErrRevoked, ErrSessionOver)
 }
 
-// isVerdict reports whether an error is one of some, and not what Load or the
-// list failed with.
+// isVerdict reports whether an error matches one of some and is not an error of
+// Load or of the list.
 func isVerdict(err error, some ...error) bool {
 	var open undecided
 	if errors.As(err, &open) {

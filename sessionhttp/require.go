@@ -12,28 +12,33 @@ import (
 	"github.com/sessiontoken/sessiontoken/internal/testhook"
 )
 
-// Check returns the session of a request, as [Sessions.Require] does for a handler:
-// for a WebSocket, say, or within a framework. With an error, [Sessions.Refuse]
-// answers the request.
+// Check returns the session of a request. It makes the checks of
+// [Sessions.Require] for code that is not middleware, such as a WebSocket or a
+// framework. With an error, [Sessions.Refuse] answers the request.
 //
-// It does all that Require does to the answer: w has the headers that an answer
-// needs, and the cookie that it renewed. What writes an answer of its own past w,
-// to an upgrade for instance, has to send them.
+// Check sets the headers of the answer in w: those about caching, and the
+// cookie that it renewed. Code that answers without w, such as an upgrade, must
+// send them.
 func (s *Sessions[T]) Check(w http.ResponseWriter, r *http.Request) (*sessiontoken.Claims[T], error) {
 	private(w.Header())
 	return s.claims(w, r)
 }
 
-// Require lets requests with a valid session through, and refuses the others:
-// 401 with WWW-Authenticate as RFC 6750 section 3 says, 400 or 403 for what can
-// be no request of ours, 503 if the server cannot tell. It panics if next is nil.
+// Require calls next for requests with a valid session. It refuses the others:
 //
-// A session that is [Anonymous] passes: its Subject tells.
+//   - 401, with WWW-Authenticate (RFC 6750 section 3), without a valid session;
+//   - 400 for malformed credentials;
+//   - 403 for another origin;
+//   - 503 if the server cannot decide.
 //
-// The answers are "Cache-Control: private, no-store" unless the handler says
-// otherwise before it writes. An answer that sets a cookie is no-store whatever
-// the handler says, and all of them vary by Cookie and Authorization: these hold
-// by a second field line of the name in small letters.
+// It panics if next is nil.
+//
+// A session that is [Anonymous] passes: its Subject begins with "anonymous:".
+//
+// Require sets "Cache-Control: private, no-store", which the handler may change
+// before it writes. It also sets "Vary: Cookie, Authorization" and, on an
+// answer that sets a cookie, no-store. The handler cannot change these two:
+// they have a second field line whose name is in lower case.
 func (s *Sessions[T]) Require(next http.Handler) http.Handler {
 	needed(next)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -46,9 +51,10 @@ func (s *Sessions[T]) Require(next http.Handler) http.Handler {
 	})
 }
 
-// Optional is Require for handlers that also answer those who are not signed in:
-// requests without a session pass, and so do those whose cookie has ended or is
-// not one of ours. A Bearer token that does not hold is refused all the same.
+// Optional is Require for handlers that also answer users who are not signed
+// in. A request without a session passes, and so does one whose cookie has
+// expired or is not a token of ours. A request with an invalid Bearer token is
+// refused.
 func (s *Sessions[T]) Optional(next http.Handler) http.Handler {
 	needed(next)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -66,10 +72,10 @@ func (s *Sessions[T]) Optional(next http.Handler) http.Handler {
 	})
 }
 
-// RequireFresh is Require for handlers that want a sign-in not longer ago than
-// maxAge, by Claims.AuthTime: a change of password, a payment. Others are told to
-// sign in again (RFC 9470 section 3), and so are sessions of which it is not known
-// when that was or that are [Anonymous].
+// RequireFresh is Require for handlers that need a recent proof of who the user
+// is, such as a payment: Claims.AuthTime is at most maxAge ago. Another session
+// gets a 401 that asks the user to sign in again (RFC 9470 section 3). So does
+// one without an AuthTime, and one that is [Anonymous].
 func (s *Sessions[T]) RequireFresh(maxAge time.Duration, next http.Handler) http.Handler {
 	needed(next)
 	return s.Require(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -87,7 +93,7 @@ func (s *Sessions[T]) RequireFresh(maxAge time.Duration, next http.Handler) http
 	}))
 }
 
-// needed is for middleware that is mounted around nothing, as net/http has it.
+// needed panics if a handler is nil, as net/http does.
 func needed(next http.Handler) {
 	if arg.IsNil(next) {
 		panic("sessionhttp: nil handler")
@@ -99,8 +105,8 @@ func (s *Sessions[T]) with(r *http.Request, c *sessiontoken.Claims[T]) *http.Req
 	return r.WithContext(context.WithValue(r.Context(), contextKey[T]{s}, c))
 }
 
-// given returns the session that a test has given a request, if one has. No
-// program but a test can: see package internal/testhook.
+// given returns the session that a test has put into a request, if there is
+// one. Only a test can do that: see package internal/testhook.
 func (s *Sessions[T]) given(r *http.Request) (*sessiontoken.Claims[T], bool) {
 	if testhook.Claims == nil {
 		return nil, false
@@ -109,7 +115,7 @@ func (s *Sessions[T]) given(r *http.Request) (*sessiontoken.Claims[T], bool) {
 	return &c, ok
 }
 
-// now returns the time that a sign-in is compared with.
+// now returns the time that an AuthTime is compared with.
 func (s *Sessions[T]) now(r *http.Request) (time.Time, error) {
 	if _, ok := s.given(r); ok {
 		return s.clock.Now(), nil
@@ -117,8 +123,8 @@ func (s *Sessions[T]) now(r *http.Request) (time.Time, error) {
 	return s.cfg.Verifier.Now(r.Context())
 }
 
-// claims returns the session of a request, by the one credential that counts. It
-// sets a cookie that was renewed, and removes one that is dead.
+// claims returns the session of a request. It sets a cookie that was renewed,
+// and removes one that is dead.
 func (s *Sessions[T]) claims(w http.ResponseWriter, r *http.Request) (*sessiontoken.Claims[T], error) {
 	if c, ok := s.given(r); ok {
 		if err := s.checkOrigin(r); err != nil {

@@ -13,9 +13,10 @@ import (
 // client_id, which is read as [Sessions.RefreshHandler] does. It revokes the
 // session and its refresh tokens.
 //
-// 200 means that the store has acknowledged it, or that the token names no
-// session; 503 that neither can be said, and the same request can be sent again.
-// A refresh token of another client, or of a browser, is 400.
+// 200 means that the store has acknowledged the revocation, or that the token
+// names no session. 503 means that the server could not decide: the same
+// request can be sent again. A refresh token of another client, or of a
+// browser, is 400.
 func (s *Sessions[T]) RevokeHandler() http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		form, ok := s.tokenForm(w, r, false)

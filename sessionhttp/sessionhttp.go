@@ -1,30 +1,32 @@
 // Package sessionhttp keeps sessions over net/http: in a cookie for browsers, in
 // an Authorization header for the rest.
 //
-// [Sessions.Require] stands before handlers that need a session, and
-// [Sessions.FromContext] gives it to them; [Sessions.Check] is for what is no
-// handler. [Sessions.SignIn] begins a session after the user has proven who they
-// are; [Sessions.SignOut] revokes it. A cookie past half its token's life is
-// renewed on the way, with the state that Config.Load reads from the authority.
-// [Sessions.Update] changes what the token itself is the authority on.
+// [Sessions.Require] is the middleware of handlers that need a session, and
+// [Sessions.FromContext] returns it there. [Sessions.Check] makes the same
+// checks without middleware. [Sessions.SignIn] begins a session after the user
+// has proven who they are; [Sessions.SignOut] revokes it. A cookie past half
+// its token's life is renewed during a request, with the state that Config.Load
+// reads from the authority. [Sessions.Update] changes data that only the token
+// holds.
 //
-// A request is read by these rules:
+// The credentials of a request are read by these rules:
 //
-//   - An Authorization header of the scheme Bearer decides alone (RFC 6750
-//     section 2.1). Other schemes are not ours, and are ignored.
-//   - Otherwise the cookie of the configured name decides. Of several ones, the
-//     genuine one counts; two of different sessions are refused and removed.
-//   - A request with a cookie that can change something has to come from the
-//     same origin or a trusted one ([net/http.CrossOriginProtection]). A request
-//     to switch protocols, to a WebSocket say, is one that can.
+//   - If there is an Authorization header of the scheme Bearer, it alone is
+//     used (RFC 6750 section 2.1). Other schemes are ignored.
+//   - Otherwise the cookie of the configured name is used. Of several, the
+//     valid one is used; two valid ones of different sessions are refused and
+//     removed.
+//   - A request with a cookie that can change something must come from the same
+//     origin or a trusted one ([net/http.CrossOriginProtection]). A request to
+//     switch protocols, such as to a WebSocket, can.
 //   - A token is never taken from a URL, and only a refresh token from a body.
 //
-// CORS goes outside of Require: a preflight has no cookie, and a refusal that a
-// page of another origin is to read needs the headers too. The example of Require
-// shows it.
+// Put CORS middleware around Require: a preflight has no cookie, and a page of
+// another origin can read a refusal only if it has the CORS headers. The
+// example of Require shows it.
 //
-// What an answer says about caching holds through every framework that shares
-// the header map of the response: see [Sessions.Require].
+// The cache headers of an answer also hold in a framework that wraps the
+// ResponseWriter: see [Sessions.Require].
 package sessionhttp
 
 import (
@@ -42,18 +44,18 @@ import (
 	"github.com/sessiontoken/sessiontoken/revoke"
 )
 
-// Reasons for which a request is refused, beside those of package sessiontoken.
+// The reasons to refuse a request, beside those of package sessiontoken.
 var (
-	// ErrNoSession means that the request brings no session. 401.
+	// ErrNoSession means that the request has no session. 401.
 	ErrNoSession = errors.New("sessionhttp: no session")
-	// ErrBadRequest means that the request brings a malformed Bearer token, or
-	// two sessions. 400.
+	// ErrBadRequest means that the request has a malformed Bearer token, or
+	// cookies of two sessions. 400.
 	ErrBadRequest = errors.New("sessionhttp: malformed credentials")
 	// ErrCrossOrigin means that a request with a cookie that can change something
 	// comes from another origin. 403.
 	ErrCrossOrigin = errors.New("sessionhttp: cross-origin request")
-	// ErrSessionOver is what Config.Load returns if a session may not go on: the
-	// user is blocked, say. The session is revoked then. 401.
+	// Config.Load returns ErrSessionOver to end a session, such as that of a
+	// blocked user. The session is revoked then. 401.
 	ErrSessionOver = errors.New("sessionhttp: the session is over")
 )
 
@@ -65,18 +67,20 @@ type Config[T any] struct {
 	// Verifier reads sessions. Required.
 	Verifier *sessiontoken.Verifier[T]
 
-	// Issuer begins and renews sessions; it has the keys, the issuer name and the
-	// audience of Verifier. An API that only reads sessions has none: then
-	// sign-in, sign-out and renewal are not there, and Load and Revocations are
-	// not needed.
+	// Issuer begins and renews sessions. Its keys, issuer name and audience
+	// must be those of Verifier. An API that only reads sessions has no Issuer:
+	// sign-in, sign-out and renewal then fail, and Load and Revocations are not
+	// needed.
 	Issuer *sessiontoken.Issuer[T]
-	// Load returns the state of a session as the authority, a database say, has
-	// it now. old is the verified old token; for a refresh token, it is what is on
-	// record of the session, with Context and without State, TokenID, KeyID and
-	// the times of a token. What the token itself is the authority on, see
-	// [Sessions.Update], is returned as old has it.
-	// [ErrSessionOver] revokes the session; any other error leaves it as it was.
-	// Required with Issuer.
+	// Load returns the current state of a session from the authority on it,
+	// such as a database. Required with Issuer.
+	//
+	// old holds the claims of the verified old token. For a refresh token, it
+	// is the record of the session, with Context and without State, TokenID,
+	// KeyID, IssuedAt and Expires. Load returns data that only the token holds,
+	// see [Sessions.Update], as it is in old.
+	//
+	// [ErrSessionOver] revokes the session. Any other error changes nothing.
 	Load func(ctx context.Context, old *sessiontoken.Claims[T]) (T, error)
 	// Revocations is the list that a sign-out writes to. Verifier, Issuer and
 	// Refresh must ask the same one. Required with Issuer.
@@ -84,50 +88,54 @@ type Config[T any] struct {
 	// Refresh hands out refresh tokens. Optional.
 	Refresh *refresh.Manager
 
-	// RefreshPath is the path under which [Sessions.RefreshHandler] is mounted
-	// for browsers, such as "/session/". If it is set, SignIn also sets a refresh
-	// token as a cookie of that path, with which a session can go on after the
-	// browser was closed or idle; mount the sign-out below it too, so that it
-	// revokes that token's session when nothing else is left of it. Needs Refresh.
+	// RefreshPath is the path below which [Sessions.RefreshHandler] is mounted
+	// for browsers, such as "/session/". If it is set, SignIn also sets a
+	// cookie of that path with a refresh token, so that a session can last
+	// beyond the idle end of its session cookie. Mount the sign-out below it
+	// too: the browser then sends the refresh cookie, also when it has no
+	// session cookie any more. Needs Refresh.
 	RefreshPath string
-	// DeviceLabel is how the user's list of devices calls the client of a request
-	// that signs in. Optional.
+	// DeviceLabel returns the label, in the user's list of devices, of the
+	// client that signs in with a request. Optional.
 	DeviceLabel func(r *http.Request) string
 
-	// CookieName is that of the session's cookie, without the prefix that is
-	// put before it. Empty means "session", and so "__Host-session".
+	// CookieName is the name of the session cookie without its prefix. Empty
+	// means "session", so that the cookie is "__Host-session".
 	CookieName string
-	// CookieDomain makes the session cookie one of all hosts of a domain, named
-	// "__Secure-…": any of those hosts can then set it. Empty means this host.
+	// CookieDomain is the Domain of the session cookie, which is then named
+	// "__Secure-…". Every host of the domain gets the cookie, and can set one.
+	// Empty means this host alone.
 	CookieDomain string
-	// SameSite is that of the cookie. 0 means Lax. None needs
+	// SameSite is the attribute of the session cookie. 0 means Lax. None needs
 	// InsecureSameSiteNone.
 	SameSite http.SameSite
-	// InsecureSameSiteNone permits a cookie that other sites' requests carry.
+	// InsecureSameSiteNone permits a SameSite of None: requests that other
+	// sites make carry the cookie.
 	InsecureSameSiteNone bool
-	// Partitioned keeps the cookies in a jar of their own for each site that
-	// embeds pages of this one (CHIPS), which browsers permit where they block the
-	// cookies of other sites: a user signs in once for each. It needs a SameSite of
-	// None. It is the same for all sign-ins, since a browser sends back no
-	// attributes: the cookies that follow could not tell.
+	// Partitioned sets the attribute of that name (CHIPS): the browser keeps
+	// separate cookies for each site that embeds pages of this one, and the
+	// user signs in once for each. Browsers that block third-party cookies
+	// permit these. It needs a SameSite of None. It cannot differ between
+	// sign-ins: a browser does not send back attributes, so that a renewal
+	// could not know them.
 	Partitioned bool
-	// TLSInFront says that requests reach this server through a proxy which
-	// takes them over https alone. Without it, tokens are handed out over https
-	// only, or where peer, Host and Origin are this machine.
+	// TLSInFront means that every request comes through a proxy that accepts
+	// https alone. If false, tokens are handed out over https only, or if the
+	// peer, Host and Origin are this machine.
 	TLSInFront bool
 	// TrustedOrigins ("https://app.example") may send requests with the cookie
 	// that change something, beside the server's own origin.
 	TrustedOrigins []string
 
-	// OnRefused is told of each request that is refused, and why. The error holds
-	// no token. Optional.
+	// OnRefused is called for each request that is refused, with the reason.
+	// The error holds no token. Optional.
 	OnRefused func(r *http.Request, err error)
-	// Unauthorized answers requests without a valid session instead of the short
-	// text that is the same for all: with a redirect to the sign-in page, say. It
-	// finds WWW-Authenticate and Cache-Control set. Optional.
+	// Unauthorized answers requests with 401 in place of the default text, such
+	// as with a redirect to the sign-in page. WWW-Authenticate and
+	// Cache-Control are set before it is called. Optional.
 	Unauthorized http.Handler
-	// Logger is told of what fails: one line a reason and minute. Nil means
-	// slog.Default().
+	// Logger gets a line for each failure, at most one a reason and minute. Nil
+	// means slog.Default().
 	Logger *slog.Logger
 }
 
@@ -197,8 +205,8 @@ func New[T any](cfg Config[T]) (*Sessions[T], error) {
 	return s, nil
 }
 
-// contextKey is one for each Sessions, so that two of one state type can stand
-// one around the other.
+// contextKey is different for each Sessions, so that the middleware of two with
+// one state type can be nested.
 type contextKey[T any] struct{ sessions *Sessions[T] }
 
 // FromContext returns the session of a request that came through

@@ -18,7 +18,7 @@ import (
 var (
 	errNoIssuer  = errors.New("sessionhttp: Config.Issuer is not set")
 	errNoRefresh = errors.New("sessionhttp: Config.Refresh is not set")
-	// errSubject is about what the caller wrote, and not about the user.
+	// errSubject is a mistake of the caller, and not of the user.
 	errSubject = errors.New("sessionhttp: Start.Subject is required and must not begin with \"anonymous:\"; with Anonymous it is left empty")
 )
 
@@ -32,34 +32,34 @@ type signInOptions struct {
 	keeping           keeping
 }
 
-// InsecureCrossSiteCallback lets SignIn answer a page that another site sends
-// the browser to: the address that a login provider redirects back to. It
-// weakens SignIn: a link on any site then reaches it. The handler must have
-// checked that this browser began the login, by a state parameter that is bound
-// to a cookie (RFC 6749 section 10.12), or a user can be signed in as another.
+// InsecureCrossSiteCallback permits SignIn at the address to which a login
+// provider redirects the browser. It weakens SignIn: a link on any site then
+// reaches it. The handler must have checked that this browser began the login,
+// by a state parameter that is bound to a cookie (RFC 6749 section 10.12).
+// Otherwise an attacker can sign a user in as another one.
 //
-// It permits a GET that opens a page in a window, and nothing else: requests of
-// scripts, frames, images and forms are refused as ever. A browser that does not
-// send Sec-Fetch-Mode is refused.
+// It permits a cross-site GET that opens a page in a window. Cross-site
+// requests of scripts, frames, images and forms are still refused, and so is a
+// browser that does not send Sec-Fetch-Mode.
 func InsecureCrossSiteCallback() SignInOption {
 	return SignInOption{func(o *signInOptions) { o.crossSiteCallback = true }}
 }
 
-// AuthTimeUnknown says that a zero Start.AuthTime means that it is not known when
-// the user proved who they are, and not that they have just done so: of a login
-// provider that does not tell, say.
+// AuthTimeUnknown makes a zero Start.AuthTime mean that the time at which the
+// user proved who they are is not known, such as for a login provider that does
+// not return it. Without this option it means now.
 func AuthTimeUnknown() SignInOption {
 	return SignInOption{func(o *signInOptions) { o.authTimeUnknown = true }}
 }
 
-// Remember says how long the browser keeps what this sign-in sets, and what follows
-// from it: with true also after it was closed, for as long as the session can be
-// renewed or refreshed; with false until it is closed. Without Remember the session
-// cookie goes then, and the refresh cookie of Config.RefreshPath stays.
+// Remember sets how long the browser keeps the cookies of this session. With
+// true, it keeps them after it is closed, for as long as the session can be
+// renewed or refreshed. With false, it removes all of them when it is closed.
+// Without Remember, it then removes the session cookie and keeps the refresh
+// cookie of Config.RefreshPath.
 //
-// The session ends when it does in any case: Remember lengthens no limit. The
-// value of such a cookie ends in "~r" or "~f" behind the token, by which it is known
-// when it is renewed.
+// Remember does not change when the session ends. The value of the cookie ends
+// in "~r" or "~f" after the token, from which a renewal knows what was set.
 func Remember(remember bool) SignInOption {
 	k := keepNothing
 	if remember {
@@ -68,22 +68,22 @@ func Remember(remember bool) SignInOption {
 	return SignInOption{func(o *signInOptions) { o.keeping = k }}
 }
 
-// anonymous begins the subjects of sessions that are no user's.
+// anonymous is the prefix of the subjects of anonymous sessions.
 const anonymous = "anonymous:"
 
 func isAnonymous(subject string) bool { return strings.HasPrefix(subject, anonymous) }
 
-// Anonymous begins a session before a user has signed in: for a basket, say.
-// Start.Subject is empty: the session gets one of its own, "anonymous:" and 128 random bits, which
-// no user can have. SignOutEverywhere, SignOutOthers and RequireFresh refuse the
-// session; Require lets it pass, so that handlers for users have to look at Subject,
-// or at a State that tells. Load is asked about it as about others.
+// Anonymous begins a session before a user has signed in, such as for a basket.
+// Start.Subject must be empty: the session gets a random subject, "anonymous:"
+// and 128 random bits, which no user has. SignOutEverywhere, SignOutOthers and
+// RequireFresh refuse the session. Require does not: a handler for users alone
+// must check Subject or State. Load is called for it as for others.
 //
-// It lives as long as its cookie is renewed: it has no refresh token, since what
-// its token owns would not be in the next one.
+// The session has no refresh token, and ends when its cookie is no longer
+// renewed: a refresh would lose the data that only the token holds.
 //
-// A sign-in replaces it as it does any session, and revokes it. What is to be
-// carried over, [Sessions.Check] returns before: its claims are the replaced ones.
+// A sign-in replaces and revokes it, as it does any session. To carry its state
+// over, call [Sessions.Check] before the sign-in.
 func Anonymous() SignInOption {
 	return SignInOption{func(o *signInOptions) { o.anonymous = true }}
 }
@@ -102,19 +102,19 @@ func gather(options []SignInOption) (o signInOptions) {
 var justNow = time.Unix(1<<37, 0)
 
 // SignIn begins a session for a browser: it issues a token and sets the cookie.
-// Call it after the user has proven who they are, in a handler that a form of
-// your own site posts to: a request from another origin is [ErrCrossOrigin]
-// whatever its method is, so that no user can be signed in as another. So is a GET
-// that does not tell where it comes from, as a link of another site does not in
-// browsers before 2023.
+// Call it after the user has proven who they are, in a handler to which a form
+// of your own site posts. A request from another origin is [ErrCrossOrigin]
+// with every method: it could sign a user in as another one. So is a GET
+// without a header that names its origin, as browsers before 2023 send it for a
+// link.
 //
-// A session that the request already has is revoked: nothing that was there
-// before the sign-in, planted or stolen, becomes the new session. If that cannot
-// be written, SignIn fails.
+// SignIn revokes a session that the request already has, so that a token that
+// was planted or stolen before the sign-in is of no use. If the revocation
+// cannot be written, SignIn fails.
 //
-// Of start, Subject is required. A zero AuthTime means that the user has just
-// proven who they are, unless [AuthTimeUnknown] is among the options. Renewal is
-// ignored: the session can be renewed. A Subject must not begin with "anonymous:".
+// start.Subject is required, and must not begin with "anonymous:". A zero
+// AuthTime means now, unless [AuthTimeUnknown] is among the options. Renewal is
+// ignored: the token is renewable.
 //
 // With an error no header was written; [Sessions.Refuse] answers it.
 func (s *Sessions[T]) SignIn(w http.ResponseWriter, r *http.Request, start sessiontoken.Start, state T, options ...SignInOption) (*sessiontoken.Claims[T], error) {
@@ -162,16 +162,16 @@ func (s *Sessions[T]) SignIn(w http.ResponseWriter, r *http.Request, start sessi
 	return in.claims, nil
 }
 
-// signedIn is what a sign-in hands out.
+// signedIn holds the tokens of a sign-in.
 type signedIn[T any] struct {
 	token, refresh, binder string
 	claims                 *sessiontoken.Claims[T]
 	left                   time.Duration // of the family
 }
 
-// beginSession makes the token that a browser gets. All that can fail comes before
-// the old session is revoked, but for the new family, which must not outlive a
-// failure.
+// beginSession makes the token for a browser. Every step that can fail comes
+// before the old session is revoked, except the start of the new family: it
+// would be left behind by a failure.
 func (s *Sessions[T]) beginSession(ctx context.Context, r *http.Request, start sessiontoken.Start, state T, k keeping) (*signedIn[T], error) {
 	var in signedIn[T]
 	var err error
@@ -196,8 +196,9 @@ func (s *Sessions[T]) beginFamily(ctx context.Context, in *signedIn[T], label st
 	return nil
 }
 
-// revokeOld revokes the sessions that the cookies of a request name, unless they
-// are revoked already. A revocation that is owed is an error.
+// revokeOld revokes the sessions that the cookies of a request name, unless
+// they are revoked already. A revocation that the store has not acknowledged is
+// an error.
 func (s *Sessions[T]) revokeOld(ctx context.Context, r *http.Request) error {
 	_, err := s.eachCookieSession(ctx, r, func(n *named) error {
 		if !n.refresh {
@@ -232,7 +233,7 @@ func newBinder() string {
 	return base64.RawURLEncoding.EncodeToString(b[:])
 }
 
-// Tokens are what a native client gets: the JSON of RFC 6749 section 5.1.
+// Tokens is the answer to a native client: the JSON of RFC 6749 section 5.1.
 type Tokens struct {
 	AccessToken  string `json:"access_token"` // the session token
 	TokenType    string `json:"token_type"`   // "Bearer"
@@ -240,10 +241,10 @@ type Tokens struct {
 	RefreshToken string `json:"refresh_token"`
 }
 
-// Device is what a native client is known by.
+// Device names a native client.
 type Device struct {
 	ClientID string // the client that the refresh token is bound to; empty if to none
-	Label    string // how the user's list of devices shows it
+	Label    string // its label in the user's list of devices
 }
 
 // SignInNative begins a session for a client without cookies: it issues a session
@@ -251,8 +252,8 @@ type Device struct {
 // answer to r, which must have come over https. start is as for SignIn; a zero
 // AuthTime means that the user has just proven who they are.
 //
-// The session token is not renewed: the refresh token is what keeps the session
-// going, so that its theft is noticed. As a cookie it is refused.
+// The session token is not renewable: the client exchanges the refresh token,
+// so that a stolen one is noticed. The session token is refused in a cookie.
 func (s *Sessions[T]) SignInNative(r *http.Request, device Device, start sessiontoken.Start, state T) (Tokens, error) {
 	switch {
 	case s.cfg.Refresh == nil:

@@ -12,19 +12,20 @@ import (
 	"github.com/sessiontoken/sessiontoken/revoke"
 )
 
-// SignOut revokes the sessions that a request names, by a cookie, a Bearer token
-// or a refresh cookie, with their refresh tokens, and removes the cookies. What
-// counts is whose genuine credentials they are: they may be expired, idle for
-// long, of another release's state type, or revoked already. That a request
-// names no session is no error.
+// SignOut revokes the sessions that a request names by a cookie, a Bearer token
+// or a refresh cookie, deletes their refresh tokens, and removes the cookies. A
+// credential needs to be authentic alone: it may be expired, idle for too long,
+// of another release's state type, or revoked already. A request that names no
+// session is not an error.
 //
-// It wins over what is under way: a request that began before it may still set
-// the cookie again, but the session of that cookie is revoked.
+// A concurrent request may set the cookie again, but the session of that cookie
+// is revoked.
 //
-// Without an error, the store has acknowledged it, and every replica knows as
-// soon as it has read the store. With one, nothing was written to w and the
-// session may go on: the user must be told. [Sessions.Refuse] answers it, and the
-// same request can be sent again. A client that goes away stops nothing.
+// Nil means that the store has acknowledged the revocation: every replica knows
+// of it after its next reading of the store. With an error, nothing was written
+// to w, and the session may still be accepted elsewhere: tell the user.
+// [Sessions.Refuse] answers it, and the same request can be sent again. A
+// client that goes away does not cancel the sign-out.
 func (s *Sessions[T]) SignOut(w http.ResponseWriter, r *http.Request) error {
 	if err := s.signOut(r, s.revokeThese); err != nil {
 		return err
@@ -34,8 +35,9 @@ func (s *Sessions[T]) SignOut(w http.ResponseWriter, r *http.Request) error {
 }
 
 // SignOutEverywhere is SignOut for all sessions of the user. It needs a session
-// that is valid, or can be renewed, or whose revocation is not acknowledged yet;
-// otherwise it is [ErrNoSession], and so it is for one that is [Anonymous].
+// that is valid or renewable, or whose revocation the store has not
+// acknowledged yet. Otherwise, and for an [Anonymous] session, it returns
+// [ErrNoSession].
 func (s *Sessions[T]) SignOutEverywhere(w http.ResponseWriter, r *http.Request) error {
 	err := s.signOut(r, func(ctx context.Context, r *http.Request) error {
 		mine, err := s.current(ctx, r)
@@ -60,9 +62,9 @@ func (s *Sessions[T]) SignOutEverywhere(w http.ResponseWriter, r *http.Request) 
 	return nil
 }
 
-// SignOutOthers revokes all sessions of the user but that of the request, which
-// goes on: for "sign out my other devices", and after a change of password. It
-// needs a session as SignOutEverywhere does.
+// SignOutOthers revokes all sessions of the user except that of the request,
+// such as after a change of password. It needs a session as SignOutEverywhere
+// does.
 func (s *Sessions[T]) SignOutOthers(_ http.ResponseWriter, r *http.Request) error {
 	return s.signOut(r, func(ctx context.Context, r *http.Request) error {
 		mine, err := s.current(ctx, r)
@@ -79,7 +81,7 @@ func (s *Sessions[T]) SignOutOthers(_ http.ResponseWriter, r *http.Request) erro
 	})
 }
 
-// signOut runs one of the three, for a request of our own origin.
+// signOut checks the origin of a request and calls one of the three.
 func (s *Sessions[T]) signOut(r *http.Request, out func(context.Context, *http.Request) error) error {
 	if s.cfg.Issuer == nil {
 		return errNoIssuer
@@ -102,8 +104,8 @@ func (s *Sessions[T]) revokeThese(ctx context.Context, r *http.Request) error {
 	return s.eachSession(ctx, r, func(n *named) error { return s.revoke(ctx, n.id) })
 }
 
-// revokeForeign revokes the sessions of other subjects that a request names:
-// their cookies are about to be removed.
+// revokeForeign revokes the sessions of other subjects that a request names,
+// whose cookies will be removed.
 func (s *Sessions[T]) revokeForeign(ctx context.Context, r *http.Request, subject string) error {
 	return s.eachSession(ctx, r, func(n *named) error {
 		if n.subject == subject {
@@ -113,14 +115,14 @@ func (s *Sessions[T]) revokeForeign(ctx context.Context, r *http.Request, subjec
 	})
 }
 
-// errNotWritten means that the store has not acknowledged a revocation. The list
-// owes it, and writes it again until it has.
+// errNotWritten means that the store has not acknowledged a revocation. The
+// list writes it again until the store does.
 var errNotWritten = errors.New("sessionhttp: the revocation is not written yet")
 
 func notWritten(err error) error { return fmt.Errorf("%w: %w", errNotWritten, err) }
 
-// revoke revokes a session: one entry in the list, which is the fact, and then
-// the refresh tokens, which the list has made useless already.
+// revoke revokes a session by an entry in the list. Then it deletes the refresh
+// tokens, which the entry has made useless.
 func (s *Sessions[T]) revoke(ctx context.Context, sessionID string) error {
 	if err := s.cfg.Revocations.RevokeSession(ctx, sessionID); err != nil {
 		return notWritten(err)
@@ -129,8 +131,9 @@ func (s *Sessions[T]) revoke(ctx context.Context, sessionID string) error {
 	return nil
 }
 
-// tidy deletes records of refresh tokens whose session is revoked. They are of no
-// use any more: nothing waits for it for long, and the manager reports a failure.
+// tidy deletes the refresh tokens of revoked sessions. They are useless
+// already, so that no request waits for it for long. The manager reports a
+// failure.
 func (s *Sessions[T]) tidy(ctx context.Context, remove func(context.Context, *refresh.Manager) error) {
 	if s.cfg.Refresh != nil {
 		_, _ = within(ctx, &s.tidying, time.Second, func(ctx context.Context) (struct{}, error) {
@@ -139,9 +142,8 @@ func (s *Sessions[T]) tidy(ctx context.Context, remove func(context.Context, *re
 	}
 }
 
-// eachSession calls f for each session that the credentials of a request name. An
-// error about one of them, such as that it cannot be told whether it is genuine,
-// does not stop the others.
+// eachSession calls f for each session that the credentials of a request name.
+// An error about one credential does not stop the others.
 func (s *Sessions[T]) eachSession(ctx context.Context, r *http.Request, f func(*named) error) error {
 	token, isBearer, err := bearer(r.Header)
 	if err != nil {
@@ -158,18 +160,18 @@ func (s *Sessions[T]) eachSession(ctx context.Context, r *http.Request, f func(*
 	return err
 }
 
-// eachCookieSession is eachSession for cookies. complete reports whether all of
-// them were looked at.
+// eachCookieSession is eachSession for cookies. complete reports whether all
+// cookies were tried.
 func (s *Sessions[T]) eachCookieSession(ctx context.Context, r *http.Request, f func(*named) error) (complete bool, err error) {
 	f = once(f)
-	tokens, _, complete := cookieTokens(r, s.cookie, maxLooked, isJWS)
+	tokens, _, complete := cookieTokens(r, s.cookie, maxTried, isJWS)
 	for _, token := range tokens {
 		err = errors.Join(err, s.withSession(ctx, token, f))
 	}
 	binder, _ := s.binderOf(r)
 	p := refresh.Presented{Binder: binder}
 	if s.cfg.RefreshPath == "" || p.Binder == "" {
-		return complete, err // no refresh cookie counts
+		return complete, err // refresh cookies are not accepted
 	}
 	tokens, _, all := cookieTokens(r, s.refresh, maxFamilies, isOpaque) // which are sent only below their path
 	var unknown error
@@ -184,8 +186,8 @@ func (s *Sessions[T]) eachCookieSession(ctx context.Context, r *http.Request, f 
 	return complete && all, errors.Join(err, unknown)
 }
 
-// findFamily returns the family of a refresh token. It returns before a sign-out
-// that asks it has to be given up.
+// findFamily returns the family of a refresh token. Its limit is shorter than
+// that of a sign-out, which calls it.
 func (s *Sessions[T]) findFamily(ctx context.Context, p refresh.Presented) (refresh.Family, error) {
 	return within(ctx, &s.finding, findLimit, func(ctx context.Context) (refresh.Family, error) {
 		return s.cfg.Refresh.Find(ctx, p)
@@ -201,7 +203,7 @@ func (s *Sessions[T]) withSession(ctx context.Context, token string, f func(*nam
 	return f(n)
 }
 
-// once returns f for the first of each session.
+// once returns a function that calls f for each session once.
 func once(f func(*named) error) func(*named) error {
 	seen := map[string]bool{}
 	return func(n *named) error {
@@ -213,9 +215,9 @@ func once(f func(*named) error) func(*named) error {
 	}
 }
 
-// current returns the session of a user that a request acts for: one that is valid
-// or can be renewed, or whose revocation is owed. A session that is not a user's
-// has no others.
+// current returns the session of the user of a request, for SignOutEverywhere
+// and SignOutOthers. It must be valid or renewable, or its revocation must be
+// unacknowledged. An anonymous session is refused.
 func (s *Sessions[T]) current(ctx context.Context, r *http.Request) (*named, error) {
 	n, err := s.currentSession(ctx, r)
 	if err == nil && isAnonymous(n.subject) {
@@ -227,7 +229,7 @@ func (s *Sessions[T]) current(ctx context.Context, r *http.Request) (*named, err
 func (s *Sessions[T]) currentSession(ctx context.Context, r *http.Request) (*named, error) {
 	token, isBearer, err := bearer(r.Header)
 	if err == nil && !isBearer {
-		if _, _, all := cookieTokens(r, s.cookie, maxLooked, isJWS); !all {
+		if _, _, all := cookieTokens(r, s.cookie, maxTried, isJWS); !all {
 			return nil, errTooMany
 		}
 		token, err = s.sessionToken(r)
@@ -241,13 +243,14 @@ func (s *Sessions[T]) currentSession(ctx context.Context, r *http.Request) (*nam
 	if isBearer {
 		_, err = s.cfg.Verifier.Verify(ctx, token)
 	} else {
-		_, err = s.goingOn(ctx, token)
+		_, err = s.liveOrRenewable(ctx, token)
 	}
 	switch {
 	case err == nil, errors.Is(err, revoke.ErrOwed):
 		return s.live(ctx, token)
 	case errors.Is(err, sessiontoken.ErrClaims) && !errors.Is(err, sessiontoken.ErrAudience):
-		// Of another release's state type, or of a machine whose clock is ahead.
+		// The state may be of another release's type, or the issuer's clock
+		// ahead.
 		return s.live(ctx, token)
 	case errors.Is(err, sessiontoken.ErrInvalid) && !isBearer:
 		return s.currentFamily(ctx, r)
@@ -257,7 +260,8 @@ func (s *Sessions[T]) currentSession(ctx context.Context, r *http.Request) (*nam
 	return nil, err
 }
 
-// live returns the session that a token names, unless it is revoked.
+// live returns the session that a token names. It fails if the session is
+// revoked.
 func (s *Sessions[T]) live(ctx context.Context, token string) (*named, error) {
 	n, err := s.identify(ctx, token)
 	if err != nil {
@@ -269,8 +273,8 @@ func (s *Sessions[T]) live(ctx context.Context, token string) (*named, error) {
 	return n, s.notRevoked(ctx, &n.question)
 }
 
-// notRevoked returns ErrNoSession for a session that is revoked, and nil for one
-// whose revocation is owed.
+// notRevoked returns ErrNoSession for a session that is revoked, and nil for
+// one whose revocation the store has not acknowledged.
 func (s *Sessions[T]) notRevoked(ctx context.Context, q *revoke.Question) error {
 	switch err := s.cfg.Revocations.Check(ctx, q); {
 	case err == nil, errors.Is(err, revoke.ErrOwed):
@@ -282,8 +286,7 @@ func (s *Sessions[T]) notRevoked(ctx context.Context, q *revoke.Question) error 
 	}
 }
 
-// currentFamily is current for a browser of which only the refresh cookie is
-// left.
+// currentFamily is current for a request that has a refresh cookie alone.
 func (s *Sessions[T]) currentFamily(ctx context.Context, r *http.Request) (*named, error) {
 	if s.cfg.RefreshPath == "" {
 		return nil, ErrNoSession

@@ -9,27 +9,27 @@ import (
 	"github.com/sessiontoken/sessiontoken"
 )
 
-// errNotUpdated ends a renewal whose state the handler does not want.
+// errNotUpdated ends a renewal because f of Update failed.
 var errNotUpdated = errors.New("sessionhttp: the state was not updated")
 
-// Update changes what the session's token itself is the authority on: a theme, a
-// basket. It renews the cookie of a request with what f makes of the state that Load
-// has just returned. Load is given the state of the newest token that this process
-// knows to have come of the cookie, and returns from it what the token owns, in
-// every renewal. A refresh token carries no state: a session that goes on by one
-// does so without.
+// Update changes data that only the session's token holds, such as a theme or a
+// basket. It renews the cookie of a request: Load returns the state, f changes
+// it, and the new token holds the result. Load is given the state of the newest
+// token that this process has made from the cookie, and must return the token's
+// own data from it, in every renewal. A refresh token carries no state: a
+// session that is refreshed loses that data.
 //
-// In one process, updates that come with one cookie, or with those that it gave out
-// for it, follow each other: none is lost, and a renewal hands out the last one.
-// Processes do not know of each other: if an update at one meets an update or a
-// renewal at another, the browser keeps the cookie that arrives last. What must not
-// be lost so belongs into a database.
+// In one process, the updates of a cookie and of the cookies that replace it
+// run one after another: no update is lost, and a renewal includes the last
+// one. Processes do not know of each other's updates: after two at the same
+// time, or an update and a renewal, the browser keeps the cookie that arrives
+// last. Data that must not be lost belongs in a database.
 //
-// f is called at most once, before Update returns. An error of f is returned as it
-// is, and changes nothing. The origin is checked by every method. A request without
-// a cookie is [ErrNoSession]. A new state over its budget is a
-// [sessiontoken.SizeError]. With an error no header was written; [Sessions.Refuse]
-// answers it.
+// f is called at most once, before Update returns. If f fails, Update returns
+// its error unchanged and changes nothing. A request from another origin is
+// [ErrCrossOrigin] with every method. A request without a cookie is
+// [ErrNoSession]. A new state over its budget is a [sessiontoken.SizeError].
+// With an error no header was written; [Sessions.Refuse] answers it.
 func (s *Sessions[T]) Update(w http.ResponseWriter, r *http.Request, f func(state *T) error) (*sessiontoken.Claims[T], error) {
 	if f == nil {
 		return nil, errors.New("sessionhttp: Update: f is required")
@@ -89,8 +89,8 @@ func (s *Sessions[T]) Update(w http.ResponseWriter, r *http.Request, f func(stat
 	return c, err
 }
 
-// loadedState is what Load has returned, for the handler to change in its own
-// goroutine.
+// loadedState is the state that Load returned. f changes it in the goroutine of
+// the handler.
 type loadedState[T any] struct {
 	state   T
 	updated chan error

@@ -11,7 +11,7 @@ import (
 	"github.com/sessiontoken/sessiontoken/internal/arg"
 )
 
-// check holds the configuration to what can work.
+// check returns an error for a configuration that cannot work.
 func (cfg *Config[T]) check() error {
 	switch {
 	case cfg.Verifier == nil:
@@ -46,9 +46,9 @@ func (cfg *Config[T]) check() error {
 	return cfg.checkWiring()
 }
 
-// checkWiring holds verifier, issuer and manager to one list, one issuer name,
-// one audience and one ring, and their times to each other. With parts that do
-// not belong together a sign-out would revoke nothing.
+// checkWiring checks that verifier, issuer and manager have one list, one
+// issuer name, one audience and one ring, and that their times fit together.
+// Otherwise a sign-out would revoke nothing.
 func (cfg *Config[T]) checkWiring() error {
 	v := cfg.Verifier.Config()
 	if cfg.Revocations != nil && !same(v.Revocations, cfg.Revocations) {
@@ -92,8 +92,8 @@ func (cfg *Config[T]) checkWiring() error {
 	return nil
 }
 
-// identifiedFor is how long a source knows a key after its last signature. One
-// that does not tell, such as a fixed set, drops none.
+// identifiedFor returns how long a source identifies a key after its last
+// signature. A source that does not say so, such as a fixed set, drops no key.
 func identifiedFor(source any, untold time.Duration) time.Duration {
 	if r, ok := source.(interface{ IdentifyFor() time.Duration }); ok {
 		return r.IdentifyFor()
@@ -101,8 +101,8 @@ func identifiedFor(source any, untold time.Duration) time.Duration {
 	return untold
 }
 
-// same reports whether two interfaces hold one and the same object. A value that
-// cannot be compared is the same as no other.
+// same reports whether two interfaces hold the same object. A value that cannot
+// be compared is the same as no other.
 func same(a, b any) bool {
 	if a == nil || b == nil || !reflect.TypeOf(a).Comparable() || !reflect.TypeOf(b).Comparable() {
 		return false

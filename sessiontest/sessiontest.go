@@ -1,8 +1,8 @@
-// Package sessiontest is for tests of handlers that stand behind package
-// sessionhttp: it gives a request a session, without keys and without stores.
+// Package sessiontest is for tests of handlers behind the middleware of package
+// sessionhttp: it gives a request a session, without keys and stores.
 //
-// Only a test binary can use it. In any other program [With] panics, and package
-// sessionhttp never asks for what it does.
+// Only a test binary can use it. In any other program [With] panics, and
+// package sessionhttp does not look for such sessions.
 package sessiontest
 
 import (
@@ -15,7 +15,7 @@ import (
 	"github.com/sessiontoken/sessiontoken/sessionhttp"
 )
 
-// contextKey is one for each Sessions.
+// contextKey is different for each Sessions.
 type contextKey struct{ sessions any }
 
 func init() {
@@ -24,13 +24,13 @@ func init() {
 	}
 }
 
-// With returns r with a session of s: Check, Require and Optional of s, and of no
-// other Sessions, accept it as they do a valid cookie, and FromContext returns c as
-// it is given here. The credentials of r are not looked at. Its origin is checked as
-// ever, and RequireFresh compares c.AuthTime with this machine's clock.
+// With returns r with a session of s. Check, Require and Optional of s, and of
+// no other Sessions, accept it as they do a valid cookie, and FromContext
+// returns c. The credentials of r are ignored. Its origin is checked, and
+// RequireFresh compares c.AuthTime with this machine's clock.
 //
-// Each request gets a copy of c, which shares what State points to. The session is
-// in no token: SignOut, Renew and Update do not find it.
+// Each request gets a copy of c, which shares the memory that State points to.
+// The session has no token: SignOut, Renew and Update do not find it.
 //
 // With panics in a program that is not a test.
 func With[T any](s *sessionhttp.Sessions[T], r *http.Request, c sessiontoken.Claims[T]) *http.Request {

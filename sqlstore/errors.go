@@ -9,7 +9,7 @@ import (
 	"strings"
 )
 
-// explain says what to do about an error, where that is known. The errors of
+// explain adds to an error what to do about it, if that is known. The errors of
 // the drivers hold no values and no password.
 func (s *Store) explain(ctx context.Context, doing string, err error) error {
 	if ctx.Err() != nil {
@@ -28,10 +28,10 @@ const (
 	prepared   = "a pooler gives each transaction another connection, and statements were prepared on one; open the store with package sqlstore/postgres, without default_query_exec_mode in the connection string, or set that to exec"
 )
 
-// creating is what CreateSchema does.
+// creating names what CreateSchema does, for error texts.
 const creating = "create the tables"
 
-// adviceOf has what to do about an SQLSTATE of PostgreSQL.
+// adviceOf says what to do about an SQLSTATE of PostgreSQL.
 var adviceOf = map[string]string{
 	"3F000": "the connection's search_path names no schema that is there and that the user may use; create the schema, grant the user USAGE on it, and name it in search_path",
 	"42P01": notThere + "; if they are there, name their schema in the connection's search_path, and grant the user USAGE on it",
@@ -47,10 +47,10 @@ var adviceOf = map[string]string{
 	"53300": "the server has no connection left; lower SetMaxOpenConns, or raise its max_connections",
 }
 
-// mayNotCreate is for CreateSchema what adviceOf has for the rest.
+// mayNotCreate is the advice for 42501 in CreateSchema.
 const mayNotCreate = "the database's user may not create tables in the first schema of its search_path; run sqlstore.Schema as a user who may, and grant this one SELECT, INSERT, UPDATE and DELETE on the tables that begin with sessiontoken_, and USAGE on their schema; or grant it CREATE on the schema"
 
-// What SQLite calls these (the low byte of its result codes).
+// adviceOfCode says what to do about a result code of SQLite, by its low byte.
 var adviceOfCode = map[int]string{
 	busy: "another process holds the database's lock for too long",
 	8:    "the database's file cannot be written; check its permissions, and those of its folder",

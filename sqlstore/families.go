@@ -21,7 +21,7 @@ func (s *Store) Create(ctx context.Context, r refresh.Record) error {
 	return nil
 }
 
-// notNil is data as a value that is not NULL.
+// notNil returns data as a value that is not NULL.
 func notNil(data []byte) []byte {
 	if data == nil {
 		return []byte{}
@@ -31,7 +31,8 @@ func notNil(data []byte) []byte {
 
 const familyColumns = `f.namespace, f.id, f.subject, f.session_id, f.version, f.data, f.until_ms`
 
-// families are the families of a query, which all begin with the proof.
+// families returns the families of a query, whose rows begin with the columns
+// of proof.
 func (s *Store) families(ctx context.Context, doing, where string, args ...any) (out []refresh.Record, err error) {
 	if err := s.ready(ctx, doing); err != nil {
 		return nil, err
@@ -52,7 +53,7 @@ func (s *Store) families(ctx context.Context, doing, where string, args ...any) 
 			return nil, s.explain(ctx, doing, err)
 		}
 		if !id.Valid {
-			continue // the row that there is always
+			continue // the row of the proof alone
 		}
 		out = append(out, refresh.Record{
 			Namespace: namespace.String, ID: id.String, Subject: string(subject), SessionID: string(sessionID),
@@ -111,8 +112,8 @@ func (s *Store) DeleteSession(ctx context.Context, namespace, sessionID string) 
 	return err
 }
 
-// DeleteSubject removes the families of a subject but those of one session. It
-// is part of refresh.Store.
+// DeleteSubject removes the families of a subject except those of one session.
+// It is part of refresh.Store.
 func (s *Store) DeleteSubject(ctx context.Context, namespace, subject, exceptSessionID string) error {
 	query, args := `DELETE FROM sessiontoken_families WHERE namespace = $1 AND subject = $2`, []any{namespace, []byte(subject)}
 	if exceptSessionID != "" {

@@ -76,11 +76,11 @@ func insert(ctx context.Context, db interface {
 	return err
 }
 
-// newTag returns a positive random number. It tells a row from one of the same
-// number in another database, or in this one after it was restored.
+// newTag returns a positive random number. A row with the same number in
+// another database, or in this one after it was restored, has another tag.
 func newTag() int64 {
 	var b [8]byte
-	_, _ = rand.Read(b[:]) // it does not fail
+	_, _ = rand.Read(b[:]) // never fails
 	return int64(binary.BigEndian.Uint64(b[:])>>1 | 1)
 }
 
@@ -102,7 +102,7 @@ func (s *Store) Wait(ctx context.Context, cursor string) error {
 	return errNoWait
 }
 
-// Since returns what was revoked since. It is part of revoke.Store.
+// Since returns the entries after a cursor. It is part of revoke.Store.
 func (s *Store) Since(ctx context.Context, cursor string) (revoke.Page, error) {
 	const doing = "read revocations"
 	if err := s.ready(ctx, doing); err != nil {
@@ -123,8 +123,8 @@ func (s *Store) Since(ctx context.Context, cursor string) (revoke.Page, error) {
 	return page, nil
 }
 
-// rowName names a row: by its number, and by its tag. The zero rowName is
-// before all rows.
+// rowName names a row by its number and its tag. The zero rowName is before all
+// rows.
 type rowName struct{ seq, tag int64 }
 
 func (n rowName) String() string { return fmt.Sprintf("%d.%d", n.seq, n.tag) }
@@ -137,8 +137,8 @@ func parseRowName(s string) (n rowName, ok bool) {
 	return n, err1 == nil && err2 == nil && n.seq >= 0
 }
 
-// page is a query of Since: its rows begin with the proof, whether there is a
-// row of the name that the cursor has, and the newest row there is.
+// page is a query of Since. Its rows begin with the columns of proof, whether
+// the row that the cursor names exists, and the name of the newest row.
 const pageColumns = `p.standby, p.now_us,
 	(SELECT count(*) FROM sessiontoken_revocations k WHERE k.seq = $1 AND k.tag = $2), n.seq, n.tag`
 
@@ -178,8 +178,8 @@ func (r *pageRow) entry() (e revoke.Entry, ok bool, err error) {
 		Before: time.UnixMilli(r.before.Int64).UTC(), Until: time.UnixMilli(r.until.Int64).UTC(), Skip: r.skip.Int64 != 0}, true, nil
 }
 
-// readPage reads the rows of a query, whose last columns are those of more. The
-// last row stays in r.
+// readPage reads the rows of a query, whose last columns are scanned into more.
+// r holds the last row afterwards.
 func readPage(rows *sql.Rows, cursor rowName, r *pageRow, more ...any) (entries []revoke.Entry, err error) {
 	defer rows.Close()
 	for rows.Next() {
@@ -203,9 +203,9 @@ func readPage(rows *sql.Rows, cursor rowName, r *pageRow, more ...any) (entries 
 	return entries, rows.Err()
 }
 
-// sinceNumber reads SQLite, which has one writer at a time: numbers are given
-// out in the order in which writers commit, and the last row seen is the
-// cursor.
+// sinceNumber reads SQLite. It has one writer at a time, so that rows are
+// numbered in the order of their commits, and the cursor is the last row that
+// was read.
 func (s *Store) sinceNumber(ctx context.Context, cursor string) (revoke.Page, error) {
 	from, ok := parseRowName(cursor)
 	if cursor != "" && !ok {
@@ -232,18 +232,18 @@ func (s *Store) sinceNumber(ctx context.Context, cursor string) (revoke.Page, er
 	return page, nil
 }
 
-// snapshotCursor says what was read of a PostgreSQL. Numbers are not given out
-// in the order in which writers commit there, so what was read is named as
-// PostgreSQL itself does: by the snapshot in which it was seen, whose
-// transactions it lists. What comes next is what that snapshot does not show.
+// snapshotCursor is a cursor of PostgreSQL. It does not number rows in the
+// order of their commits, so that a number cannot be the cursor. The cursor is
+// the snapshot in which the rows were read, which lists its transactions. The
+// next rows are those that are not visible in that snapshot.
 //
-// While a page was read and not all, seen is what was read before, goal is what
-// will have been read at the end, and xid and seq are those of the last row.
+// Between two pages of one reading, seen is the snapshot before the first page,
+// goal is the one that the last page completes, and xid and seq are those of
+// the last row.
 //
-// A server that takes over, or that was restored, may give transaction ids out
-// again that the cursor knows, for other rows. So a cursor is good for one
-// server, for as long as that runs, and while the row is there that was the
-// newest one.
+// A server that takes over, or that was restored, may use transaction ids of
+// the cursor again, for other rows. A cursor is therefore valid for one server,
+// until that restarts, and while the row that was the newest one exists.
 type snapshotCursor struct {
 	server     string
 	newest     rowName
@@ -261,7 +261,7 @@ func (c snapshotCursor) String() string {
 	return fmt.Sprintf("%s/%v/%s/%s/%s/%d", c.server, c.newest, c.seen, c.goal, c.xid, c.seq)
 }
 
-// parseSnapshotCursor returns the cursor, and false for what it does not know.
+// parseSnapshotCursor parses a cursor. It returns false for a malformed one.
 func parseSnapshotCursor(s string) (c snapshotCursor, ok bool) {
 	if s == "" {
 		return snapshotCursor{xid: "0"}, true
@@ -275,7 +275,7 @@ func parseSnapshotCursor(s string) (c snapshotCursor, ok bool) {
 		return c, false
 	}
 	if len(part) == 3 {
-		c.xid, _, _ = strings.Cut(c.seen, ":") // all before were seen; numbers begin at 1
+		c.xid, _, _ = strings.Cut(c.seen, ":") // all earlier ones are in the snapshot; numbers begin at 1
 		return c, snapshotForm.MatchString(c.seen) && isNumber(c.xid)
 	}
 	c.goal, c.xid = part[3], part[4]
@@ -284,7 +284,7 @@ func parseSnapshotCursor(s string) (c snapshotCursor, ok bool) {
 	return c, err == nil && isNumber(c.xid) && (c.seen == "" || snapshotForm.MatchString(c.seen)) && snapshotForm.MatchString(c.goal)
 }
 
-// isNumber reports whether PostgreSQL can read s as an xid8.
+// isNumber reports whether s is an xid8 of PostgreSQL.
 func isNumber(s string) bool {
 	_, err := strconv.ParseUint(s, 10, 64)
 	return err == nil

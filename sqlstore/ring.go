@@ -87,7 +87,7 @@ func (s *Store) Save(ctx context.Context, name string, doc []byte, rev string) (
 	if len(doc) == 0 || len(doc) > maxDocument {
 		return "", fmt.Errorf("sqlstore: save the ring: a document of %d bytes; it must have 1 to %d", len(doc), maxDocument)
 	}
-	next := rand.Text() // no revision comes twice, also if the row is lost and made anew
+	next := rand.Text() // so that no revision is used twice, even if the row is lost
 	var n int64
 	var err error
 	if rev == "" {

@@ -10,7 +10,7 @@ import (
 	"github.com/sessiontoken/sessiontoken/internal/clock"
 )
 
-// version is that of the tables and of what is in them.
+// version is the version of the tables and of their rows.
 const version = 2
 
 // Schema returns the statements that create the tables, for your own
@@ -60,13 +60,14 @@ CREATE INDEX IF NOT EXISTS sessiontoken_families_until ON sessiontoken_families 
 	if d == Postgres {
 		schema += "CREATE INDEX IF NOT EXISTS sessiontoken_revocations_xid ON sessiontoken_revocations (xid, seq);\n"
 	}
-	// The last one: when it is there, all is.
+	// The last statement: if the version is there, all tables are.
 	return schema + fmt.Sprintf("INSERT INTO sessiontoken_schema (version) SELECT %d WHERE NOT EXISTS (SELECT 1 FROM sessiontoken_schema);\n", version)
 }
 
-// CreateSchema runs [Schema] in one transaction, for programs that have no
-// migrations of their own, unless the tables are there. Any number of them may
-// do so at once. Tables of another version are an error, and left as they are.
+// CreateSchema creates the tables if there are none: it runs [Schema] in one
+// transaction, for programs without migrations of their own. Any number of
+// processes may call it at once. Tables of another version are an error, and
+// are not changed.
 func (s *Store) CreateSchema(ctx context.Context) error {
 	here := clock.Here()
 	began := here.Read()
@@ -104,7 +105,8 @@ func (s *Store) createSchema(ctx context.Context) error {
 	}
 	defer func() { _ = tx.Rollback() }()
 	if s.dialect == Postgres {
-		// IF NOT EXISTS does not look at what others are about to create.
+		// IF NOT EXISTS does not see tables of transactions that have not
+		// committed.
 		if _, err := tx.ExecContext(ctx, `SELECT pg_advisory_xact_lock(hashtext('sessiontoken_schema'))`); err != nil {
 			return s.explain(ctx, doing, err)
 		}
@@ -123,8 +125,8 @@ func (s *Store) createSchema(ctx context.Context) error {
 	return s.ready(ctx, doing)
 }
 
-// ready returns an error unless the database is of the dialect and the tables
-// are there, of this version. It asks until they are.
+// ready returns an error unless the database is of the dialect and has the
+// tables of this version. It checks at each call until that is so.
 func (s *Store) ready(ctx context.Context, doing string) error {
 	if s.checked.Load() {
 		return nil
@@ -143,7 +145,7 @@ func (s *Store) ready(ctx context.Context, doing string) error {
 	return nil
 }
 
-// engines has what only the engine of a dialect answers.
+// engines has for each dialect a query that only its engine answers.
 var engines = map[Dialect]string{
 	SQLite:   `SELECT sqlite_version()`,
 	Postgres: `SELECT current_setting('server_version_num')`,
@@ -169,7 +171,7 @@ func (s *Store) checkEngine(ctx context.Context, doing string) error {
 	return s.explain(ctx, doing, err)
 }
 
-// foundVersion is that of the tables, if they are complete.
+// foundVersion checks the version of the tables, and that they are complete.
 func (s *Store) foundVersion(ctx context.Context) (found sql.NullInt64, err error) {
 	err = s.db.QueryRowContext(ctx, `SELECT max(version) FROM sessiontoken_schema`).Scan(&found)
 	return found, err

@@ -7,19 +7,19 @@
 // package links none.
 //
 // One [Store] is a Store of packages keys, revoke and refresh at once. It
-// writes each change with one statement, or in one transaction, which is
-// acknowledged when it is durable. Several issuers share one database: names of
-// rings and namespaces keep them apart.
+// writes each change with one statement or one transaction, which is
+// acknowledged when it is durable. Several issuers can share one database: the
+// names of their rings and their namespaces separate them.
 //
-// Every reading proves that the primary gave it: a PostgreSQL standby, whose
-// copy may lag, is an error. The time that is told with a reading is the
-// PostgreSQL server's; SQLite has no clock but that of the machine.
+// Every reading proves that the primary answered it. A PostgreSQL standby,
+// whose copy may lag, is an error. The time of a reading is the PostgreSQL
+// server's; for SQLite it is that of the machine.
 //
-// The state of a ring has to be sealed (keys.Sealed): a database is a thing
-// that is backed up, replicated and read by others.
+// The document of a ring must be sealed (keys.Sealed): others back up,
+// replicate and read a database.
 //
-// What is over is deleted an hour later, by the first write of a process and
-// then once a minute at most.
+// Expired rows are deleted an hour after their Until, by the first write of a
+// process and then at most once a minute.
 package sqlstore
 
 import (
@@ -46,28 +46,28 @@ const (
 	Postgres Dialect = "postgres" // 13 or later
 )
 
-// Config is for [New].
+// Config configures [New].
 type Config struct {
-	// DB is the database. Required. For SQLite it should come from DB of
-	// package sqlstore/sqlite, which sets what durability needs; for PostgreSQL
-	// from that of package sqlstore/postgres, which works behind poolers too.
+	// DB is the database. Required. For SQLite use DB of package
+	// sqlstore/sqlite, whose settings make writes durable. For PostgreSQL use
+	// DB of package sqlstore/postgres, which also works behind poolers.
 	DB *sql.DB
-	// Dialect is that of DB. Required. With that of another engine every call
-	// is an error.
+	// Dialect is the dialect of DB. Required. With that of another engine every
+	// call fails.
 	Dialect Dialect
 }
 
-// Store keeps everything in one database. It is safe for concurrent use, by any
+// Store keeps its data in one database. It is safe for concurrent use, by any
 // number of processes.
 type Store struct {
 	db      *sql.DB
 	dialect Dialect
 	clock   *clock.Clock
-	turn    chan struct{} // of a SQLite: held by the one that writes
+	turn    chan struct{} // for SQLite: held by the call that writes
 	checked atomic.Bool   // the engine is that of the dialect, and the tables of this version
 
 	sweeping sync.Mutex
-	swept    map[string]clock.Instant // by table: when what is over was last deleted
+	swept    map[string]clock.Instant // by table: when expired rows were last deleted
 }
 
 var (
@@ -76,9 +76,9 @@ var (
 	_ refresh.Store = (*Store)(nil)
 )
 
-// New returns the store in a database that the program has opened itself. An
-// error names the field at fault. It does no I/O; the tables must be there: see
-// [Schema] and [Store.CreateSchema].
+// New returns the store in a database that the program has opened. An error
+// names the field at fault. New does no I/O. The database must have the tables:
+// see [Schema] and [Store.CreateSchema].
 func New(cfg Config) (*Store, error) {
 	if cfg.DB == nil {
 		return nil, errors.New("sqlstore: Config.DB is required")
@@ -92,7 +92,7 @@ func New(cfg Config) (*Store, error) {
 // Close closes the database, Config.DB.
 func (s *Store) Close() error { return s.db.Close() }
 
-// Both dialects know $1.
+// Both dialects accept $1.
 
 // exec runs one statement and returns how many rows it changed.
 func (s *Store) exec(ctx context.Context, doing, query string, args ...any) (n int64, err error) {
@@ -113,8 +113,8 @@ func (s *Store) write(ctx context.Context, doing string, f func() error) error {
 		return err
 	}
 	if s.dialect == SQLite {
-		// It has one writer at a time, and those that wait for it look again
-		// and again, without any order. Within a process they can wait in turn.
+		// SQLite has one writer at a time, and waiting ones poll in no order.
+		// Within a process they wait in turn.
 		select {
 		case s.turn <- struct{}{}:
 			defer func() { <-s.turn }()
@@ -128,10 +128,10 @@ func (s *Store) write(ctx context.Context, doing string, f func() error) error {
 	return nil
 }
 
-// errStandby is the error of a reading that a standby answered.
+// errStandby means that a standby answered a reading.
 var errStandby = errors.New("the server is in recovery")
 
-// proof returns the columns that prove in a query who answers it, and tell the
+// proof returns columns for a query: whether a standby answers it, and the
 // server's time in Unix microseconds. They are scanned into a witness. SQLite
 // has no standby and no clock of its own.
 func (s *Store) proof() string {
@@ -143,7 +143,7 @@ func (s *Store) proof() string {
 
 const postgresMicros = `(extract(epoch FROM clock_timestamp()) * 1000000)::bigint`
 
-// witness is who answered a query, and when.
+// witness holds whether a standby answered a query, and the server's time.
 type witness struct {
 	standby bool
 	micros  int64
@@ -157,7 +157,7 @@ func (w *witness) err() error {
 	return nil
 }
 
-// time returns the server's time; zero for a SQLite.
+// time returns the server's time, or zero for SQLite.
 func (w *witness) time() time.Time {
 	if w.micros == 0 {
 		return time.Time{}

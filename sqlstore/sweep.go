@@ -7,8 +7,9 @@ import (
 	"time"
 )
 
-// sweepEvery is how often a process deletes what is over, at most; sweepAtMost
-// is how much of it at once, so that no write takes long for that.
+// sweepEvery is the least time between two sweeps of a process. sweepAtMost is
+// how many rows a sweep deletes, so that the write that sweeps does not take
+// long.
 const (
 	sweepEvery  = time.Minute
 	sweepAtMost = 10_000
@@ -20,9 +21,9 @@ const (
 	families    = "sessiontoken_families"
 )
 
-// sweeps are the statements that delete what was over an hour ago: late, for
-// clocks that differ. Of revocations the birth of the store stays, and the
-// newest row, which is what cursors name.
+// sweeps are the statements that delete rows whose Until was an hour ago, since
+// clocks differ. Two kinds of revocations are kept: the births of the store,
+// and the newest row, which cursors name.
 var sweeps = map[string]string{
 	revocations: `DELETE FROM sessiontoken_revocations WHERE seq IN (SELECT seq FROM sessiontoken_revocations
 		WHERE until_ms < NOW - 3600000 AND scope <> 'birth' AND seq < (SELECT max(seq) FROM sessiontoken_revocations) LIMIT $1 LOCK)`,
@@ -30,27 +31,27 @@ var sweeps = map[string]string{
 		WHERE until_ms < NOW - 3600000 LIMIT $1 LOCK)`,
 }
 
-// sweep deletes what is over from a table, unless this process did so within
-// the last minute. What fails is left for the next time.
+// sweep deletes expired rows of a table, unless this process did so within the
+// last minute. A failure is left for the next sweep.
 func (s *Store) sweep(ctx context.Context, table string) {
 	if !s.due(table) {
 		return
 	}
-	// The clock is the one that all share: one that is wrong must not delete
-	// what the others need.
+	// The clock is the server's: a machine with a wrong clock must not delete
+	// rows that the others need.
 	now, lock := strconv.FormatInt(s.clock.Now().UnixMilli(), 10), ""
 	if s.dialect == Postgres {
 		now, lock = `(extract(epoch FROM statement_timestamp()) * 1000)::bigint`, `FOR UPDATE SKIP LOCKED`
 	}
 	n, err := s.exec(ctx, "delete what is over", strings.NewReplacer("NOW", now, "LOCK", lock).Replace(sweeps[table]), sweepAtMost)
-	if err == nil && n == sweepAtMost { // there is more: the next write goes on
+	if err == nil && n == sweepAtMost { // there are more: the next write continues
 		s.sweeping.Lock()
 		defer s.sweeping.Unlock()
 		delete(s.swept, table)
 	}
 }
 
-// due reports whether it is time to sweep a table, once.
+// due reports whether a table is to be swept now, and records that it is.
 func (s *Store) due(table string) bool {
 	s.sweeping.Lock()
 	defer s.sweeping.Unlock()

@@ -13,7 +13,7 @@ import (
 	"github.com/sessiontoken/sessiontoken/refresh"
 )
 
-// Families tests a store of refresh tokens' families.
+// Families tests a store of the families of refresh tokens.
 func Families(t *testing.T, open func(t *testing.T) (a, b refresh.Store)) {
 	run := cases(t, "Families", open)
 	const space = "tenant"
@@ -53,7 +53,8 @@ func Families(t *testing.T, open func(t *testing.T) (a, b refresh.Store)) {
 			refused(t, err, refresh.ErrNotFound)
 		}
 	}
-	// count returns how many records a list has, and fails if one is another's.
+	// count returns how many records a list has. It fails if one is of another
+	// subject or namespace.
 	count := func(t *testing.T, s refresh.Store, namespace, subject string) int {
 		t.Helper()
 		list, err := s.List(t.Context(), namespace, subject)
@@ -203,8 +204,8 @@ func Families(t *testing.T, open func(t *testing.T) (a, b refresh.Store)) {
 		if _, err := b.Find(t.Context(), space, "over"); err != nil && !errors.Is(err, refresh.ErrNotFound) {
 			t.Fatal(err)
 		}
-		// A record whose Until moves before it has passed. On a slow machine it
-		// passes first: then a longer one.
+		// The Until of a record is moved before it passes. If a slow machine is
+		// too late for that, try again with a longer one.
 		var r refresh.Record
 		var passed time.Time
 		for d := time.Second; ; d *= 2 {

@@ -24,7 +24,7 @@ func Revocations(t *testing.T, open func(t *testing.T) (a, b revoke.Store)) {
 			Before: now, Until: now.Add(time.Hour),
 		}
 	}
-	// all reads what comes after cursor, page by page, in order.
+	// all reads the entries after cursor, page by page, in order.
 	all := func(t *testing.T, s revoke.Store, cursor string) (entries []revoke.Entry, next string, reset bool) {
 		t.Helper()
 		for first := true; ; first = false {
@@ -50,7 +50,7 @@ func Revocations(t *testing.T, open func(t *testing.T) (a, b revoke.Store)) {
 			cursor = p.Next
 		}
 	}
-	// distinct drops what is there twice, keeping the order.
+	// distinct drops repeated entries and keeps the order.
 	distinct := func(entries []revoke.Entry) (out []revoke.Entry) {
 		seen := map[string]bool{}
 		for _, e := range entries {

@@ -1,5 +1,5 @@
-// Package storetest holds what a store of packages keys, revoke and refresh has
-// to do, as tests: a developer who writes one proves it in a few lines.
+// Package storetest tests a store of packages keys, revoke and refresh for what
+// its interface promises:
 //
 //	func TestStore(t *testing.T) {
 //		storetest.Ring(t, func(t *testing.T) (a, b keys.Store) { return open(t) })
@@ -8,8 +8,8 @@
 //	}
 //
 // The function opens a new, empty store twice: two values that share it as two
-// processes would. For a store in memory both are the same. A case that fails says
-// which rule of the interface it holds the store to.
+// processes would. For a store in memory both are the same. A case that fails
+// logs the rule of the interface that it tests.
 package storetest
 
 import (
@@ -20,13 +20,13 @@ import (
 	"time"
 )
 
-// hostile are values that a store must keep as they are.
+// hostile are strings that a store must keep unchanged.
 var hostile = []string{
 	"plain", "with space", `quote"quote'quote`, "'; DROP TABLE sessions; --", "%_\\", "{braces}:colon*[x]?", "new\nline\ttab",
 	"Renée Östergård", "日本語", "\U0001F600", "-1", "0", "null", strings.Repeat("long", 64),
 }
 
-// cases returns what runs one case, with a store that is opened for it.
+// cases returns a function that runs one case, with a new store.
 func cases[S any](t *testing.T, of string, open func(t *testing.T) (a, b S)) func(name, rule string, f func(t *testing.T, a, b S)) {
 	return func(name, rule string, f func(t *testing.T, a, b S)) {
 		t.Run(of+"/"+name, func(t *testing.T) {
@@ -41,8 +41,8 @@ func cases[S any](t *testing.T, of string, open func(t *testing.T) (a, b S)) fun
 	}
 }
 
-// hasty calls f with a context that ends soon, a little later each time, until it
-// succeeds. Whether a call that failed has written something is not known.
+// hasty calls f with a context that ends soon, a little later each time, until
+// f succeeds. A call that failed may have written.
 func hasty(t *testing.T, f func(ctx context.Context) error) {
 	t.Helper()
 	for patience := 20 * time.Microsecond; ; patience = patience * 5 / 4 {
@@ -74,7 +74,7 @@ func refused(t *testing.T, err, want error) {
 	}
 }
 
-// over is a context that has ended.
+// over returns a context that has ended.
 func over(t *testing.T) context.Context {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()

@@ -1,4 +1,4 @@
-// Package arg checks what constructors are given.
+// Package arg checks the arguments of constructors.
 package arg
 
 import (
@@ -6,8 +6,8 @@ import (
 	"slices"
 )
 
-// IsNil catches a typed nil in an interface too, a nil func or map among them,
-// which would otherwise surface at the first call.
+// IsNil reports whether v is nil or an interface that holds a nil pointer, func
+// or map, which would panic at the first call.
 func IsNil(v any) bool {
 	if v == nil {
 		return true
@@ -20,7 +20,8 @@ func IsNil(v any) bool {
 	return false
 }
 
-// own are the packages of this library whose sources and lists have constructors.
+// own are the packages of this library whose key sources and lists have
+// constructors.
 var own = []string{
 	"github.com/sessiontoken/sessiontoken",
 	"github.com/sessiontoken/sessiontoken/keys",
@@ -28,9 +29,9 @@ var own = []string{
 	"github.com/sessiontoken/sessiontoken/revoke",
 }
 
-// IsUnmade reports whether v points to a struct of this library that is a zero
-// value, which only its constructor makes usable. The first field of those is set by
-// the constructor, and not changed after.
+// IsUnmade reports whether v points to the zero value of a struct of this
+// library that only its constructor makes usable. It looks at the first field,
+// which the constructor sets and nothing changes.
 func IsUnmade(v any) bool {
 	r := reflect.ValueOf(v)
 	if r.Kind() != reflect.Pointer || r.IsNil() || r.Elem().Kind() != reflect.Struct {

@@ -5,9 +5,10 @@ import (
 	"time"
 )
 
-// Duration checks a duration that was configured, where zero means a default. An
-// error begins with the name of the field. It asks back about what looks like a
-// bare number of seconds, which Go takes for nanoseconds.
+// Duration checks a configured duration; zero means the default. An error
+// begins with the name of the field. For a value that looks like a number of
+// seconds without a unit, which Go reads as nanoseconds, the error suggests the
+// unit.
 func Duration(field string, d, least time.Duration) error {
 	switch {
 	case d == 0 || d >= least:
@@ -20,6 +21,6 @@ func Duration(field string, d, least time.Duration) error {
 	return fmt.Errorf("%s is %v; it must be at least %v", field, d, least)
 }
 
-// bare is more than any number of seconds that is meant, in nanoseconds: those of
-// a hundred days.
+// bare is the number of seconds in a hundred days. A duration of fewer
+// nanoseconds looks like a number of seconds without a unit.
 const bare = 100 * 24 * 3600 * time.Nanosecond

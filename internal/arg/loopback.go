@@ -5,9 +5,8 @@ import (
 	"strings"
 )
 
-// IsLoopback reports whether a host, without a port, always means the machine
-// that asks: localhost and names below it (RFC 6761 section 6.3), 127.0.0.0/8
-// and ::1.
+// IsLoopback reports whether a host, without a port, is always this machine:
+// localhost and names below it (RFC 6761 section 6.3), 127.0.0.0/8 and ::1.
 func IsLoopback(host string) bool {
 	if ip, err := netip.ParseAddr(host); err == nil {
 		return ip.Zone() == "" && ip.Unmap().IsLoopback()

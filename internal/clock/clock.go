@@ -13,8 +13,8 @@ import (
 	"time"
 )
 
-// Clock is the clock of one machine. Its zero value is a right one. What a
-// constructor builds keeps the clock that [Here] returned then.
+// Clock is the clock of one machine. A zero Clock is that of this machine. A
+// constructor keeps the Clock that [Here] returns.
 type Clock struct {
 	wrong atomic.Int64 // how far the wall clock is ahead, in nanoseconds; tests alone set it
 }
@@ -39,8 +39,8 @@ func Here() *Clock {
 	return &machine
 }
 
-// As runs f as on a machine with clock c: what f constructs keeps it. It is for
-// tests of machines whose clocks differ.
+// As runs f while [Here] returns c, so that objects that f constructs keep c.
+// It is for tests of machines whose clocks differ.
 func As(c *Clock, f func()) {
 	using.Lock()
 	defer using.Unlock()
@@ -48,10 +48,10 @@ func As(c *Clock, f func()) {
 	f()
 }
 
-// SetAhead makes the wall clock jump, to be ahead of the right one by d.
+// SetAhead makes the wall clock jump to d ahead of this machine's.
 func (c *Clock) SetAhead(d time.Duration) { c.wrong.Store(int64(d)) }
 
-// Now returns what the wall clock says, without a monotonic reading, in UTC.
+// Now returns the time of the wall clock in UTC, without a monotonic reading.
 func (c *Clock) Now() time.Time {
 	return time.Now().Round(0).UTC().Add(time.Duration(c.wrong.Load()))
 }
@@ -65,7 +65,7 @@ func (c *Clock) Read() Instant {
 // IsZero reports whether i is the zero Instant.
 func (i Instant) IsZero() bool { return i.steady.IsZero() }
 
-// Wall returns what the wall clock said at i; the zero time for the zero
+// Wall returns the time of the wall clock at i, or the zero time for the zero
 // Instant.
 func (i Instant) Wall() time.Time {
 	if i.IsZero() {
@@ -77,11 +77,13 @@ func (i Instant) Wall() time.Time {
 // Steady returns the time since i by the steady clock alone.
 func (c *Clock) Steady(i Instant) time.Duration { return time.Since(i.steady) }
 
-// Age returns the time since i by the clock that says more: the steady one
-// stands still while the machine is suspended, the wall clock can be set back.
+// Age returns the time since i, by the clock that gives the longer time: the
+// steady clock stands still while the machine is suspended, and the wall clock
+// can be set back.
 func (c *Clock) Age(i Instant) time.Duration { return AgeBetween(i, c.Read()) }
 
-// AgeBetween returns the time from a to b by the clock that says more.
+// AgeBetween returns the time from a to b, by the clock that gives the longer
+// time.
 func AgeBetween(a, b Instant) time.Duration {
 	return max(SteadyBetween(a, b), time.Duration(b.wall-a.wall))
 }

@@ -5,8 +5,8 @@ import (
 	"time"
 )
 
-// Left returns how long it is until the deadline of ctx, and false if it has
-// none. It goes by this machine's right clock, as deadlines do.
+// Left returns the time until the deadline of ctx, and false if it has none. It
+// uses this machine's clock, as deadlines do.
 func Left(ctx context.Context) (time.Duration, bool) {
 	deadline, ok := ctx.Deadline()
 	if !ok {

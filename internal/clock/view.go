@@ -6,52 +6,51 @@ import (
 	"time"
 )
 
-// View is what a process knows of the time of a store that it reads. Between two
-// readings it goes on by the steady clock alone, so that no jump of the wall
-// clock moves it. It never goes back. It is safe for concurrent use; reading it
+// View is a process's estimate of a store's time. Between two readings of the
+// store it advances by the steady clock alone, so that a jump of the wall clock
+// has no effect. It never goes back. It is safe for concurrent use; reading it
 // takes no lock.
 type View struct {
 	clock *Clock
 	mu    sync.Mutex // of those that change it
-	last  atomic.Pointer[told]
+	last  atomic.Pointer[reading]
 }
 
-// told is a reading: at the instant at, the store's time was from lower to upper.
-// All times are Unix nanoseconds.
-type told struct {
+// reading is the result of one reading: at the instant at, the store's time was
+// between lower and upper. All times are Unix nanoseconds.
+type reading struct {
 	at           Instant
 	lower, upper int64
-	floor        int64 // what Now does not go below
+	floor        int64 // the least time that Now returns
 	trip         time.Duration
 }
 
-// drift is how much two right clocks may part, as a share of the time between
-// two readings; slack is what else may come between.
+// drift bounds how fast two correct clocks diverge: by one part in drift of the
+// time between two readings. slack is added to that.
 const (
 	drift = 1000 // one in a thousand
 	slack = 10 * time.Millisecond
 )
 
-// NewView returns a View that knows nothing yet.
+// NewView returns a View before its first reading.
 func NewView(c *Clock) *View { return &View{clock: c} }
 
-// Tell records that a store asked at one instant, whose answer came at another,
-// said that its time was t.
+// Tell records a reading: the store was asked at one instant, answered that its
+// time was t, and the answer came at another instant.
 //
-// A time that is a little behind the view, as clocks that drift will have it,
-// makes Now stand still until the store has caught up. A time that is further
-// behind is that of a store whose clock was set back, or of another store: the
-// view goes on as if it had not been told.
+// If t is a little behind the view, as drift explains, Now stands still until
+// the store's time has reached it. If t is further behind, the store's clock
+// was set back or it is another store: Tell ignores t.
 func (v *View) Tell(t time.Time, asked, got Instant) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	trip := SteadyBetween(asked, got)
-	n := &told{at: got, lower: t.UnixNano(), trip: trip}
+	n := &reading{at: got, lower: t.UnixNano(), trip: trip}
 	n.upper = n.lower + int64(trip)
 	if old := v.last.Load(); old != nil {
 		since := SteadyBetween(old.at, got)
 		if since < 0 {
-			return // an older answer that came late
+			return // the answer to an earlier reading
 		}
 		n.floor = max(old.floor, old.lower+int64(since))
 		if n.floor-n.lower > int64(trip+old.trip+since/drift+slack) {
@@ -75,7 +74,7 @@ func (v *View) AtLeast(t time.Time) {
 }
 
 // Now returns the latest time that the store's clock has certainly reached, in
-// UTC, and false if the view knows nothing yet.
+// UTC, and false before the first reading.
 func (v *View) Now() (time.Time, bool) {
 	return v.At(v.clock.Read())
 }
@@ -89,12 +88,12 @@ func (v *View) At(i Instant) (time.Time, bool) {
 	return time.Unix(0, l.now(i)).UTC(), true
 }
 
-func (l *told) now(i Instant) int64 {
+func (l *reading) now(i Instant) int64 {
 	return max(l.floor, l.lower+int64(SteadyBetween(l.at, i)))
 }
 
-// Lower is Now less what two right clocks may have parted since the last
-// reading: for a view that has not been told the time for long.
+// Lower is Now minus the drift since the last reading. It is for a view whose
+// last reading is long ago.
 func (v *View) Lower() (time.Time, bool) {
 	l := v.last.Load()
 	if l == nil {
@@ -105,7 +104,7 @@ func (v *View) Lower() (time.Time, bool) {
 }
 
 // Upper returns a time that the store's clock has certainly not passed, in UTC,
-// and false if the view knows nothing yet.
+// and false before the first reading.
 func (v *View) Upper() (time.Time, bool) {
 	l := v.last.Load()
 	if l == nil {
@@ -115,8 +114,8 @@ func (v *View) Upper() (time.Time, bool) {
 	return time.Unix(0, max(l.now(now), l.upper+int64(SteadyBetween(l.at, now)))).UTC(), true
 }
 
-// Offset returns how far the wall clock of this machine is ahead of the store's
-// (behind, if it is negative), by the last reading, and how long that took.
+// Offset returns how far this machine's wall clock was ahead of the store's at
+// the last reading (negative: behind), and how long that reading took.
 func (v *View) Offset() (ahead, trip time.Duration, known bool) {
 	l := v.last.Load()
 	if l == nil {

@@ -1,17 +1,17 @@
-// Package flight runs one function for many callers: one run at a time, not too
-// often, and without making a caller wait for longer than it wants to.
+// Package flight runs one function for many callers: one run at a time, at a
+// limited rate, and with a limit on how long each caller waits.
 //
-// It stands between a flood of callers and a slow or hostile far side, such as a
-// store or a key server:
+// It protects a slow or hostile server, such as a store or a key server, from
+// many callers, and the callers from the server:
 //
-//   - Callers that come while a run is under way share its outcome.
-//   - A caller says how long it waits at most, whatever the function does.
+//   - Callers share the result of the run that is under way.
+//   - A caller sets how long it waits at most, even if the function hangs.
 //   - A run past its limit has failed, for every caller. If its function does
 //     not return, the run is abandoned, and up to three abandoned runs do not
 //     keep a new one from starting.
-//   - What an abandoned run brings in the end is dropped: see [Run.Commit].
-//   - After a failure a pause begins, which grows with each further failure and
-//     has jitter; callers meanwhile get the last error at once.
+//   - The result of an abandoned run is dropped: see [Run.Commit].
+//   - After a failure there is a pause, in which callers get the last error at
+//     once. It grows with each further failure and has jitter.
 package flight
 
 import (
@@ -25,24 +25,26 @@ import (
 )
 
 var (
-	// ErrPanic is the outcome of a run whose function panicked or ended its
-	// goroutine. It does not say with what: the value may hold a secret.
+	// ErrPanic is the result of a run whose function panicked or ended its
+	// goroutine. It does not hold the value of the panic, which may be a
+	// secret.
 	ErrPanic = errors.New("flight: the function panicked")
-	// ErrLate is the outcome of a run that passed its limit.
+	// ErrLate is the result of a run that passed its limit.
 	ErrLate = errors.New("flight: no answer within the limit")
-	// ErrWaited says that the caller's time is over and the run goes on.
+	// ErrWaited means that the caller has waited for its time and the run goes
+	// on.
 	ErrWaited = errors.New("flight: no answer yet")
-	// ErrStuck says that too many runs hang for another one to start.
+	// ErrStuck means that no run was started, since too many earlier ones hang.
 	ErrStuck = errors.New("flight: earlier runs hang")
 )
 
 const (
-	// maxAbandoned is how many runs may hang before no other one starts.
+	// maxAbandoned is how many runs may hang while another one is started.
 	maxAbandoned = 3
-	// tellTime is how long callers wait for Ended at most.
-	tellTime = 100 * time.Millisecond
-	// maxUntold is how many outcomes are kept for an Ended that hangs.
-	maxUntold = 100
+	// reportTime is how long callers wait for Ended at most.
+	reportTime = 100 * time.Millisecond
+	// maxUnreported is how many results are kept while Ended hangs.
+	maxUnreported = 100
 )
 
 // Config says how a [Group] runs its function.
@@ -50,44 +52,44 @@ type Config struct {
 	// Limit is how long a run may take, from its start or its last Commit.
 	// Required.
 	Limit time.Duration
-	// Cooldown is the least time between the starts of two runs, whatever their
-	// outcome, for Try and Go. 0 means none.
+	// Cooldown is the least time between the starts of two runs, for Try and
+	// Go. 0 means none.
 	Cooldown time.Duration
-	// Pause is how long after a failed run no other one starts, except by Do. It
+	// Pause is how long after a failed run only Do starts another one. It
 	// doubles with each further failure, up to MaxPause, and is lengthened at
 	// random by up to a quarter. 0 means none.
 	Pause, MaxPause time.Duration
-	// Ended is told of each outcome once, in the order of the runs and before the
-	// callers are: for logs and metrics. A run that is abandoned has ended with
-	// ErrLate. An Ended that hangs delays callers by 100 ms; it is told what it
-	// misses meanwhile later, up to 100 outcomes. A panic in it is dropped.
-	// Optional.
+	// Ended is called with each result once, in the order of the runs and
+	// before the callers return, for logs and metrics. The result of an
+	// abandoned run is ErrLate. An Ended that hangs delays callers by 100 ms.
+	// Up to 100 results are kept meanwhile, and passed to it later. A panic in
+	// it is dropped. Optional.
 	Ended func(err error)
 }
 
-// Group runs one function. It is safe for concurrent use; it is made by [New]
-// and must not be copied.
+// Group runs one function. It is safe for concurrent use. Make it with [New];
+// it must not be copied.
 type Group struct {
 	cfg   Config
 	clock *clock.Clock
 	fn    func(ctx context.Context, r *Run) error
 
-	mu        sync.Mutex
-	run       *Run          // the run under way, or nil
-	started   uint64        // number of the last run
-	ended     uint64        // number of the last run that has an outcome
-	began     clock.Instant // start of the last run
-	wanted    clock.Instant // the last call of After
-	failed    clock.Instant // end of the last run, if it failed
-	pause     time.Duration // how long no other one starts then
-	failures  int           // in a row
-	abandoned int           // functions that have not returned
-	err       error         // outcome of the run numbered ended
-	untold    []outcome     // what cfg.Ended has still to be told
-	telling   bool          // a goroutine tells it
+	mu         sync.Mutex
+	run        *Run          // the run under way, or nil
+	started    uint64        // number of the last run
+	ended      uint64        // number of the last run that has a result
+	began      clock.Instant // start of the last run
+	wanted     clock.Instant // the last call of After
+	failed     clock.Instant // end of the last run, if it failed
+	pause      time.Duration // after that failure
+	failures   int           // in a row
+	abandoned  int           // functions that have not returned
+	err        error         // result of the run numbered ended
+	unreported []outcome     // results that cfg.Ended was not called with yet
+	reporting  bool          // a goroutine calls cfg.Ended
 }
 
-// outcome is that of a run, and release tells its callers.
+// outcome is the result of a run. release lets its callers return.
 type outcome struct {
 	err     error
 	release func()
@@ -103,19 +105,19 @@ type Run struct {
 	since  clock.Instant // its start, or its last Commit; group.mu
 	done   chan struct{}
 	err    error // set before done is closed
-	over   bool  // it has an outcome; group.mu
+	over   bool  // it has a result; group.mu
 }
 
-// New returns a Group for fn. fn is called with a context of its own, which ends
-// with the limit; no caller's context reaches it.
+// New returns a Group for fn. The context of fn ends with the limit, and is not
+// that of a caller.
 func New(cfg Config, fn func(ctx context.Context, r *Run) error) *Group {
 	return &Group{cfg: cfg, clock: clock.Here(), fn: fn}
 }
 
-// Commit calls f, which makes what the run has read so far count, and grants the
-// run its limit anew. It returns false, and does not call f, if the run was
-// abandoned: a later one may have read something newer. f must not block, nor
-// use the Group.
+// Commit calls f, which publishes what the run has read so far, and restarts
+// the run's limit. If the run was abandoned, Commit returns false and does not
+// call f: a later run may have read something newer. f must not block or use
+// the Group.
 func (r *Run) Commit(f func()) bool {
 	r.group.mu.Lock()
 	defer r.group.mu.Unlock()
@@ -128,15 +130,15 @@ func (r *Run) Commit(f func()) bool {
 	return true
 }
 
-// Wanted returns when After was last called before the run began, the zero
-// Instant for never. A function whose readings are shared with others' may use
-// one that is older than its own run, and none that is older than that.
+// Wanted returns when After was last called before the run began, or the zero
+// Instant. A function that shares its readings with others may return a reading
+// that began after that, and none that began before.
 func (r *Run) Wanted() clock.Instant { return r.wanted }
 
-// Do joins the run under way or starts one, ignoring cooldown and pause, and
-// waits for its outcome, no longer than atMost (0 means as long as it takes) and
-// ctx. A caller that gives up with [ErrWaited] or ctx's error stops nothing. A
-// joined run may have begun before the call.
+// Do joins the run under way or starts one, also in the cooldown and the pause.
+// It waits for the result, until ctx ends and for at most atMost (0 means no
+// limit). A caller that gives up, with [ErrWaited] or ctx's error, does not
+// cancel the run. A joined run may have begun before the call.
 func (g *Group) Do(ctx context.Context, atMost time.Duration) error {
 	g.mu.Lock()
 	r, err := g.join()
@@ -147,9 +149,9 @@ func (g *Group) Do(ctx context.Context, atMost time.Duration) error {
 	return r.wait(ctx, atMost)
 }
 
-// Try is [Group.Do] held to cooldown and pause: if no run is under way and none
-// may start, it returns at once with started == false and the outcome of the
-// last run.
+// Try is [Group.Do] that respects cooldown and pause: if no run is under way
+// and none may start, it returns at once with started == false and the result
+// of the last run.
 func (g *Group) Try(ctx context.Context, atMost time.Duration) (started bool, err error) {
 	g.mu.Lock()
 	if g.run == nil && (g.cooling() || g.pausing() > 0) {
@@ -165,10 +167,9 @@ func (g *Group) Try(ctx context.Context, atMost time.Duration) (started bool, er
 	return true, r.wait(ctx, atMost)
 }
 
-// After waits for the outcome of a run that begins after the call, shared with
-// all callers of that moment. It ignores the cooldown. It returns an error at
-// once in the pause after a failure, and when the run that was under way at the
-// call fails.
+// After waits for the result of a run that begins after the call. Concurrent
+// callers share it. It ignores the cooldown. It returns an error at once in the
+// pause after a failure, and when the run that was under way at the call fails.
 func (g *Group) After(ctx context.Context, atMost time.Duration) error {
 	began := g.clock.Read()
 	g.mu.Lock()
@@ -213,8 +214,8 @@ func (g *Group) Go() {
 	}
 }
 
-// Failing returns how long no other run starts, and the error of the last one: nil
-// if it succeeded, or there was none.
+// Failing returns how long the pause still lasts, and the error of the last
+// run: nil if it succeeded, or there was none.
 func (g *Group) Failing() (pause time.Duration, err error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -227,7 +228,7 @@ func (g *Group) cooling() bool {
 	return !g.began.IsZero() && g.clock.Age(g.began) < g.cfg.Cooldown
 }
 
-// pausing is how much is left of the pause after a failure.
+// pausing returns how long the pause after a failure still lasts.
 func (g *Group) pausing() time.Duration {
 	if g.failed.IsZero() {
 		return 0
@@ -253,7 +254,7 @@ func (g *Group) join() (*Run, error) {
 	return r, nil
 }
 
-// call runs the function. Its outcome is ErrPanic unless it returned.
+// call runs the function. The result is ErrPanic unless the function returns.
 func (g *Group) call(ctx context.Context, r *Run) {
 	err := ErrPanic
 	defer func() {
@@ -263,7 +264,7 @@ func (g *Group) call(ctx context.Context, r *Run) {
 	err = g.fn(ctx, r)
 }
 
-// end records an outcome: the function's, or that the run is late.
+// end records the result of a run: that of the function, or ErrLate.
 func (g *Group) end(r *Run, err error, returned bool) {
 	g.mu.Lock()
 	switch {
@@ -273,7 +274,7 @@ func (g *Group) end(r *Run, err error, returned bool) {
 		}
 		g.mu.Unlock()
 		return
-	case !returned && g.clock.Steady(r.since) < g.cfg.Limit: // Commit was quicker than the timer
+	case !returned && g.clock.Steady(r.since) < g.cfg.Limit: // Commit came before the timer
 		g.mu.Unlock()
 		return
 	}
@@ -289,22 +290,22 @@ func (g *Group) end(r *Run, err error, returned bool) {
 		g.failures++
 	}
 	r.limit.Stop()
-	if g.cfg.Ended == nil || len(g.untold) == maxUntold {
+	if g.cfg.Ended == nil || len(g.unreported) == maxUnreported {
 		g.mu.Unlock()
 		r.cancel()
 		close(r.done)
 		return
 	}
 	release := sync.OnceFunc(func() { close(r.done) })
-	late := time.AfterFunc(tellTime, release)
-	g.untold = append(g.untold, outcome{err, func() { late.Stop(); release() }})
+	late := time.AfterFunc(reportTime, release)
+	g.unreported = append(g.unreported, outcome{err, func() { late.Stop(); release() }})
 	g.mu.Unlock()
 	r.cancel()
-	g.tell()
+	g.report()
 }
 
-// pauseAfter returns the pause after one more failure than there were in a row:
-// it doubles from first up to most, and is lengthened at random.
+// pauseAfter returns the pause after a failure that follows failures in a row.
+// It doubles from first up to most, and is lengthened at random.
 func pauseAfter(failures int, first, most time.Duration) time.Duration {
 	pause := first
 	if pause <= 0 {
@@ -320,18 +321,19 @@ func pauseAfter(failures int, first, most time.Duration) time.Duration {
 	return pause + rand.N(pause/4+1)
 }
 
-// tell tells cfg.Ended what it has not been told, unless another goroutine does.
-func (g *Group) tell() {
+// report calls cfg.Ended with the results that it was not called with yet,
+// unless another goroutine does.
+func (g *Group) report() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if g.telling {
+	if g.reporting {
 		return
 	}
-	g.telling = true
-	defer func() { g.telling = false }() // also if Ended ends its goroutine
-	for len(g.untold) > 0 {
-		o := g.untold[0]
-		g.untold = g.untold[1:]
+	g.reporting = true
+	defer func() { g.reporting = false }() // also if Ended ends its goroutine
+	for len(g.unreported) > 0 {
+		o := g.unreported[0]
+		g.unreported = g.unreported[1:]
 		func() {
 			g.mu.Unlock()
 			defer g.mu.Lock()
@@ -342,8 +344,8 @@ func (g *Group) tell() {
 	}
 }
 
-// wait returns the outcome of the run. One that is there wins over a context
-// that has ended too.
+// wait returns the result of the run. If there is one, it is returned even if
+// the context has ended.
 func (r *Run) wait(ctx context.Context, atMost time.Duration) error {
 	select {
 	case <-r.done:

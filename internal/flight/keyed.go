@@ -10,9 +10,9 @@ import (
 )
 
 var (
-	// ErrBusy says that as many runs are under way as may be.
+	// ErrBusy means that MaxRuns runs are under way.
 	ErrBusy = errors.New("flight: too many runs are under way")
-	// ErrRemembered says that something is remembered of the key.
+	// ErrRemembered means that a result of the key is remembered.
 	ErrRemembered = errors.New("flight: something is remembered of the key")
 )
 
@@ -20,27 +20,27 @@ var (
 type KeyedConfig struct {
 	// Limit is how long a run may take. Required.
 	Limit time.Duration
-	// Pause is how long after a failed run no other one of the same key starts.
-	// It doubles with each further failure, up to MaxPause, and is lengthened at
-	// random by up to a quarter. Required.
+	// Pause is how long after a failed run of a key no other one of that key
+	// starts. It doubles with each further failure, up to MaxPause, and is
+	// lengthened at random by up to a quarter. Required.
 	Pause, MaxPause time.Duration
-	// MaxRuns is how many runs of all keys are under way at once. Twice as many
-	// may have been abandoned without having returned. Required.
+	// MaxRuns is how many runs of all keys are under way at once. Up to twice
+	// as many abandoned ones may hang. Required.
 	MaxRuns int
-	// MaxKept is how many outcomes are remembered. Required.
+	// MaxKept is how many results are remembered. Required.
 	MaxKept int
 }
 
-// Keyed is a [Group] for each of many keys, with bounds for all of them
-// together. A good outcome is remembered for as long as its function says, and
-// answers further callers of its key.
+// Keyed is a [Group] for each of many keys, with limits for all of them
+// together. A successful result is remembered for as long as its function
+// returns, and further callers of the key get it.
 //
-// Once three runs in a row have passed their limit, of whatever keys, only one
-// run at a time is started, with a pause in between, until one of all returns. A
-// function that heeds its context returns at its limit: it is slow for its own
-// key, and holds up no other.
+// After three runs in a row have passed their limit, of any keys, only one run
+// at a time is started, with a pause in between, until one of those runs
+// returns. A function that heeds its context returns at its limit: it delays
+// its own key and no other.
 //
-// It is safe for concurrent use; it is made by [NewKeyed] and must not be
+// It is safe for concurrent use. Make it with [NewKeyed]; it must not be
 // copied.
 type Keyed[K comparable, V any] struct {
 	cfg   KeyedConfig
@@ -51,17 +51,17 @@ type Keyed[K comparable, V any] struct {
 	swept     clock.Instant
 	running   int           // under way
 	abandoned int           // past their limit, and not returned yet
-	late      int           // runs past their limit, since one returned
-	lateAt    clock.Instant // when the last one was
+	late      int           // runs that passed their limit since one returned
+	lateAt    clock.Instant // when the last one did
 }
 
-// keyedEntry is what is known of one key. Keyed.mu guards it.
+// keyedEntry is the state of one key. Keyed.mu guards it.
 type keyedEntry[V any] struct {
 	run       *keyedRun[V] // under way, or nil
 	started   uint64
 	abandoned int
 
-	last   keyedOutcome[V] // of the last run that others share
+	last   keyedOutcome[V] // of the last shared run
 	ended  clock.Instant
 	fails  int           // in a row
 	paused time.Duration // after it, if it failed
@@ -69,33 +69,34 @@ type keyedEntry[V any] struct {
 
 type keyedRun[V any] struct {
 	number  uint64
-	alone   bool // no other caller has its failure
-	over    bool // it has an outcome; Keyed.mu
+	alone   bool // other callers do not get its failure
+	over    bool // it has a result; Keyed.mu
 	done    chan struct{}
 	outcome keyedOutcome[V] // set before done is closed
 }
 
-// NewKeyed returns a Keyed that has run nothing.
+// NewKeyed returns an empty Keyed.
 func NewKeyed[K comparable, V any](cfg KeyedConfig) *Keyed[K, V] {
 	return &Keyed[K, V]{cfg: cfg, clock: clock.Here(), entries: map[K]*keyedEntry[V]{}}
 }
 
-// Func is what is run for a key. It returns with its value how long that is
+// Func is the function of a run. It returns a value and how long that is
 // remembered; 0 means not at all.
 type Func[V any] func(ctx context.Context) (value V, keep time.Duration, err error)
 
-// Do returns the remembered value of a key, or else the outcome of its run under
-// way, or else that of a run of fn, which it starts. It waits no longer than
-// atMost and ctx, and gives up with [ErrWaited] or ctx's error, which stops
-// nothing. In the pause after a failed run it returns that run's error at once.
+// Do returns, in this order: the remembered value of a key; the result of the
+// run of the key that is under way; the result of a run of fn, which it starts.
+// It waits until ctx ends and for at most atMost. A caller that gives up, with
+// [ErrWaited] or ctx's error, does not cancel the run. In the pause after a
+// failed run it returns the error of that run at once.
 //
-// fn has the values of ctx, and a limit of its own.
+// The context of fn has the values of ctx and ends with the limit.
 func (g *Keyed[K, V]) Do(ctx context.Context, key K, atMost time.Duration, fn Func[V]) (V, error) {
 	return g.share(ctx, key, atMost, fn, false)
 }
 
-// After is Do with a run that begins after the call. If something is remembered of
-// the key when that would start, it is [ErrRemembered].
+// After is Do with a run that begins after the call. If a result of the key is
+// remembered when that run would start, After returns [ErrRemembered].
 func (g *Keyed[K, V]) After(ctx context.Context, key K, atMost time.Duration, fn Func[V]) (V, error) {
 	return g.share(ctx, key, atMost, fn, true)
 }
@@ -129,7 +130,7 @@ func (g *Keyed[K, V]) share(ctx context.Context, key K, atMost time.Duration, fn
 		switch {
 		case errors.Is(err, ErrWaited) || ctx.Err() != nil:
 			return v, err
-		case r.alone && err != nil: // which is its caller's
+		case r.alone && err != nil: // only its own caller gets that
 		case !after || r.number > seen:
 			return v, err
 		}
@@ -137,9 +138,9 @@ func (g *Keyed[K, V]) share(ctx context.Context, key K, atMost time.Duration, fn
 	}
 }
 
-// Alone waits until no run of a key is under way, and then runs fn for this
-// caller: others wait for its end. A good outcome answers them too. A failure is
-// this caller's alone, and makes no pause. Otherwise it is as After.
+// Alone waits until no run of a key is under way, and then runs fn while other
+// callers of the key wait. They get a successful result too. Only this caller
+// gets a failure, which causes no pause. Otherwise it does as After does.
 func (g *Keyed[K, V]) Alone(ctx context.Context, key K, atMost time.Duration, fn Func[V]) (V, error) {
 	var none V
 	began := g.clock.Read()
@@ -173,10 +174,11 @@ func (g *Keyed[K, V]) Alone(ctx context.Context, key K, atMost time.Duration, fn
 	}
 }
 
-// Last follows what is remembered from key to key, each made by next of the value
-// before it, and returns the last value. From then on that is remembered of all
-// keys on the way, for as long as what it replaces. ok is false if nothing is
-// remembered of the first key.
+// Last follows remembered values: it reads the value of key, makes a key of it
+// with next, and repeats that until no value is remembered. It returns the last
+// value, which is then remembered for all those keys, each for as long as the
+// value that it replaces. ok is false if no value of the first key is
+// remembered.
 func (g *Keyed[K, V]) Last(key K, next func(V) K) (last V, ok bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -196,23 +198,22 @@ func (g *Keyed[K, V]) Last(key K, next func(V) K) (last V, ok bool) {
 	return last, len(way) > 0
 }
 
-// Runs returns how many runs are under way, and how many were abandoned and have
-// not returned.
+// Runs returns how many runs are under way, and how many abandoned ones hang.
 func (g *Keyed[K, V]) Runs() (running, abandoned int) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	return g.running, g.abandoned
 }
 
-// Kept returns of how many keys something is remembered.
+// Kept returns how many keys have an entry.
 func (g *Keyed[K, V]) Kept() int {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	return len(g.entries)
 }
 
-// entry returns what is known of a key, making room for it. g.mu is held, as for
-// all that follow.
+// entry returns the entry of a key. It makes one if there is none. g.mu is
+// held, as for all that follow.
 func (g *Keyed[K, V]) entry(key K) *keyedEntry[V] {
 	if e := g.entries[key]; e != nil {
 		return e
@@ -225,7 +226,8 @@ func (g *Keyed[K, V]) entry(key K) *keyedEntry[V] {
 	return e
 }
 
-// sweep forgets what is of no more use, and more than that if it has to.
+// sweep drops entries that are no longer used. If there are still too many, it
+// drops others.
 func (g *Keyed[K, V]) sweep() {
 	g.swept = g.clock.Read()
 	for key, e := range g.entries {
@@ -248,7 +250,7 @@ func (g *Keyed[K, V]) sweep() {
 
 func (e *keyedEntry[V]) idle() bool { return e.run == nil && e.abandoned == 0 }
 
-// remembers reports whether the last outcome of a key still answers.
+// remembers reports whether the last result of a key is remembered.
 func (g *Keyed[K, V]) remembers(e *keyedEntry[V]) bool { return g.clock.Age(e.ended) < e.last.keep }
 
 // join returns the run of a key that is under way, or starts one.
@@ -284,14 +286,14 @@ func (g *Keyed[K, V]) join(ctx context.Context, e *keyedEntry[V], fn Func[V]) (*
 	return r, nil
 }
 
-// keyedOutcome is what a function returned.
+// keyedOutcome is the result of a run.
 type keyedOutcome[V any] struct {
 	value V
 	keep  time.Duration
 	err   error
 }
 
-// end records an outcome: the function's, or that the run is late.
+// end records the result of a run: that of the function, or ErrLate.
 func (g *Keyed[K, V]) end(e *keyedEntry[V], r *keyedRun[V], o keyedOutcome[V], returned bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -330,8 +332,8 @@ func (g *Keyed[K, V]) end(e *keyedEntry[V], r *keyedRun[V], o keyedOutcome[V], r
 	close(r.done)
 }
 
-// wait returns the outcome of the run. One that is there wins over a context
-// that has ended too.
+// wait returns the result of the run. If there is one, it is returned even if
+// the context has ended.
 func (r *keyedRun[V]) wait(ctx context.Context, atMost time.Duration) (V, error) {
 	var none V
 	t := time.NewTimer(atMost)

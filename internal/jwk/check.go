@@ -33,10 +33,10 @@ const (
 //     a point on the curve that is not of low order (RFC 8032 section 5.1.3;
 //     under a low-order key one signature fits many messages).
 //
-// Every other algorithm and type is refused, private keys and pointers to
-// ed25519.PublicKey among them. It does not look for moduli with known
-// structure (ROCA) or for shared factors, and it does not say that anyone
-// holds the private half.
+// Every other algorithm and type is refused, including private keys and
+// pointers to ed25519.PublicKey. CheckPublic does not look for moduli with a
+// known structure (ROCA) or for shared factors. It does not prove that the
+// private key exists.
 func CheckPublic(alg string, pub crypto.PublicKey) error {
 	switch alg {
 	case algES256:
@@ -107,7 +107,7 @@ var (
 	bigOne = big.NewInt(1)
 )
 
-// checkEd25519 works on public values only: its time may depend on them.
+// checkEd25519 does not take constant time: all values are public.
 func checkEd25519(k ed25519.PublicKey) error {
 	if len(k) != ed25519.PublicKeySize {
 		return fmt.Errorf("%w: Ed25519 key must be 32 bytes", ErrUnusable)

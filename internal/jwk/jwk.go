@@ -6,9 +6,8 @@
 // has one accepted spelling for each value, and a document with anything
 // secret in it is refused whole.
 //
-// A key that was read says nothing about who published it: trust comes from
-// where the document was fetched, not from its content. Certificate members
-// (x5c, x5u, x5t) are not read.
+// The content of a document does not show who published it: trust comes from
+// where it was fetched. Certificate members (x5c, x5u, x5t) are not read.
 package jwk
 
 import (
@@ -85,7 +84,7 @@ type publicJWK struct {
 // accepts the key types of [Key] and returns an error that matches
 // [ErrUnusable] for a key that CheckPublic refuses.
 //
-// A thumbprint names a key; it does not prove that anyone holds it.
+// A thumbprint names a key. It does not prove that the private key exists.
 func Thumbprint(pub crypto.PublicKey) (string, error) {
 	alg, err := algorithmOf(pub)
 	if err != nil {
@@ -136,7 +135,7 @@ func Marshal(k Key) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%w: cannot be encoded", ErrUnusable)
 	}
-	// Nothing is published that could not be read back as the same key.
+	// A key is written only if it is read back as the same key.
 	back, err := Parse(data)
 	if err != nil || back.KeyID != k.KeyID || back.Algorithm != k.Algorithm || !equal(back.Public, k.Public) {
 		return nil, fmt.Errorf("%w: does not survive encoding", ErrUnusable)

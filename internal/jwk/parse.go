@@ -19,9 +19,9 @@ import (
 	"github.com/sessiontoken/sessiontoken/internal/strictjson"
 )
 
-// element holds the members of one JWK that are looked at, undecoded, so that
-// an absent member, null and a value of the wrong type can be told apart.
-// Every other member is ignored (RFC 7517 section 4).
+// element holds the members of one JWK that are read, undecoded, so that an
+// absent member, null and a value of the wrong type are different. Every other
+// member is ignored (RFC 7517 section 4).
 type element struct {
 	Kty    jsontext.Value `json:"kty"`
 	Crv    jsontext.Value `json:"crv"`
@@ -34,8 +34,8 @@ type element struct {
 	KeyOps jsontext.Value `json:"key_ops"`
 	Alg    jsontext.Value `json:"alg"`
 
-	// Members of private and symmetric keys (RFC 7518 sections 6.2.2, 6.3.2
-	// and 6.4.1, RFC 8037 section 2). Their presence is all that matters.
+	// Members of private and symmetric keys (RFC 7518 sections 6.2.2, 6.3.2 and
+	// 6.4.1, RFC 8037 section 2). A JWK that has one is refused.
 	D   jsontext.Value `json:"d"`
 	P   jsontext.Value `json:"p"`
 	Q   jsontext.Value `json:"q"`
@@ -91,7 +91,7 @@ func Parse(data []byte) (Key, error) {
 // algorithms (RFC 8725 section 3.1) is not used under either. An element that
 // repeats another one in all of that is skipped alone.
 //
-// The length of data is the caller's to limit.
+// The caller limits the length of data.
 func ParseSet(data []byte) (keys []Key, skipped []string, err error) {
 	elements, err := readElements(bytes.TrimPrefix(data, []byte("\ufeff")))
 	if err != nil {
@@ -123,8 +123,8 @@ func ParseSet(data []byte) (keys []Key, skipped []string, err error) {
 	return keys, skipped, nil
 }
 
-// ambiguous returns, for each key, why it cannot be used beside the others, or
-// nothing. The zero Key stands for an unusable one, which is beside nothing.
+// ambiguous returns for each key the reason why it cannot be used together with
+// the others, or "". A zero Key is an unusable key, which is ignored.
 func ambiguous(keys []Key) []string {
 	reasons := make([]string, len(keys))
 	for i, k := range keys {
@@ -229,7 +229,7 @@ func readArray(dec *jsontext.Decoder) (elements []element, err error) {
 	return elements, nil
 }
 
-// reads reports whether the next token is of a kind.
+// reads reports whether the next JSON token has a kind.
 func reads(dec *jsontext.Decoder, kind jsontext.Kind) bool {
 	t, err := dec.ReadToken()
 	return err == nil && t.Kind() == kind
@@ -301,13 +301,14 @@ func (el element) describe(number int) string {
 	return fmt.Sprintf("key %d (kid %.40q)", number, kid)
 }
 
-// signs reports whether use says that the key is for signatures.
+// signs reports whether use is "sig".
 func (el element) signs() bool {
 	use, ok := text(el.Use)
 	return ok && use == "sig"
 }
 
-// verifies looks at use and key_ops (RFC 7517 sections 4.2 and 4.3).
+// verifies reports whether use and key_ops permit verification (RFC 7517
+// sections 4.2 and 4.3).
 func (el element) verifies() bool {
 	if el.Use != nil && !el.signs() {
 		return false
@@ -330,8 +331,8 @@ func (el element) verifies() bool {
 	return verify
 }
 
-// material returns the validated public members of el, and nothing else of
-// it, with the algorithm that the key is for.
+// material returns the validated public members of el alone, and the algorithm
+// of the key.
 func (el element) material() (publicJWK, string, error) {
 	alg, ok := text(el.Alg)
 	if el.Alg != nil && (!ok || alg == "") {
@@ -374,7 +375,7 @@ func (el element) material() (publicJWK, string, error) {
 	return publicJWK{}, "", fmt.Errorf("%w: kty, crv or alg is not one of ES256, EdDSA, PS256 or RS256", ErrUnusable)
 }
 
-// build turns members that were validated into a public key.
+// build makes a public key of validated members.
 func build(minimal publicJWK) (crypto.PublicKey, error) {
 	data, err := json.Marshal(minimal)
 	if err != nil {

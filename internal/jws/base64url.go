@@ -19,7 +19,7 @@ const invalidBits = 1 << 31
 // Encode returns b in unpadded base64url (RFC 7515 section 2).
 func Encode(b []byte) string { return base64.RawURLEncoding.EncodeToString(b) }
 
-// AppendEncode is Encode onto the end of dst.
+// AppendEncode appends the encoding of b to dst.
 func AppendEncode(dst, b []byte) []byte { return base64.RawURLEncoding.AppendEncode(dst, b) }
 
 // EncodedLen is the length of n bytes in unpadded base64url.
@@ -36,12 +36,12 @@ func Decode(segment string) ([]byte, error) {
 	return AppendDecode(make([]byte, 0, DecodedLen(len(segment))), segment)
 }
 
-// AppendDecode is Decode onto the end of dst.
+// AppendDecode appends the decoded bytes of one segment to dst, as Decode does.
 func AppendDecode(dst []byte, segment string) ([]byte, error) {
 	out, s, bad := dst, segment, uint32(0)
 	for len(s) >= 4 {
-		// The shifts leave the top bit of an invalid byte's value nowhere to go
-		// but out, so that bit is collected apart.
+		// The shifts drop the top bit of an invalid byte's value, so that bit
+		// is collected separately.
 		a, b, c, d := decodeTable[s[0]], decodeTable[s[1]], decodeTable[s[2]], decodeTable[s[3]]
 		bad |= a | b | c | d
 		v := a<<18 | b<<12 | c<<6 | d

@@ -1,5 +1,5 @@
 // Package jws reads and writes the compact serialization of RFC 7515 in one
-// strict form, and signs and verifies bytes. It knows nothing of claims.
+// strict form, and signs and verifies bytes. It does not read claims.
 package jws
 
 import (
@@ -12,24 +12,24 @@ import (
 	"github.com/sessiontoken/sessiontoken/internal/strictjson"
 )
 
-// What is wrong with a token's form. None of these texts holds a part of it.
+// The errors of a token's form. No text holds a part of the token.
 var (
 	ErrSegments = errors.New("not three base64url segments")
 	ErrEncoding = errors.New("a segment is not canonical base64url")
 	ErrHeader   = errors.New("the header is not an object of exactly alg, kid and typ")
 )
 
-// MaxHeader is the longest header segment that is looked at, in bytes: room for
-// the longest kid, even with every byte escaped.
+// MaxHeader is the longest header segment that is read, in bytes. The longest
+// kid fits, even with every byte escaped.
 const MaxHeader = 2048
 
 // MaxKeyID is the longest kid, in bytes, that a header may name.
 const MaxKeyID = 128
 
 // Split cuts a token into its three segments (RFC 7515 section 7.1). It looks
-// at no byte but the dots: Decode refuses what does not belong into a segment.
-// Only the payload may be empty. It allocates nothing, however many dots there
-// are.
+// for the dots alone: Decode refuses other bytes that are not of a segment.
+// Only the payload may be empty. Split does not allocate, however many dots
+// there are.
 func Split(token string) (header, payload, signature string, err error) {
 	first := strings.IndexByte(token, '.')
 	second := first + 1 + strings.IndexByte(token[first+1:], '.')

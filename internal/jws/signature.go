@@ -16,14 +16,14 @@ import (
 	"github.com/golang-jwt/jwt/v5"
 )
 
-// ErrSignature means that a signature is not the key's over these bytes.
+// ErrSignature means that a signature does not verify.
 var ErrSignature = errors.New("the signature does not verify")
 
-// ErrKey means that key and algorithm do not belong together.
+// ErrKey means that a key is not for an algorithm.
 var ErrKey = errors.New("the key is not one for the algorithm")
 
-// ps256 is golang-jwt's PS256 held to the salt length that RFC 7518 section 3.5
-// prescribes; its own verifies any.
+// ps256 is golang-jwt's PS256 with the salt length that RFC 7518 section 3.5
+// requires. golang-jwt's own verifies any length.
 var ps256 = func() *jwt.SigningMethodRSAPSS {
 	opts := rsa.PSSOptions{SaltLength: rsa.PSSSaltLengthEqualsHash, Hash: crypto.SHA256}
 	return &jwt.SigningMethodRSAPSS{
@@ -38,8 +38,8 @@ type verifier interface {
 	Verify(input string, sig []byte, key any) error
 }
 
-// es256 is golang-jwt's ES256 without its detour over big.Int, in both
-// directions: crypto/ecdsa works on ASN.1 itself.
+// es256 is golang-jwt's ES256 without its conversions to big.Int: crypto/ecdsa
+// reads and writes ASN.1.
 type es256 struct{}
 
 func (es256) Verify(input string, sig []byte, key any) error {
@@ -81,16 +81,16 @@ var (
 	}
 )
 
-// IsCanonical reports whether sig is of the one form in which [Sign] writes
-// signatures under alg. Of the two ES256 signatures (r, s) and (r, n-s), which
-// verify both and can be made from each other without a key, it is the one with
-// the smaller s. Verify does not ask: other libraries write either.
+// IsCanonical reports whether sig has the form in which [Sign] writes
+// signatures under alg. If (r, s) is an ES256 signature, (r, n-s) is one too,
+// and can be made without a key: the canonical one has the smaller s. Verify
+// accepts both, since other libraries write either.
 func IsCanonical(alg string, sig []byte) bool {
 	return alg != "ES256" || len(sig) != 64 || bytes.Compare(sig[32:], halfP256[:]) <= 0
 }
 
-// lowerS turns an ES256 signature into the one of its two forms that has the
-// smaller s. Both are public, so this need not take constant time.
+// lowerS replaces an ES256 signature by the canonical one of its two forms. It
+// does not take constant time: the values are public.
 func lowerS(sig []byte) {
 	if IsCanonical("ES256", sig) {
 		return
@@ -140,8 +140,8 @@ func (eddsa) Verify(input string, sig []byte, key any) error {
 	return nil
 }
 
-// inputs holds copies of signing inputs for as long as they are hashed: golang-jwt
-// hands them over as strings, and the standard library takes bytes.
+// inputs holds copies of signing inputs while they are hashed: golang-jwt
+// passes strings, and the standard library takes bytes.
 var inputs = sync.Pool{New: func() any { return new([]byte) }}
 
 func borrow(input string) *[]byte {
@@ -151,7 +151,7 @@ func borrow(input string) *[]byte {
 }
 
 func giveBack(b *[]byte) {
-	const most = 16 << 10 // a long token must not be paid for ever after
+	const most = 16 << 10 // a long token must not occupy memory for ever
 	if cap(*b) <= most {
 		inputs.Put(b)
 	}
@@ -163,9 +163,8 @@ func sha256Of(input string) [sha256.Size]byte {
 	return sha256.Sum256(*b)
 }
 
-// method returns how alg verifies if pub is a key for it. The values are held
-// here and never looked up by name: golang-jwt's registry can be changed by any
-// package of the process.
+// method returns the verifier of alg if pub is a key for it. It does not use
+// golang-jwt's registry of names, which any package of the process can change.
 func method(alg string, pub crypto.PublicKey) (verifier, error) {
 	switch alg {
 	case "ES256":
@@ -195,8 +194,8 @@ func Verify(alg string, pub crypto.PublicKey, input string, sig []byte) error {
 	if err != nil {
 		return err
 	}
-	// One length is right for each key: RFC 7518 sections 3.3 and 3.4,
-	// RFC 8032 section 5.1.7.
+	// The length of a signature depends on the key alone: RFC 7518 sections 3.3
+	// and 3.4, RFC 8032 section 5.1.7.
 	if len(sig) != SignatureSize(pub) || m.Verify(input, sig, pub) != nil {
 		return ErrSignature
 	}
@@ -211,9 +210,9 @@ func SignatureSize(pub crypto.PublicKey) int {
 	return 64
 }
 
-// Sign returns the signature of key over message under alg. A key that is not one
-// of the standard library's signs as SignWith describes. Of an ES256 signature the
-// smaller s is returned: see [IsCanonical]. Sign does not keep message.
+// Sign returns the signature of key over message under alg. A key that is not
+// of the standard library signs as SignWith describes. An ES256 signature has
+// the smaller s: see [IsCanonical]. Sign does not keep message.
 func Sign(alg string, key crypto.Signer, message []byte) (sig []byte, err error) {
 	switch k := key.(type) {
 	case *ecdsa.PrivateKey:
@@ -246,8 +245,8 @@ func Sign(alg string, key crypto.Signer, message []byte) (sig []byte, err error)
 	return sig, nil
 }
 
-// IsSoftware reports whether a key is one of the standard library's, which signs
-// at once.
+// IsSoftware reports whether a key is of the standard library, which signs
+// without I/O.
 func IsSoftware(key crypto.Signer) bool {
 	switch key.(type) {
 	case *ecdsa.PrivateKey, *rsa.PrivateKey, ed25519.PrivateKey:
@@ -256,9 +255,9 @@ func IsSoftware(key crypto.Signer) bool {
 	return false
 }
 
-// SignWith is Sign for a key that is elsewhere, such as in a KMS or an HSM, with
-// the public half pub. sign is given what crypto.Signer's Sign is given, and
-// returns what that returns. Its result is verified before it is used.
+// SignWith is Sign for a key outside of the process, such as in a KMS or an
+// HSM, whose public key is pub. sign has the arguments and the result of
+// crypto.Signer's Sign. Its result is verified before it is used.
 func SignWith(alg string, pub crypto.PublicKey, message []byte, sign func(digest []byte, opts crypto.SignerOpts) ([]byte, error)) ([]byte, error) {
 	if _, err := method(alg, pub); err != nil {
 		return nil, err
@@ -287,12 +286,12 @@ func SignWith(alg string, pub crypto.PublicKey, message []byte, sign func(digest
 	return sig, nil
 }
 
-// errASN1 is for a signer that returns something else than it should.
+// errASN1 means that a signer returned a malformed signature.
 var errASN1 = errors.New("the signer returned no ASN.1 ECDSA signature")
 
-// rawECDSA turns the ASN.1 form that crypto/ecdsa and every crypto.Signer give
-// into r and s of 32 bytes each, leading zeros kept (RFC 7518 section 3.4). It
-// takes DER alone.
+// rawECDSA converts the ASN.1 form of crypto/ecdsa and of every crypto.Signer
+// into r and s of 32 bytes each, with leading zeros (RFC 7518 section 3.4). It
+// accepts DER alone.
 func rawECDSA(der []byte) ([]byte, error) {
 	if len(der) < 2 || der[0] != 0x30 || int(der[1]) != len(der)-2 {
 		return nil, errASN1
@@ -313,7 +312,7 @@ func rawECDSA(der []byte) ([]byte, error) {
 }
 
 // derPositive reads an INTEGER above zero of fewer than 128 bytes, and returns
-// its magnitude and what follows.
+// its magnitude and the rest.
 func derPositive(der []byte) (n, rest []byte, ok bool) {
 	if len(der) < 3 || der[0] != 0x02 || der[1] == 0 || int(der[1]) > len(der)-2 || der[1] > 127 {
 		return nil, nil, false

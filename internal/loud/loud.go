@@ -1,5 +1,5 @@
-// Package loud says that something fails: at most one log line a reason and
-// minute, with how often it happened, and a counter for each reason.
+// Package loud logs failures: at most one line a reason and minute, with the
+// number of events, and a counter for each reason.
 package loud
 
 import (
@@ -23,22 +23,22 @@ type Log struct {
 }
 
 type reason struct {
-	total uint64 // ever
-	told  uint64 // of those, how many the lines so far have covered
-	at    clock.Instant
+	total  uint64 // ever
+	logged uint64 // of those, how many are in the lines so far
+	at     clock.Instant
 }
 
-// New returns a Log on logger, or on what slog.Default() is at each line if that
-// is nil.
+// New returns a Log that writes to logger. Nil means slog.Default() at the time
+// of each line.
 func New(logger *slog.Logger) *Log {
 	return &Log{logger: logger, clock: clock.Here(), reasons: map[string]*reason{}}
 }
 
-// Warn counts an event. It logs it unless a line of the same reason was written
-// within the last minute; the next line says how many there were. name is the
-// reason, a fixed word; message says what happens and what to do, and args are attributes
-// as slog has them. Nothing may hold a token, a key or a secret. A logger that
-// hangs holds up the one call of that minute, and no other.
+// Warn counts an event and logs it, unless a line with the same reason was
+// written within the last minute; the next line has the number of events. name
+// is the reason, a fixed word. message says what happened and what to do. args
+// are attributes as in slog. No argument may hold a token, a key or a secret. A
+// logger that hangs delays one call a minute.
 func (l *Log) Warn(name, message string, args ...any) {
 	l.mu.Lock()
 	r := l.reasons[name]
@@ -51,8 +51,8 @@ func (l *Log) Warn(name, message string, args ...any) {
 		l.mu.Unlock()
 		return
 	}
-	times := r.total - r.told
-	r.told, r.at = r.total, l.clock.Read()
+	times := r.total - r.logged
+	r.logged, r.at = r.total, l.clock.Read()
 	l.mu.Unlock()
 	logger := l.logger
 	if logger == nil {
@@ -61,7 +61,7 @@ func (l *Log) Warn(name, message string, args ...any) {
 	logger.Warn(message, append([]any{"reason", name, "times", times}, args...)...)
 }
 
-// Counts returns how often each reason was given. The map is the caller's.
+// Counts returns the number of events for each reason. The map is the caller's.
 func (l *Log) Counts() map[string]uint64 {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -1,5 +1,5 @@
-// Package sid knows the form of a session's id: the groups that the session
-// belongs to, each followed by a dot, and a random part.
+// Package sid parses the id of a session: the groups that the session belongs
+// to, each followed by a dot, and a random part.
 package sid
 
 import "strings"
@@ -25,9 +25,9 @@ func IsGroup(s string) bool {
 	return true
 }
 
-// Groups returns the n groups of an id. An id of any other form has none: one
-// with more than MaxGroups of them, with a part that is not a group, or without
-// a random part.
+// Groups returns the n groups of an id. An id of another form has no groups:
+// one with more than MaxGroups groups, with a malformed group, or without a
+// random part.
 func Groups(id string) (groups [MaxGroups]string, n int) {
 	for rest := id; ; n++ {
 		group, after, more := strings.Cut(rest, ".")

@@ -1,5 +1,5 @@
-// Package strictjson holds the one thing that JSON v2 leaves open for untrusted
-// input: a limit on nesting, checked before anything is decoded.
+// Package strictjson limits the nesting of untrusted JSON before it is decoded,
+// which JSON v2 does not do.
 package strictjson
 
 import "bytes"
@@ -7,9 +7,9 @@ import "bytes"
 // MaxDepth is how many objects and arrays may be open at once.
 const MaxDepth = 16
 
-// TooDeep reports whether data opens more than MaxDepth objects and arrays at
-// once. Its time is linear, it allocates nothing, and takes data as text that may
-// be anything: whether it is JSON is for the decoder to say.
+// TooDeep reports whether data has more than MaxDepth objects and arrays open
+// at once. It takes linear time and does not allocate. data may be any text:
+// the decoder checks whether it is JSON.
 func TooDeep(data []byte) bool {
 	if bytes.Count(data, []byte{'{'})+bytes.Count(data, []byte{'['}) <= MaxDepth {
 		return false

@@ -1,4 +1,4 @@
-// Package tally counts what happens often, from many cores at once.
+// Package tally counts frequent events, which many cores report at once.
 package tally
 
 import (
@@ -7,31 +7,32 @@ import (
 	"sync/atomic"
 )
 
-// stripes is how many parts a Counter has, a power of two.
+// stripes is how many stripes a Counter has, a power of two.
 const stripes = 8
 
-// Counter counts events that many cores report at once. One atomic number would
-// have them wait for one cache line; here there are several, and a core mostly
-// keeps to one. Its zero value is ready for use; it must not be copied.
+// Counter counts events that many cores report at once. With one atomic number,
+// they would wait for one cache line. A Counter has several, and a core mostly
+// uses one of them. Its zero value is ready for use; it must not be copied.
 type Counter struct{ stripes [stripes]stripe }
 
-// stripe is alone on its cache line, whose neighbour some processors fetch along
-// with it, and keeps what is next to the counter off it.
+// stripe fills two cache lines, since some processors fetch two adjacent lines at
+// once.
 type stripe struct {
 	_ [64]byte
 	n atomic.Uint64
 	_ [56]byte
 }
 
-// Add counts one event. fresh is a pointer to what the caller has just allocated.
-// It says which core that is, well enough: each of them allocates from 8 KB of
-// memory of its own until they are used up. A random stripe would cost twice as
-// much, and half of the time a line that the other core wrote last.
+// Add counts one event. fresh is a pointer to memory that the caller has just
+// allocated. Its address chooses the stripe: each core allocates from 8 KB of
+// its own until they are used up, so that a core mostly uses one stripe. A
+// random stripe would cost twice as much, and often be on a line that another
+// core wrote last.
 func (c *Counter) Add(fresh any) {
 	c.stripes[reflect.ValueOf(fresh).Pointer()>>13%stripes].n.Add(1)
 }
 
-// Load returns how many events were counted. It never goes back.
+// Load returns how many events were counted. It never decreases.
 func (c *Counter) Load() (sum uint64) {
 	for i := range c.stripes {
 		sum += c.stripes[i].n.Load()
@@ -43,7 +44,8 @@ func (c *Counter) Load() (sum uint64) {
 // value is ready for use; it must not be copied.
 type Runs struct{ ended, failed atomic.Uint64 }
 
-// Of returns the function, counted when it has ended. One that panics has failed.
+// Of returns f with counting: a run is counted when it has ended. One that
+// panics has failed.
 func (r *Runs) Of(f func(context.Context) error) func(context.Context) error {
 	return func(ctx context.Context) error {
 		failed := true

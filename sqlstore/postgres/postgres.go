@@ -18,12 +18,12 @@ import (
 )
 
 // Open opens the store in the database that the connection string names, as a
-// URL or as keywords and values. It creates the tables in the first schema of
-// the connection's search_path unless they are there. Close closes it.
+// URL or as keywords and values. If there are no tables, it creates them in the
+// first schema of the connection's search_path. Close closes the store.
 //
-// It prepares no statements, so that it works behind a pooler that gives each
-// transaction another connection, unless the connection string has a
-// default_query_exec_mode. At most 20 connections are open.
+// Unless the connection string has a default_query_exec_mode, the store
+// prepares no statements, so that it works behind a pooler that gives each
+// transaction another connection. At most 20 connections are open.
 func Open(ctx context.Context, dsn string) (*sqlstore.Store, error) {
 	db, err := DB(dsn)
 	if err != nil {
@@ -41,25 +41,26 @@ func Open(ctx context.Context, dsn string) (*sqlstore.Store, error) {
 }
 
 const (
-	// maxConns is how many connections a handle has: of a server's 100, what
-	// leaves room for other replicas.
+	// maxConns is how many connections a handle has. A server has 100 by
+	// default, which other replicas need too.
 	maxConns = 20
 	maxIdle  = 5 * time.Minute
 )
 
-// execMode is what says in a connection string how pgx sends statements.
+// execMode is the parameter of a connection string that chooses how pgx sends
+// statements.
 const execMode = "default_query_exec_mode"
 
-// DB returns the handle that Open uses, for sqlstore.New: for a program that
-// creates the tables by a migration, or changes the handle's settings. It
-// connects to nothing. An error does not quote dsn, which may hold a password.
+// DB returns the handle that Open uses. Pass it to sqlstore.New in a program
+// that creates the tables by a migration, or changes the handle's settings. DB
+// does not connect. An error does not quote dsn, which may hold a password.
 func DB(dsn string) (*sql.DB, error) {
 	cfg, err := pgx.ParseConfig(dsn)
 	if err != nil {
 		return nil, unreadable(err)
 	}
-	// pgx's own default prepares statements by name, on a connection that the
-	// next transaction may not get.
+	// By default pgx prepares named statements on a connection, and behind a
+	// pooler the next transaction may get another one.
 	params, err := pgconn.ParseConfig(dsn)
 	if err != nil {
 		return nil, unreadable(err)
@@ -74,9 +75,9 @@ func DB(dsn string) (*sql.DB, error) {
 	return db, nil
 }
 
-// unreadable explains why a connection string cannot be read. The error of pgx
-// may quote a part of it, and is not passed on, but for that of a file that it
-// names.
+// unreadable returns the error for a connection string that cannot be read. It
+// does not wrap the error of pgx, which may quote a part of the string, except
+// one about a file that the string names.
 func unreadable(err error) error {
 	const text = "sqlstore/postgres: dsn cannot be read; it must be a connection string such as postgres://user@host:5432/database"
 	var file *fs.PathError

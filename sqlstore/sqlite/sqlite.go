@@ -20,14 +20,14 @@ import (
 )
 
 // Open opens the store in the file at path. It creates the file and the tables
-// unless they are there. Close closes it. Any number of processes may open one
-// file; its folder must be there, and on a local disk.
+// if there are none. Close closes the store. Any number of processes may open
+// one file. Its folder must exist, on a local disk.
 //
 // A write is acknowledged when it is on disk (a write-ahead log,
-// synchronous=FULL), and waits up to 5 s for those of other processes. At most
+// synchronous=FULL). It waits up to 5 s for writes of other processes. At most
 // 10 connections are open. On Unix the file and those that SQLite keeps beside
-// it (path + "-wal" and path + "-shm") have mode 0600: a file with more is
-// narrowed to its owner, and it is an error if that fails.
+// it (path + "-wal" and path + "-shm") have mode 0600: Open takes other rights
+// away, and fails if it cannot.
 func Open(ctx context.Context, path string) (*sqlstore.Store, error) {
 	db, err := DB(path)
 	if err != nil {
@@ -44,13 +44,13 @@ func Open(ctx context.Context, path string) (*sqlstore.Store, error) {
 	return s, nil
 }
 
-// maxConns is how many connections a handle has: readers at once, since there
+// maxConns is how many connections a handle has, for concurrent readers. There
 // is one writer at a time.
 const maxConns = 10
 
-// DB returns the handle that Open uses, for sqlstore.New: for a program that
-// creates the tables by a migration, or changes the handle's settings. It does
-// no I/O. An error names what is wrong with path.
+// DB returns the handle that Open uses. Pass it to sqlstore.New in a program
+// that creates the tables by a migration, or changes the handle's settings. DB
+// does no I/O. An error names the fault of path.
 func DB(path string) (*sql.DB, error) {
 	switch path {
 	case "":
@@ -85,12 +85,12 @@ func (c *connector) Connect(ctx context.Context) (driver.Conn, error) {
 	return c.Connector.Connect(ctx)
 }
 
-// creating is held while a file is made: to close a file gives up all locks
-// that the process has on it, those of SQLite too.
+// creating is held while a file is created: closing a file releases all locks
+// of the process on it, also those of SQLite.
 var creating sync.Mutex
 
-// private creates the file with mode 0600, or takes the rights of its group and
-// of others away. SQLite gives the files beside it the mode of the file.
+// private creates the file with mode 0600, or removes the rights of its group
+// and of others. SQLite gives the files beside it the same mode.
 func private(path string) error {
 	creating.Lock()
 	defer creating.Unlock()
@@ -113,7 +113,8 @@ func private(path string) error {
 	return nil
 }
 
-// narrow leaves a file to its owner alone. It does not open it.
+// narrow removes the rights of the group and of others on a file. It does not
+// open the file.
 func narrow(name string) error {
 	info, err := os.Stat(name)
 	if err != nil || !info.Mode().IsRegular() || info.Mode().Perm()&0o077 == 0 {
