@@ -61,14 +61,17 @@ func TestAllocationsWithList(t *testing.T) {
 			onIssuer, onVerifier := withList(memoryList(t, 10))
 			token, _, err := newIssuer[plainState](t, source, onIssuer).Issue(t.Context(), "user-1", plain)
 			require.NoError(t, err)
-			for bytes, most := range map[int]float64{-1: c.first, 0: c.repeated} {
-				v := newVerifier[plainState](t, source, onVerifier, func(c *sessiontoken.VerifierConfig) { c.CacheBytes = bytes })
+			for _, tt := range []struct {
+				bytes int
+				most  float64
+			}{{-1, c.first}, {0, c.repeated}} {
+				v := newVerifier[plainState](t, source, onVerifier, func(c *sessiontoken.VerifierConfig) { c.CacheBytes = tt.bytes })
 				allocs := testing.AllocsPerRun(100, func() {
 					if _, err := v.Verify(t.Context(), token); err != nil {
 						t.Error(err)
 					}
 				})
-				require.LessOrEqual(t, allocs, most)
+				require.LessOrEqual(t, allocs, tt.most)
 			}
 		})
 	}
@@ -87,14 +90,17 @@ func TestAllocationsOfSlices(t *testing.T) {
 		Permissions: []string{"read", "write", "share", "pay", "invite", "audit", "deploy", "approve"},
 	})
 	require.NoError(t, err)
-	for name, bytes := range map[string]int{"first": -1, "repeated": 0} {
-		v := newVerifier[listState](t, source, func(c *sessiontoken.VerifierConfig) { c.CacheBytes = bytes })
+	for _, tt := range []struct {
+		name  string
+		bytes int
+	}{{"first", -1}, {"repeated", 0}} {
+		v := newVerifier[listState](t, source, func(c *sessiontoken.VerifierConfig) { c.CacheBytes = tt.bytes })
 		allocs := testing.AllocsPerRun(100, func() {
 			if _, err := v.Verify(t.Context(), token); err != nil {
 				t.Error(err)
 			}
 		})
-		require.LessOrEqual(t, allocs, map[string]float64{"first": 5, "repeated": 3}[name], name)
+		require.LessOrEqual(t, allocs, map[string]float64{"first": 5, "repeated": 3}[tt.name], tt.name)
 	}
 }
 
@@ -123,14 +129,17 @@ func TestAllocationsOfProof(t *testing.T) {
 		c.start.Subject = "user-1"
 		token, _, err := issuer.Begin(t.Context(), c.start, plain)
 		require.NoError(t, err)
-		for bytes, most := range map[int]float64{-1: c.first, 0: c.repeated} {
-			v := newVerifier[plainState](t, source, onVerifier, func(c *sessiontoken.VerifierConfig) { c.CacheBytes = bytes })
+		for _, tt := range []struct {
+			bytes int
+			most  float64
+		}{{-1, c.first}, {0, c.repeated}} {
+			v := newVerifier[plainState](t, source, onVerifier, func(c *sessiontoken.VerifierConfig) { c.CacheBytes = tt.bytes })
 			allocs := testing.AllocsPerRun(100, func() {
 				if _, err := v.Verify(t.Context(), token); err != nil {
 					t.Error(err)
 				}
 			})
-			require.Equal(t, most, allocs, "%s, cache %d", c.name, bytes)
+			require.Equal(t, tt.most, allocs, "%s, cache %d", c.name, tt.bytes)
 		}
 	}
 }

@@ -92,9 +92,12 @@ func TestAttacks(t *testing.T) {
 		t.Run(a.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				require.NotEmpty(t, a.comment)
-				for name, bytes := range map[string]int{"cold": -1, "warm": 0} {
-					v := attackVerifier(t, set, bytes)
-					if name == "warm" { // with the good tokens in the cache
+				for _, tt := range []struct {
+					name  string
+					bytes int
+				}{{"cold", -1}, {"warm", 0}} {
+					v := attackVerifier(t, set, tt.bytes)
+					if tt.name == "warm" { // with the good tokens in the cache
 						for _, good := range all {
 							if good.expect == "ok" {
 								_, err := v.Verify(t.Context(), good.token)

@@ -153,11 +153,11 @@ func (a *attacker) form() {
 		}
 		seg := parts[i]
 		mid := len(seg) / 2
-		for what, insert := range map[string]string{
-			"lf": "\n", "cr": "\r", "crlf": "\r\n", "space": " ", "tab": "\t", "nul": "\x00", "equals": "=", "high byte": "\xff",
-			"utf8": "é", "plus": "+", "slash": "/",
+		for _, tt := range []struct{ name, insert string }{
+			{"lf", "\n"}, {"cr", "\r"}, {"crlf", "\r\n"}, {"space", " "}, {"tab", "\t"}, {"nul", "\x00"}, {"equals", "="}, {"high byte", "\xff"},
+			{"utf8", "é"}, {"plus", "+"}, {"slash", "/"},
 		} {
-			bad(name+" "+what+" inside", "a byte that no segment holds", in(seg[:mid]+insert+seg[mid:]))
+			bad(name+" "+tt.name+" inside", "a byte that no segment holds", in(seg[:mid]+tt.insert+seg[mid:]))
 		}
 		bad(name+" lf at the end", "a line break that a lenient decoder skips", in(seg+"\n"))
 		padded := seg + "="
@@ -207,12 +207,12 @@ func (a *attacker) headers() {
 	with := func(member string) string {
 		return fmt.Sprintf(`{"alg":"ES256","kid":%q,"typ":"session+jwt",%s}`, kid, member)
 	}
-	for name, raw := range map[string]string{
-		"not json": `alg`, "array": `[]`, "null": `null`, "string": `"x"`, "number": `1`, "empty object": `{}`,
-		"trailing": a.header(keys.ES256) + "{}", "trailing comma": `{"alg":"ES256",}`, "bom": "\ufeff" + a.header(keys.ES256),
-		"single quotes": strings.ReplaceAll(a.header(keys.ES256), `"`, `'`), "comment": "/**/" + a.header(keys.ES256) + "//",
+	for _, tt := range []struct{ name, raw string }{
+		{"not json", `alg`}, {"array", `[]`}, {"null", `null`}, {"string", `"x"`}, {"number", `1`}, {"empty object", `{}`},
+		{"trailing", a.header(keys.ES256) + "{}"}, {"trailing comma", `{"alg":"ES256",}`}, {"bom", "\ufeff" + a.header(keys.ES256)},
+		{"single quotes", strings.ReplaceAll(a.header(keys.ES256), `"`, `'`)}, {"comment", "/**/" + a.header(keys.ES256) + "//"},
 	} {
-		bad(name, "not one JSON object with the three members", raw)
+		bad(tt.name, "not one JSON object with the three members", tt.raw)
 	}
 	for _, member := range []string{
 		`"crit":[]`, `"crit":["exp"]`, `"crit":["b64"],"b64":true`, `"crit":null`, `"b64":false`, `"b64":true`, `"zip":"DEF"`, `"enc":"A128GCM"`,
@@ -224,28 +224,28 @@ func (a *attacker) headers() {
 	own, err := mustSet(a.t, a.keys[keys.EdDSA].Public()).MarshalJSON()
 	require.NoError(a.t, err)
 	bad("embedded key", "the verification key in the token", with(`"jwk":`+string(own[len(`{"keys":[`):len(own)-len(`]}`)])))
-	for name, header := range map[string]string{
-		"alg twice":          fmt.Sprintf(`{"alg":"ES256","alg":"ES256","kid":%q,"typ":"session+jwt"}`, kid),
-		"alg twice, escaped": fmt.Sprintf(`{"alg":"ES256","\u0061lg":"none","kid":%q,"typ":"session+jwt"}`, kid),
-		"kid twice":          fmt.Sprintf(`{"alg":"ES256","kid":"x","kid":%q,"typ":"session+jwt"}`, kid),
-		"no alg":             fmt.Sprintf(`{"kid":%q,"typ":"session+jwt"}`, kid),
-		"alg null":           fmt.Sprintf(`{"alg":null,"kid":%q,"typ":"session+jwt"}`, kid),
-		"alg number":         fmt.Sprintf(`{"alg":256,"kid":%q,"typ":"session+jwt"}`, kid),
-		"alg list":           fmt.Sprintf(`{"alg":["ES256"],"kid":%q,"typ":"session+jwt"}`, kid),
-		"alg empty":          fmt.Sprintf(`{"alg":"","kid":%q,"typ":"session+jwt"}`, kid),
-		"no kid":             `{"alg":"ES256","typ":"session+jwt"}`,
-		"kid null":           `{"alg":"ES256","kid":null,"typ":"session+jwt"}`,
-		"kid number":         `{"alg":"ES256","kid":1,"typ":"session+jwt"}`,
-		"kid empty":          `{"alg":"ES256","kid":"","typ":"session+jwt"}`,
-		"kid too long":       fmt.Sprintf(`{"alg":"ES256","kid":%q,"typ":"session+jwt"}`, strings.Repeat("k", 129)),
-		"kid not utf8":       "{\"alg\":\"ES256\",\"kid\":\"\xff\",\"typ\":\"session+jwt\"}",
-		"kid surrogate":      `{"alg":"ES256","kid":"\udc00","typ":"session+jwt"}`,
-		"no typ":             fmt.Sprintf(`{"alg":"ES256","kid":%q}`, kid),
-		"typ null":           fmt.Sprintf(`{"alg":"ES256","kid":%q,"typ":null}`, kid),
-		"deep":               `{"alg":` + strings.Repeat("[", 1000) + strings.Repeat("]", 1000) + `}`,
-		"utf16":              "{\x00\"\x00a\x00l\x00g\x00\"\x00:\x00",
+	for _, tt := range []struct{ name, header string }{
+		{"alg twice", fmt.Sprintf(`{"alg":"ES256","alg":"ES256","kid":%q,"typ":"session+jwt"}`, kid)},
+		{"alg twice, escaped", fmt.Sprintf(`{"alg":"ES256","\u0061lg":"none","kid":%q,"typ":"session+jwt"}`, kid)},
+		{"kid twice", fmt.Sprintf(`{"alg":"ES256","kid":"x","kid":%q,"typ":"session+jwt"}`, kid)},
+		{"no alg", fmt.Sprintf(`{"kid":%q,"typ":"session+jwt"}`, kid)},
+		{"alg null", fmt.Sprintf(`{"alg":null,"kid":%q,"typ":"session+jwt"}`, kid)},
+		{"alg number", fmt.Sprintf(`{"alg":256,"kid":%q,"typ":"session+jwt"}`, kid)},
+		{"alg list", fmt.Sprintf(`{"alg":["ES256"],"kid":%q,"typ":"session+jwt"}`, kid)},
+		{"alg empty", fmt.Sprintf(`{"alg":"","kid":%q,"typ":"session+jwt"}`, kid)},
+		{"no kid", `{"alg":"ES256","typ":"session+jwt"}`},
+		{"kid null", `{"alg":"ES256","kid":null,"typ":"session+jwt"}`},
+		{"kid number", `{"alg":"ES256","kid":1,"typ":"session+jwt"}`},
+		{"kid empty", `{"alg":"ES256","kid":"","typ":"session+jwt"}`},
+		{"kid too long", fmt.Sprintf(`{"alg":"ES256","kid":%q,"typ":"session+jwt"}`, strings.Repeat("k", 129))},
+		{"kid not utf8", "{\"alg\":\"ES256\",\"kid\":\"\xff\",\"typ\":\"session+jwt\"}"},
+		{"kid surrogate", `{"alg":"ES256","kid":"\udc00","typ":"session+jwt"}`},
+		{"no typ", fmt.Sprintf(`{"alg":"ES256","kid":%q}`, kid)},
+		{"typ null", fmt.Sprintf(`{"alg":"ES256","kid":%q,"typ":null}`, kid)},
+		{"deep", `{"alg":` + strings.Repeat("[", 1000) + strings.Repeat("]", 1000) + `}`},
+		{"utf16", "{\x00\"\x00a\x00l\x00g\x00\"\x00:\x00"},
 	} {
-		bad(name, "a header that is not exactly alg, kid and typ as strings", header)
+		bad(tt.name, "a header that is not exactly alg, kid and typ as strings", tt.header)
 	}
 	for _, typ := range []string{"JWT", "at+jwt", "logout+jwt", "dpop+jwt", "statuslist+jwt", "refresh+jwt", "id+jwt", "session", "session+jwt ", "x-session+jwt",
 		"text/session+jwt", "application/application/session+jwt", "ſession+jwt", "secevent+jwt"} {
@@ -333,30 +333,39 @@ func (a *attacker) signatures() {
 	sum := new(big.Int).Add(l, new(big.Int).SetBytes(reversed(raw[32:])))
 	a.add("signature", "sig eddsa malleable", "S plus the order of the group", ed[:at+1]+jws.Encode(cat(raw[:32], reversed(sum.FillBytes(make([]byte, 32))))))
 	// RSA: other paddings of the same key's type.
-	for alg, salt := range map[keys.Algorithm]int{keys.PS256: 0, keys.RS256: 32} {
-		in := jws.Encode([]byte(a.header(alg))) + "." + jws.Encode([]byte(payload()))
-		sig, err := a.raw[alg].Sign(rand.Reader, digest(in), &rsa.PSSOptions{SaltLength: salt, Hash: crypto.SHA256})
+	for _, tt := range []struct {
+		alg  keys.Algorithm
+		salt int
+	}{{keys.PS256, 0}, {keys.RS256, 32}} {
+		in := jws.Encode([]byte(a.header(tt.alg))) + "." + jws.Encode([]byte(payload()))
+		sig, err := a.raw[tt.alg].Sign(rand.Reader, digest(in), &rsa.PSSOptions{SaltLength: tt.salt, Hash: crypto.SHA256})
 		require.NoError(a.t, err)
-		a.add("signature", fmt.Sprintf("sig %s pss salt %d", alg, salt), "PSS with a salt that the algorithm does not have", in+"."+jws.Encode(sig))
+		a.add("signature", fmt.Sprintf("sig %s pss salt %d", tt.alg, tt.salt), "PSS with a salt that the algorithm does not have", in+"."+jws.Encode(sig))
 	}
 	in := jws.Encode([]byte(a.header(keys.PS256))) + "." + jws.Encode([]byte(payload()))
 	pkcs, err := a.raw[keys.PS256].Sign(rand.Reader, digest(in), crypto.SHA256)
 	require.NoError(a.t, err)
 	a.add("signature", "sig ps256 pkcs1", "PKCS #1 v1.5 under a PSS key", in+"."+jws.Encode(pkcs))
 	// HMAC with the public key as the secret.
-	for name, alg := range map[string]keys.Algorithm{"es256": keys.ES256, "rs256": keys.RS256} {
-		pub := a.keys[alg].Public()
+	for _, tt := range []struct {
+		name string
+		alg  keys.Algorithm
+	}{{"es256", keys.ES256}, {"rs256", keys.RS256}} {
+		pub := a.keys[tt.alg].Public()
 		der, err := x509.MarshalPKIXPublicKey(pub.Key())
 		require.NoError(a.t, err)
 		jwkSet, err := mustSet(a.t, pub).MarshalJSON()
 		require.NoError(a.t, err)
-		for form, secret := range map[string][]byte{
-			"der": der, "pem": pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der}), "jwks": jwkSet,
+		for _, row := range []struct {
+			name   string
+			secret []byte
+		}{
+			{"der", der}, {"pem", pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der})}, {"jwks", jwkSet},
 		} {
 			in := jws.Encode(fmt.Appendf(nil, `{"alg":"HS256","kid":%q,"typ":"session+jwt"}`, pub.KeyID())) + "." + jws.Encode([]byte(payload()))
-			mac := hmac.New(sha256.New, secret)
+			mac := hmac.New(sha256.New, row.secret)
 			mac.Write([]byte(in))
-			a.add("signature", "hmac "+name+" "+form, "HMAC with the public key as its secret", in+"."+jws.Encode(mac.Sum(nil)))
+			a.add("signature", "hmac "+tt.name+" "+row.name, "HMAC with the public key as its secret", in+"."+jws.Encode(mac.Sum(nil)))
 		}
 	}
 	none := jws.Encode(fmt.Appendf(nil, `{"alg":"none","kid":%q,"typ":"session+jwt"}`, a.kid(keys.ES256)))
@@ -369,13 +378,13 @@ func (a *attacker) claims() {
 	}
 	bad := func(name, comment, body string) { add("claims", name, comment, body) }
 	date := func(d int64) string { return strconv.FormatInt(now+d, 10) }
-	for name, raw := range map[string]string{
-		"empty": "", "not json": "{{{", "null": "null", "array": "[]", "string": `"x"`, "empty object": "{}",
-		"trailing": payload() + "{}", "trailing text": payload() + "x", "nul behind": payload() + "\x00", "cut": payload()[:100],
-		"bom": "\ufeff" + payload(), "utf16": "{\x00}\x00", "comment": "/* */" + payload(), "comma": strings.TrimSuffix(payload(), "}") + ",}",
-		"unquoted": strings.Replace(payload(), `"iss"`, `iss`, 1),
+	for _, tt := range []struct{ name, raw string }{
+		{"empty", ""}, {"not json", "{{{"}, {"null", "null"}, {"array", "[]"}, {"string", `"x"`}, {"empty object", "{}"},
+		{"trailing", payload() + "{}"}, {"trailing text", payload() + "x"}, {"nul behind", payload() + "\x00"}, {"cut", payload()[:100]},
+		{"bom", "\ufeff" + payload()}, {"utf16", "{\x00}\x00"}, {"comment", "/* */" + payload()}, {"comma", strings.TrimSuffix(payload(), "}") + ",}"},
+		{"unquoted", strings.Replace(payload(), `"iss"`, `iss`, 1)},
 	} {
-		bad(name, "not one JSON object", raw)
+		bad(tt.name, "not one JSON object", tt.raw)
 	}
 	for _, c := range goodClaims() {
 		if c.name != "auth_time" {
@@ -389,50 +398,50 @@ func (a *attacker) claims() {
 		bad(c.name+" twice escaped", "a claim twice, once in escapes", strings.TrimSuffix(payload(), "}")+fmt.Sprintf(`,"\u%04x%s":%s}`, c.name[0], c.name[1:], c.value))
 	}
 	for _, name := range []string{"iss", "sub", "jti", "sid"} {
-		for what, value := range map[string]string{"number": "1", "list": `["x"]`, "object": "{}", "empty": `""`, "true": "true"} {
-			bad(name+" "+what, "a claim of the wrong type", payload(claim{name, value}))
+		for _, tt := range []struct{ name, value string }{{"number", "1"}, {"list", `["x"]`}, {"object", "{}"}, {"empty", `""`}, {"true", "true"}} {
+			bad(name+" "+tt.name, "a claim of the wrong type", payload(claim{name, tt.value}))
 		}
 	}
 	for _, name := range []string{"exp", "iat", "auth_time", "nbf"} {
-		for what, value := range map[string]string{
-			"string": `"` + date(0) + `"`, "true": "true", "list": "[" + date(0) + "]", "object": "{}", "zero": "0", "negative": "-1",
-			"fraction": date(0) + ".5", "exponent": "9.4668e8", "huge": "1e400", "overflow": "99999999999999999999", "beyond 9999": "253402300800",
-			"minus zero": "-0", "leading zero": "0" + date(0), "hex": "0x386d4380", "plus": "+" + date(0), "nan": "NaN", "infinity": "Infinity", "null again": "null",
+		for _, tt := range []struct{ name, value string }{
+			{"string", `"` + date(0) + `"`}, {"true", "true"}, {"list", "[" + date(0) + "]"}, {"object", "{}"}, {"zero", "0"}, {"negative", "-1"},
+			{"fraction", date(0) + ".5"}, {"exponent", "9.4668e8"}, {"huge", "1e400"}, {"overflow", "99999999999999999999"}, {"beyond 9999", "253402300800"},
+			{"minus zero", "-0"}, {"leading zero", "0" + date(0)}, {"hex", "0x386d4380"}, {"plus", "+" + date(0)}, {"nan", "NaN"}, {"infinity", "Infinity"}, {"null again", "null"},
 		} {
-			bad(name+" "+what, "a date is a whole number of seconds", payload(claim{name, value}))
+			bad(name+" "+tt.name, "a date is a whole number of seconds", payload(claim{name, tt.value}))
 		}
 	}
 	milli := func(d int64) string { return strconv.FormatInt(1000*now+d, 10) }
-	for what, value := range map[string]string{
-		"string": `"` + milli(0) + `"`, "true": "true", "list": "[" + milli(0) + "]", "object": "{}", "zero": "0", "negative": "-1", "negative now": "-" + milli(0),
-		"fraction": milli(0) + ".5", "no fraction": milli(0) + ".0", "exponent": "9.466848e11", "huge": "1e400", "overflow": "99999999999999999999", "beyond 9999": "253402300800000",
-		"minus zero": "-0", "leading zero": "0" + milli(0), "hex": "0xdc6acfac00", "plus": "+" + milli(0), "nan": "NaN", "infinity": "Infinity", "year 9999": "253402300799999",
+	for _, tt := range []struct{ name, value string }{
+		{"string", `"` + milli(0) + `"`}, {"true", "true"}, {"list", "[" + milli(0) + "]"}, {"object", "{}"}, {"zero", "0"}, {"negative", "-1"}, {"negative now", "-" + milli(0)},
+		{"fraction", milli(0) + ".5"}, {"no fraction", milli(0) + ".0"}, {"exponent", "9.466848e11"}, {"huge", "1e400"}, {"overflow", "99999999999999999999"}, {"beyond 9999", "253402300800000"},
+		{"minus zero", "-0"}, {"leading zero", "0" + milli(0)}, {"hex", "0xdc6acfac00"}, {"plus", "+" + milli(0)}, {"nan", "NaN"}, {"infinity", "Infinity"}, {"year 9999", "253402300799999"},
 	} {
-		bad("begun "+what, "a beginning is a whole number of milliseconds", payload(claim{"begun", value}))
+		bad("begun "+tt.name, "a beginning is a whole number of milliseconds", payload(claim{"begun", tt.value}))
 	}
 	bad("begun after iat", "the session began after the token, by more than clocks differ", payload(claim{"begun", milli(61_001)}))
 	bad("begun microseconds", "another unit, and so in the far future", payload(claim{"begun", milli(0) + "000"}))
 	bad("begun tomorrow", "a session that no revocation of today would reach", payload(claim{"begun", milli(24 * 3600 * 1000)}))
-	for what, value := range map[string]string{
-		"false": "false", "null": "null", "string": `"true"`, "empty": `""`, "one": "1", "zero": "0", "list": "[true]", "empty list": "[]", "object": "{}",
-		"upper case": "True", "cut": "tru", "longer": "truee", "two": "true,true", "negative": "-1", "float": "1.0",
+	for _, tt := range []struct{ name, value string }{
+		{"false", "false"}, {"null", "null"}, {"string", `"true"`}, {"empty", `""`}, {"one", "1"}, {"zero", "0"}, {"list", "[true]"}, {"empty list", "[]"}, {"object", "{}"},
+		{"upper case", "True"}, {"cut", "tru"}, {"longer", "truee"}, {"two", "true,true"}, {"negative", "-1"}, {"float", "1.0"},
 	} {
-		bad("rnw "+what, "rnw is true or absent", payload(claim{"rnw", value}))
+		bad("rnw "+tt.name, "rnw is true or absent", payload(claim{"rnw", tt.value}))
 	}
 	bad("rnw twice", "a claim twice, the same", strings.TrimSuffix(payload(claim{"rnw", "true"}), "}")+`,"rnw":true}`)
 	bad("rnw twice escaped", "a claim twice, once in escapes", strings.TrimSuffix(payload(claim{"rnw", "true"}), "}")+`,"\u0072nw":true}`)
 	a.proof()
-	for what, value := range map[string]string{
-		"other": `"other"`, "prefix": `"ap"`, "longer": `"api2"`, "upper case": `"API"`, "empty list": `[]`, "list of others": `["a","b"]`, "list with number": `["api",1]`,
-		"list with null": `["api",null]`, "nested": `[["api"]]`, "number": "1", "object": `{"api":1}`, "empty": `""`, "list with empty": `["api",""]`, "joined": `"api other"`, "comma": `"a\",\"api"`,
+	for _, tt := range []struct{ name, value string }{
+		{"other", `"other"`}, {"prefix", `"ap"`}, {"longer", `"api2"`}, {"upper case", `"API"`}, {"empty list", `[]`}, {"list of others", `["a","b"]`}, {"list with number", `["api",1]`},
+		{"list with null", `["api",null]`}, {"nested", `[["api"]]`}, {"number", "1"}, {"object", `{"api":1}`}, {"empty", `""`}, {"list with empty", `["api",""]`}, {"joined", `"api other"`}, {"comma", `"a\",\"api"`},
 	} {
-		bad("aud "+what, "not the verifier's audience, or not an audience", payload(claim{"aud", value}))
+		bad("aud "+tt.name, "not the verifier's audience, or not an audience", payload(claim{"aud", tt.value}))
 	}
-	for what, value := range map[string]string{
-		"other": `"https://evil.example"`, "slash": `"https://issuer.example/"`, "upper case": `"https://ISSUER.example"`, "prefix": `"https://issuer.exampl"`,
-		"longer": `"https://issuer.example.evil"`, "space": `" https://issuer.example"`, "nul": `"https://issuer.example\u0000"`,
+	for _, tt := range []struct{ name, value string }{
+		{"other", `"https://evil.example"`}, {"slash", `"https://issuer.example/"`}, {"upper case", `"https://ISSUER.example"`}, {"prefix", `"https://issuer.exampl"`},
+		{"longer", `"https://issuer.example.evil"`}, {"space", `" https://issuer.example"`}, {"nul", `"https://issuer.example\u0000"`},
 	} {
-		bad("iss "+what, "another issuer", payload(claim{"iss", value}))
+		bad("iss "+tt.name, "another issuer", payload(claim{"iss", tt.value}))
 	}
 	add("expired", "exp now", "the moment of exp is too late", payload(claim{"exp", date(0)}, claim{"iat", date(-300)}, claim{"auth_time", date(-300)}))
 	add("expired", "exp past", "past its exp", payload(claim{"exp", date(-1)}, claim{"iat", date(-300)}, claim{"auth_time", date(-300)}))
@@ -444,13 +453,13 @@ func (a *attacker) claims() {
 	bad("auth time after iat", "the user signed in after the token was made, by more than clocks differ", payload(claim{"auth_time", date(61)}))
 	bad("too long a life", "valid for longer than any session", payload(claim{"exp", date(24*3600 + 1)}))
 	bad("year 9999", "valid for ever", payload(claim{"exp", "253402300799"}))
-	for what, value := range map[string]string{
-		"string": `"x"`, "list": `[1]`, "number": "1", "wrong member": `{"name":1}`, "twice": `{"name":"a","name":"b"}`, "twice escaped": `{"name":"a","\u006eame":"b"}`,
-		"unknown twice": `{"x":1,"x":2}`, "deep twice": `{"x":{"y":1,"y":2}}`, "lone surrogate": `{"name":"\ud800"}`, "not utf8": "{\"name\":\"\xff\"}", "control": "{\"name\":\"a\nb\"}",
-		"bad escape": `{"name":"\x41"}`, "deep": strings.Repeat(`[`, 16) + strings.Repeat(`]`, 16), "deep unknown": `{"x":` + strings.Repeat(`[`, 15) + strings.Repeat(`]`, 15) + `}`,
-		"very deep": strings.Repeat(`{"a":`, 5000) + "1" + strings.Repeat("}", 5000), "mismatched": `{"x":[}]`, "unclosed": `{"x":"`, "trailing comma": `{"x":1,}`, "huge number": `{"roles":[1e999]}`,
+	for _, tt := range []struct{ name, value string }{
+		{"string", `"x"`}, {"list", `[1]`}, {"number", "1"}, {"wrong member", `{"name":1}`}, {"twice", `{"name":"a","name":"b"}`}, {"twice escaped", `{"name":"a","\u006eame":"b"}`},
+		{"unknown twice", `{"x":1,"x":2}`}, {"deep twice", `{"x":{"y":1,"y":2}}`}, {"lone surrogate", `{"name":"\ud800"}`}, {"not utf8", "{\"name\":\"\xff\"}"}, {"control", "{\"name\":\"a\nb\"}"},
+		{"bad escape", `{"name":"\x41"}`}, {"deep", strings.Repeat(`[`, 16) + strings.Repeat(`]`, 16)}, {"deep unknown", `{"x":` + strings.Repeat(`[`, 15) + strings.Repeat(`]`, 15) + `}`},
+		{"very deep", strings.Repeat(`{"a":`, 5000) + "1" + strings.Repeat("}", 5000)}, {"mismatched", `{"x":[}]`}, {"unclosed", `{"x":"`}, {"trailing comma", `{"x":1,}`}, {"huge number", `{"roles":[1e999]}`},
 	} {
-		bad("state "+what, "a state that is not strict JSON, too deep, or not of the type", payload(claim{"state", value}))
+		bad("state "+tt.name, "a state that is not strict JSON, too deep, or not of the type", payload(claim{"state", tt.value}))
 	}
 	bad("unknown twice", "a claim that is not known, twice", strings.TrimSuffix(payload(), "}")+`,"x":1,"x":2}`)
 	bad("unknown deep", "a claim that is not known, too deep", payload(claim{"x", strings.Repeat("[", 16) + strings.Repeat("]", 16)}))
@@ -464,16 +473,16 @@ func (a *attacker) proof() {
 	bad := func(name, comment, body string) {
 		a.add("claims", "claims "+name, comment, a.sign(keys.ES256, a.header(keys.ES256), body))
 	}
-	for what, value := range map[string]string{
-		"empty": `""`, "null": "null", "number": "1", "list": `["x"]`, "object": "{}", "true": "true", "not utf8": "\"\xff\"", "surrogate": `"\ud800"`,
-		"65 bytes": `"` + strings.Repeat("x", 65) + `"`, "65 bytes escaped": `"\u0078` + strings.Repeat("x", 64) + `"`, "33 letters of 2 bytes": `"` + strings.Repeat("é", 33) + `"`,
+	for _, tt := range []struct{ name, value string }{
+		{"empty", `""`}, {"null", "null"}, {"number", "1"}, {"list", `["x"]`}, {"object", "{}"}, {"true", "true"}, {"not utf8", "\"\xff\""}, {"surrogate", `"\ud800"`},
+		{"65 bytes", `"` + strings.Repeat("x", 65) + `"`}, {"65 bytes escaped", `"\u0078` + strings.Repeat("x", 64) + `"`}, {"33 letters of 2 bytes", `"` + strings.Repeat("é", 33) + `"`},
 	} {
-		bad("acr "+what, "acr is a string of 1 to 64 bytes", payload(claim{"acr", value}))
-		if what != "list" {
-			bad("amr "+what, "amr is a list", payload(claim{"amr", value}))
+		bad("acr "+tt.name, "acr is a string of 1 to 64 bytes", payload(claim{"acr", tt.value}))
+		if tt.name != "list" {
+			bad("amr "+tt.name, "amr is a list", payload(claim{"amr", tt.value}))
 		}
-		bad("amr list with "+what, "a name in amr is a string of 1 to 64 bytes", payload(claim{"amr", `["pwd",` + value + `]`}))
-		bad("act "+what, "act is an object", payload(claim{"act", value}))
+		bad("amr list with "+tt.name, "a name in amr is a string of 1 to 64 bytes", payload(claim{"amr", `["pwd",` + tt.value + `]`}))
+		bad("act "+tt.name, "act is an object", payload(claim{"act", tt.value}))
 	}
 	bad("amr empty list", "amr is absent or has a name", payload(claim{"amr", "[]"}))
 	bad("amr eleven", "amr has at most ten names", payload(claim{"amr", `["a"` + strings.Repeat(`,"a"`, 10) + `]`}))
@@ -489,22 +498,22 @@ func (a *attacker) proof() {
 		return "{" + strings.Join(members, ",") + more + "}"
 	}
 	begun := strconv.FormatInt(1000*now, 10)
-	for what, value := range map[string]string{
-		"no sub": act("", `"s"`, begun, ""), "no sid": act(`"a"`, "", begun, ""), "no begun": act(`"a"`, `"s"`, "", ""),
-		"sub empty": act(`""`, `"s"`, begun, ""), "sid empty": act(`"a"`, `""`, begun, ""), "sub null": act("null", `"s"`, begun, ""), "sid null": act(`"a"`, "null", begun, ""),
-		"begun null": act(`"a"`, `"s"`, "null", ""), "sub number": act("1", `"s"`, begun, ""), "sid list": act(`"a"`, `["s"]`, begun, ""), "begun string": act(`"a"`, `"s"`, `"`+begun+`"`, ""),
-		"begun zero": act(`"a"`, `"s"`, "0", ""), "begun negative": act(`"a"`, `"s"`, "-1", ""), "begun fraction": act(`"a"`, `"s"`, begun+".5", ""), "begun exponent": act(`"a"`, `"s"`, "9.466848e11", ""),
-		"begun leading zero": act(`"a"`, `"s"`, "0"+begun, ""), "begun beyond 9999": act(`"a"`, `"s"`, "253402300800000", ""), "begun after iat": act(`"a"`, `"s"`, strconv.FormatInt(1000*now+61_001, 10), ""),
-		"nested": act(`"a"`, `"s"`, begun, `,"act":{"sub":"b","sid":"t","begun":`+begun+"}"), "unknown": act(`"a"`, `"s"`, begun, `,"iss":"x"`),
-		"sub twice": act(`"a"`, `"s"`, begun, `,"sub":"a"`), "sub twice escaped": act(`"a"`, `"s"`, begun, `,"\u0073ub":"b"`), "upper case": `{"SUB":"a","sid":"s","begun":` + begun + "}",
-		"trailing comma": act(`"a"`, `"s"`, begun, ","), "not utf8": act("\"\xff\"", `"s"`, begun, ""), "surrogate": act(`"a"`, `"\udfff"`, begun, ""),
-		"of RFC 8693 alone": `{"sub":"a"}`, "in a list": "[" + act(`"a"`, `"s"`, begun, "") + "]",
+	for _, tt := range []struct{ name, value string }{
+		{"no sub", act("", `"s"`, begun, "")}, {"no sid", act(`"a"`, "", begun, "")}, {"no begun", act(`"a"`, `"s"`, "", "")},
+		{"sub empty", act(`""`, `"s"`, begun, "")}, {"sid empty", act(`"a"`, `""`, begun, "")}, {"sub null", act("null", `"s"`, begun, "")}, {"sid null", act(`"a"`, "null", begun, "")},
+		{"begun null", act(`"a"`, `"s"`, "null", "")}, {"sub number", act("1", `"s"`, begun, "")}, {"sid list", act(`"a"`, `["s"]`, begun, "")}, {"begun string", act(`"a"`, `"s"`, `"`+begun+`"`, "")},
+		{"begun zero", act(`"a"`, `"s"`, "0", "")}, {"begun negative", act(`"a"`, `"s"`, "-1", "")}, {"begun fraction", act(`"a"`, `"s"`, begun+".5", "")}, {"begun exponent", act(`"a"`, `"s"`, "9.466848e11", "")},
+		{"begun leading zero", act(`"a"`, `"s"`, "0"+begun, "")}, {"begun beyond 9999", act(`"a"`, `"s"`, "253402300800000", "")}, {"begun after iat", act(`"a"`, `"s"`, strconv.FormatInt(1000*now+61_001, 10), "")},
+		{"nested", act(`"a"`, `"s"`, begun, `,"act":{"sub":"b","sid":"t","begun":`+begun+"}")}, {"unknown", act(`"a"`, `"s"`, begun, `,"iss":"x"`)},
+		{"sub twice", act(`"a"`, `"s"`, begun, `,"sub":"a"`)}, {"sub twice escaped", act(`"a"`, `"s"`, begun, `,"\u0073ub":"b"`)}, {"upper case", `{"SUB":"a","sid":"s","begun":` + begun + "}"},
+		{"trailing comma", act(`"a"`, `"s"`, begun, ",")}, {"not utf8", act("\"\xff\"", `"s"`, begun, "")}, {"surrogate", act(`"a"`, `"\udfff"`, begun, "")},
+		{"of RFC 8693 alone", `{"sub":"a"}`}, {"in a list", "[" + act(`"a"`, `"s"`, begun, "") + "]"},
 	} {
-		bad("act "+what, "act is exactly sub, sid and begun of a session that had begun", payload(claim{"act", value}))
+		bad("act "+tt.name, "act is exactly sub, sid and begun of a session that had begun", payload(claim{"act", tt.value}))
 	}
-	for name, value := range map[string]string{"acr": `"aal2"`, "amr": `["pwd"]`, "act": act(`"a"`, `"s"`, begun, "")} {
-		bad(name+" twice", "a claim twice, the same", strings.TrimSuffix(payload(claim{name, value}), "}")+fmt.Sprintf(",%q:%s}", name, value))
-		bad(name+" twice escaped", "a claim twice, once in escapes", strings.TrimSuffix(payload(claim{name, value}), "}")+fmt.Sprintf(`,"\u%04x%s":%s}`, name[0], name[1:], value))
+	for _, tt := range []struct{ name, value string }{{"acr", `"aal2"`}, {"amr", `["pwd"]`}, {"act", act(`"a"`, `"s"`, begun, "")}} {
+		bad(tt.name+" twice", "a claim twice, the same", strings.TrimSuffix(payload(claim{tt.name, tt.value}), "}")+fmt.Sprintf(",%q:%s}", tt.name, tt.value))
+		bad(tt.name+" twice escaped", "a claim twice, once in escapes", strings.TrimSuffix(payload(claim{tt.name, tt.value}), "}")+fmt.Sprintf(`,"\u%04x%s":%s}`, tt.name[0], tt.name[1:], tt.value))
 	}
 }
 

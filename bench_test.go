@@ -39,9 +39,12 @@ func BenchmarkVerify(b *testing.B) {
 		source := staticSource(b, alg)
 		token, _, err := newIssuer[plainState](b, source).Issue(b.Context(), "user-1", plain)
 		require.NoError(b, err)
-		for name, bytes := range map[string]int{"first": -1, "repeated": 0} {
-			b.Run(string(alg)+"/"+name, func(b *testing.B) {
-				v := newVerifier[plainState](b, source, func(c *sessiontoken.VerifierConfig) { c.CacheBytes = bytes })
+		for _, tt := range []struct {
+			name  string
+			bytes int
+		}{{"first", -1}, {"repeated", 0}} {
+			b.Run(string(alg)+"/"+tt.name, func(b *testing.B) {
+				v := newVerifier[plainState](b, source, func(c *sessiontoken.VerifierConfig) { c.CacheBytes = tt.bytes })
 				b.ReportAllocs()
 				for b.Loop() {
 					if _, err := v.Verify(b.Context(), token); err != nil {
@@ -61,9 +64,12 @@ func BenchmarkVerifyWithList(b *testing.B) {
 		onIssuer, onVerifier := withList(list)
 		token, _, err := newIssuer[plainState](b, source, onIssuer).Issue(b.Context(), "user-1", plain)
 		require.NoError(b, err)
-		for name, bytes := range map[string]int{"first": -1, "repeated": 0} {
-			b.Run(string(alg)+"/"+name, func(b *testing.B) {
-				v := newVerifier[plainState](b, source, onVerifier, func(c *sessiontoken.VerifierConfig) { c.CacheBytes = bytes })
+		for _, tt := range []struct {
+			name  string
+			bytes int
+		}{{"first", -1}, {"repeated", 0}} {
+			b.Run(string(alg)+"/"+tt.name, func(b *testing.B) {
+				v := newVerifier[plainState](b, source, onVerifier, func(c *sessiontoken.VerifierConfig) { c.CacheBytes = tt.bytes })
 				b.ReportAllocs()
 				for b.Loop() {
 					if _, err := v.Verify(b.Context(), token); err != nil {

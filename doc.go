@@ -5,24 +5,30 @@
 //
 // # Where to begin
 //
-// To issue, make a [keys.Ring], hand it to [NewIssuer], and mount [JWKSHandler]
-// at /.well-known/jwks.json. To verify in the same process, hand the ring to
-// [NewVerifier]; in any other, use package remote with the issuer's URL. When a
+// The shortest way to a site with sessions is package authority, which makes all
+// of it of one store. For an API that reads an authority's sessions, package
+// remote needs its URL alone.
+//
+// By hand: to issue, make a [keys.Ring], hand it to [NewIssuer], and mount
+// [JWKSHandler] at /.well-known/jwks.json. To verify in the same process, hand
+// the ring to [NewVerifier]; in any other, the Keys of package remote. When a
 // token nears its end, exchange it with [Issuer.Renew], which reads the state
 // again from wherever it is kept. To hold the state to a budget in a test of
 // your own, use [Issuer.Size].
 //
-// Over HTTP, package sessionhttp does all of that: cookies for browsers, bearer
-// tokens for the rest, renewal on the way, sign-in and sign-out.
+// Over HTTP, package sessionhttp does the rest: cookies for browsers, bearer
+// tokens for other clients, renewal on the way, sign-in and sign-out.
 //
 // # The packages
 //
 //   - This one issues, renews and verifies tokens, and publishes key sets.
-//   - remote reads the sessions of an issuer elsewhere: it fetches its keys.
+//   - authority puts a whole issuing server together.
+//   - remote reads the sessions of an authority elsewhere: it fetches its keys.
 //   - keys makes, rotates and revokes the keys that sign.
 //   - revoke has the list of what was revoked early. Every replica follows it.
 //   - refresh keeps sessions going with refresh tokens that work once.
-//   - sessionhttp puts all of them behind net/http.
+//   - sessionhttp puts all of them behind net/http; sessiontest is for tests of
+//     handlers behind it.
 //   - sqlstore and redisstore, modules of their own, keep what replicas share;
 //     storetest has the tests of a store.
 //

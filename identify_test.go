@@ -74,27 +74,28 @@ func TestIdentifyRefuses(t *testing.T) {
 	foreign := newIssuer[attackState](t, source, func(c *sessiontoken.IssuerConfig) { c.Issuer = "https://other.example" })
 	elsewhere := newIssuer[attackState](t, source, func(c *sessiontoken.IssuerConfig) { c.Audience = []string{"other"} })
 	stranger := newIssuer[attackState](t, staticSource(t, keys.ES256))
-	for name, c := range map[string]struct {
+	for _, tt := range []struct {
+		name   string
 		issuer *sessiontoken.Issuer[attackState]
 		token  string
 		want   error
 	}{
-		"nothing":          {i, "", sessiontoken.ErrMalformed},
-		"too long":         {i, strings.Repeat("x", 9000), sessiontoken.ErrMalformed},
-		"another header":   {i, "e30" + token[strings.IndexByte(token, '.'):], sessiontoken.ErrMalformed},
-		"altered":          {i, token[:len(token)-4] + "AAAA", sessiontoken.ErrSignature},
-		"another issuer":   {foreign, token, sessiontoken.ErrClaims},
-		"another audience": {elsewhere, token, sessiontoken.ErrAudience},
-		"another key":      {stranger, token, sessiontoken.ErrSignature},
+		{"nothing", i, "", sessiontoken.ErrMalformed},
+		{"too long", i, strings.Repeat("x", 9000), sessiontoken.ErrMalformed},
+		{"another header", i, "e30" + token[strings.IndexByte(token, '.'):], sessiontoken.ErrMalformed},
+		{"altered", i, token[:len(token)-4] + "AAAA", sessiontoken.ErrSignature},
+		{"another issuer", foreign, token, sessiontoken.ErrClaims},
+		{"another audience", elsewhere, token, sessiontoken.ErrAudience},
+		{"another key", stranger, token, sessiontoken.ErrSignature},
 	} {
-		t.Run(name, func(t *testing.T) {
-			for _, with := range []sessiontoken.SigningKeySource{c.issuer.Config().Keys, asRemembering(t, c.issuer)} {
-				cfg := c.issuer.Config()
+		t.Run(tt.name, func(t *testing.T) {
+			for _, with := range []sessiontoken.SigningKeySource{tt.issuer.Config().Keys, asRemembering(t, tt.issuer)} {
+				cfg := tt.issuer.Config()
 				cfg.Keys = with
 				again, err := sessiontoken.NewIssuer[attackState](cfg)
 				require.NoError(t, err)
-				q, err := again.Identify(t.Context(), c.token)
-				require.ErrorIs(t, err, c.want)
+				q, err := again.Identify(t.Context(), tt.token)
+				require.ErrorIs(t, err, tt.want)
 				require.ErrorIs(t, err, sessiontoken.ErrInvalid)
 				require.Zero(t, q)
 			}

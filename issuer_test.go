@@ -120,46 +120,50 @@ func TestNewIssuerNamesTheField(t *testing.T) {
 	require.NoError(t, err)
 	list, err := revoke.NewList(revoke.Config{Store: new(revoke.MemStore)}) // which remembers for 24 h
 	require.NoError(t, err)
-	for name, c := range map[string]struct {
+	for _, tt := range []struct {
+		name   string
 		field  string
 		change func(*sessiontoken.IssuerConfig)
 	}{
-		"no issuer":         {"Issuer", func(c *sessiontoken.IssuerConfig) { c.Issuer = "" }},
-		"issuer not UTF-8":  {"Issuer", func(c *sessiontoken.IssuerConfig) { c.Issuer = "\xff" }},
-		"no audience":       {"Audience", func(c *sessiontoken.IssuerConfig) { c.Audience = nil }},
-		"empty audience":    {"Audience", func(c *sessiontoken.IssuerConfig) { c.Audience = []string{"a", ""} }},
-		"no keys":           {"Keys", func(c *sessiontoken.IssuerConfig) { c.Keys = nil }},
-		"nil keys":          {"Keys", func(c *sessiontoken.IssuerConfig) { c.Keys = (*keys.Ring)(nil) }},
-		"nil revocations":   {"Revocations", func(c *sessiontoken.IssuerConfig) { c.Revocations = (*revocations)(nil) }},
-		"negative TTL":      {"TTL", func(c *sessiontoken.IssuerConfig) { c.TTL = -time.Second }},
-		"part of a second":  {"TTL", func(c *sessiontoken.IssuerConfig) { c.TTL = 1500 * time.Millisecond }},
-		"TTL over idle":     {"TTL", func(c *sessiontoken.IssuerConfig) { c.TTL, c.IdleTimeout = time.Hour, time.Minute }},
-		"negative idle":     {"IdleTimeout", func(c *sessiontoken.IssuerConfig) { c.IdleTimeout = -1 }},
-		"idle over session": {"IdleTimeout", func(c *sessiontoken.IssuerConfig) { c.IdleTimeout, c.MaxSession = 2*time.Hour, time.Hour }},
-		"negative session":  {"MaxSession", func(c *sessiontoken.IssuerConfig) { c.MaxSession = -1 }},
-		"negative bytes":    {"MaxBytes", func(c *sessiontoken.IssuerConfig) { c.MaxBytes = -1 }},
-		"TTL over ring": {"TTL", func(c *sessiontoken.IssuerConfig) {
+		{"no issuer", "Issuer", func(c *sessiontoken.IssuerConfig) { c.Issuer = "" }},
+		{"issuer not UTF-8", "Issuer", func(c *sessiontoken.IssuerConfig) { c.Issuer = "\xff" }},
+		{"no audience", "Audience", func(c *sessiontoken.IssuerConfig) { c.Audience = nil }},
+		{"empty audience", "Audience", func(c *sessiontoken.IssuerConfig) { c.Audience = []string{"a", ""} }},
+		{"no keys", "Keys", func(c *sessiontoken.IssuerConfig) { c.Keys = nil }},
+		{"nil keys", "Keys", func(c *sessiontoken.IssuerConfig) { c.Keys = (*keys.Ring)(nil) }},
+		{"nil revocations", "Revocations", func(c *sessiontoken.IssuerConfig) { c.Revocations = (*revocations)(nil) }},
+		{"negative TTL", "TTL", func(c *sessiontoken.IssuerConfig) { c.TTL = -time.Second }},
+		{"part of a second", "TTL", func(c *sessiontoken.IssuerConfig) { c.TTL = 1500 * time.Millisecond }},
+		{"TTL over idle", "TTL", func(c *sessiontoken.IssuerConfig) { c.TTL, c.IdleTimeout = time.Hour, time.Minute }},
+		{"negative idle", "IdleTimeout", func(c *sessiontoken.IssuerConfig) { c.IdleTimeout = -1 }},
+		{"idle over session", "IdleTimeout", func(c *sessiontoken.IssuerConfig) { c.IdleTimeout, c.MaxSession = 2*time.Hour, time.Hour }},
+		{"negative session", "MaxSession", func(c *sessiontoken.IssuerConfig) { c.MaxSession = -1 }},
+		{"negative bytes", "MaxBytes", func(c *sessiontoken.IssuerConfig) { c.MaxBytes = -1 }},
+		{"TTL over ring", "TTL", func(c *sessiontoken.IssuerConfig) {
 			c.Keys, c.TTL, c.IdleTimeout = ring, 30*time.Minute, 30*time.Minute
 		}},
-		"idle over ring": {"IdleTimeout", func(c *sessiontoken.IssuerConfig) { c.Keys = ring }},
-		"session over list": {"MaxSession", func(c *sessiontoken.IssuerConfig) {
+		{"idle over ring", "IdleTimeout", func(c *sessiontoken.IssuerConfig) { c.Keys = ring }},
+		{"session over list", "MaxSession", func(c *sessiontoken.IssuerConfig) {
 			c.Revocations, c.MaxSession = list, 24*time.Hour+time.Second
 		}},
 	} {
-		t.Run(name, func(t *testing.T) {
+		t.Run(tt.name, func(t *testing.T) {
 			cfg := sessiontoken.IssuerConfig{Issuer: "https://issuer.example", Audience: []string{"api"}, Keys: source}
-			c.change(&cfg)
+			tt.change(&cfg)
 			_, err := sessiontoken.NewIssuer[attackState](cfg)
-			require.ErrorContains(t, err, "sessiontoken: IssuerConfig."+c.field)
+			require.ErrorContains(t, err, "sessiontoken: IssuerConfig."+tt.field)
 		})
 	}
-	for name, c := range map[string]sessiontoken.IssuerConfig{
-		"AAL1": {MaxSession: 30 * 24 * time.Hour}, "AAL3": {MaxSession: 12 * time.Hour, IdleTimeout: 15 * time.Minute},
-		"a short session alone": {MaxSession: time.Minute}, "a long TTL alone": {TTL: 2 * time.Hour},
+	for _, tt := range []struct {
+		name string
+		c    sessiontoken.IssuerConfig
+	}{
+		{"AAL1", sessiontoken.IssuerConfig{MaxSession: 30 * 24 * time.Hour}}, {"AAL3", sessiontoken.IssuerConfig{MaxSession: 12 * time.Hour, IdleTimeout: 15 * time.Minute}},
+		{"a short session alone", sessiontoken.IssuerConfig{MaxSession: time.Minute}}, {"a long TTL alone", sessiontoken.IssuerConfig{TTL: 2 * time.Hour}},
 	} {
-		c.Issuer, c.Audience, c.Keys = "https://issuer.example", []string{"api"}, source
-		_, err := sessiontoken.NewIssuer[attackState](c)
-		require.NoError(t, err, name)
+		tt.c.Issuer, tt.c.Audience, tt.c.Keys = "https://issuer.example", []string{"api"}, source
+		_, err := sessiontoken.NewIssuer[attackState](tt.c)
+		require.NoError(t, err, tt.name)
 	}
 }
 
@@ -208,23 +212,24 @@ func TestIssueRefuses(t *testing.T) {
 	for range 20 {
 		deep = []any{deep}
 	}
-	for name, c := range map[string]struct {
+	for _, tt := range []struct {
+		name    string
 		subject string
 		state   any
 	}{
-		"no subject": {"", 1}, "subject not UTF-8": {"\xff", 1}, "unserialisable": {"u", make(chan int)},
-		"state not UTF-8": {"u", "\xff"}, "too deep": {"u", deep}, "name twice": {"u", struct {
+		{"no subject", "", 1}, {"subject not UTF-8", "\xff", 1}, {"unserialisable", "u", make(chan int)},
+		{"state not UTF-8", "u", "\xff"}, {"too deep", "u", deep}, {"name twice", "u", struct {
 			A int            `json:"a"`
 			B map[string]int `json:",embed"`
 		}{1, map[string]int{"a": 2}}},
 	} {
-		t.Run(name, func(t *testing.T) {
-			token, claims, err := issuer.Issue(t.Context(), c.subject, c.state)
+		t.Run(tt.name, func(t *testing.T) {
+			token, claims, err := issuer.Issue(t.Context(), tt.subject, tt.state)
 			require.Error(t, err)
 			require.NotErrorIs(t, err, sessiontoken.ErrInvalid)
 			require.Empty(t, token)
 			require.Nil(t, claims)
-			_, err = issuer.Size(t.Context(), c.subject, c.state)
+			_, err = issuer.Size(t.Context(), tt.subject, tt.state)
 			require.Error(t, err)
 		})
 	}
@@ -519,24 +524,27 @@ func TestResume(t *testing.T) {
 		require.NoError(t, err)
 		require.True(t, c.Renewable)
 
-		for name, change := range map[string]func(*sessiontoken.Resumption){
-			"subject":             func(r *sessiontoken.Resumption) { r.Subject = "" },
-			"SessionID":           func(r *sessiontoken.Resumption) { r.SessionID = "" },
-			"in valid":            func(r *sessiontoken.Resumption) { r.SessionID = "\xff" },
-			"Began":               func(r *sessiontoken.Resumption) { r.Began = time.Time{} },
-			"Began is required":   func(r *sessiontoken.Resumption) { r.Began = time.UnixMilli(0) },
-			"not in the future":   func(r *sessiontoken.Resumption) { r.Began = time.Now().Add(time.Hour) },
-			"AuthTime":            func(r *sessiontoken.Resumption) { r.AuthTime = time.Now().Add(time.Hour) },
-			"not be before 1970":  func(r *sessiontoken.Resumption) { r.AuthTime = time.Unix(-1, 0) },
-			"NotRenewable and Re": func(r *sessiontoken.Resumption) { r.Renewal = 2 },
-			"Resumption.ACR":      func(r *sessiontoken.Resumption) { r.ACR = strings.Repeat("x", 65) },
-			"Resumption.AMR":      func(r *sessiontoken.Resumption) { r.AMR = []string{""} },
-			"Resumption.Actor":    func(r *sessiontoken.Resumption) { r.Actor = new(sessiontoken.Actor) },
+		for _, tt := range []struct {
+			name   string
+			change func(*sessiontoken.Resumption)
+		}{
+			{"subject", func(r *sessiontoken.Resumption) { r.Subject = "" }},
+			{"SessionID", func(r *sessiontoken.Resumption) { r.SessionID = "" }},
+			{"in valid", func(r *sessiontoken.Resumption) { r.SessionID = "\xff" }},
+			{"Began", func(r *sessiontoken.Resumption) { r.Began = time.Time{} }},
+			{"Began is required", func(r *sessiontoken.Resumption) { r.Began = time.UnixMilli(0) }},
+			{"not in the future", func(r *sessiontoken.Resumption) { r.Began = time.Now().Add(time.Hour) }},
+			{"AuthTime", func(r *sessiontoken.Resumption) { r.AuthTime = time.Now().Add(time.Hour) }},
+			{"not be before 1970", func(r *sessiontoken.Resumption) { r.AuthTime = time.Unix(-1, 0) }},
+			{"NotRenewable and Re", func(r *sessiontoken.Resumption) { r.Renewal = 2 }},
+			{"Resumption.ACR", func(r *sessiontoken.Resumption) { r.ACR = strings.Repeat("x", 65) }},
+			{"Resumption.AMR", func(r *sessiontoken.Resumption) { r.AMR = []string{""} }},
+			{"Resumption.Actor", func(r *sessiontoken.Resumption) { r.Actor = new(sessiontoken.Actor) }},
 		} {
 			r := on
-			change(&r)
+			tt.change(&r)
 			err := errorOf(issuer.Resume(t.Context(), r, always(attackState{})))
-			require.ErrorContains(t, err, name)
+			require.ErrorContains(t, err, tt.name)
 			require.NotErrorIs(t, err, sessiontoken.ErrInvalid)
 		}
 		list.sid = first.SessionID

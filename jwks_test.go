@@ -236,16 +236,19 @@ func TestJWKSHandlerWhileTheStoreHangs(t *testing.T) {
 }
 
 func TestJWKSHandlerWithoutSet(t *testing.T) {
-	for name, source := range map[string]*changing{"error": {err: errBoom}, "no set": {}} {
+	for _, tt := range []struct {
+		name   string
+		source *changing
+	}{{"error", &changing{err: errBoom}}, {"no set", &changing{}}} {
 		var logged bytes.Buffer
-		h, err := sessiontoken.JWKSHandler(sessiontoken.JWKSConfig{Keys: source, Logger: slog.New(slog.NewTextHandler(&logged, nil))})
+		h, err := sessiontoken.JWKSHandler(sessiontoken.JWKSConfig{Keys: tt.source, Logger: slog.New(slog.NewTextHandler(&logged, nil))})
 		require.NoError(t, err)
 		r := serve(h, http.MethodGet)
-		require.Equal(t, 503, r.StatusCode, name)
+		require.Equal(t, 503, r.StatusCode, tt.name)
 		require.Contains(t, logged.String(), "reason=no_key_set")
 		require.Equal(t, "no-store", r.Header.Get("Cache-Control"))
 		require.NotContains(t, body(t, r), "boom")
-		source.put(mustSet(t, newShop(t, keys.ES256).key.Public()), nil)
+		tt.source.put(mustSet(t, newShop(t, keys.ES256).key.Public()), nil)
 		require.Equal(t, 200, serve(h, http.MethodGet).StatusCode)
 	}
 }
@@ -293,15 +296,18 @@ func TestJWKSHandlerKeepsToThePlan(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		source := &planned{maxAge: time.Minute, next: time.Now().Add(20 * time.Second)}
 		source.put(mustSet(t, newPublicKey(t)), nil)
-		for name, s := range map[string]sessiontoken.KeySource{"itself": source, "wrapped": struct {
+		for _, tt := range []struct {
+			name string
+			s    sessiontoken.KeySource
+		}{{"itself", source}, {"wrapped", struct {
 			sessiontoken.KeySource
 			keys.Scheduler
-		}{source, source}} {
-			_, err := sessiontoken.JWKSHandler(sessiontoken.JWKSConfig{Keys: s})
-			require.ErrorContains(t, err, "JWKSConfig.MaxAge is 10m0s; with the times of Keys it must not exceed 1m0s", name)
-			h, err := sessiontoken.JWKSHandler(sessiontoken.JWKSConfig{Keys: s, MaxAge: time.Minute})
-			require.NoError(t, err, name)
-			require.Equal(t, "public, max-age=20, s-maxage=1", serve(h, http.MethodGet).Header.Get("Cache-Control"), name)
+		}{source, source}}} {
+			_, err := sessiontoken.JWKSHandler(sessiontoken.JWKSConfig{Keys: tt.s})
+			require.ErrorContains(t, err, "JWKSConfig.MaxAge is 10m0s; with the times of Keys it must not exceed 1m0s", tt.name)
+			h, err := sessiontoken.JWKSHandler(sessiontoken.JWKSConfig{Keys: tt.s, MaxAge: time.Minute})
+			require.NoError(t, err, tt.name)
+			require.Equal(t, "public, max-age=20, s-maxage=1", serve(h, http.MethodGet).Header.Get("Cache-Control"), tt.name)
 		}
 	})
 }

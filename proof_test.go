@@ -409,13 +409,16 @@ func TestMaxSessionCountsFromBegun(t *testing.T) {
 		issuer, v := newIssuer[attackState](t, source, onIssuer), newVerifier[attackState](t, source, onVerifier)
 		mark := time.Now()
 		require.NoError(t, list.RevokeSubject(t.Context(), "ada"))
-		for name, auth := range map[string]time.Time{"long ago": mark.Add(-100 * 24 * time.Hour), "not known": {}, "now": mark} {
-			token, c, err := issuer.Begin(t.Context(), sessiontoken.Start{Subject: "ada", AuthTime: auth, Renewal: sessiontoken.Renewable}, attackState{})
-			require.NoError(t, err, name)
-			require.True(t, c.Began.After(mark), name)
-			require.Equal(t, c.IssuedAt.Add(5*time.Minute), c.Expires, name)
-			require.NoError(t, failure(v.Verify(t.Context(), token)), name)
-			require.NoError(t, errorOf(issuer.Renew(t.Context(), token, always(attackState{}))), name)
+		for _, tt := range []struct {
+			name string
+			auth time.Time
+		}{{"long ago", mark.Add(-100 * 24 * time.Hour)}, {"not known", time.Time{}}, {"now", mark}} {
+			token, c, err := issuer.Begin(t.Context(), sessiontoken.Start{Subject: "ada", AuthTime: tt.auth, Renewal: sessiontoken.Renewable}, attackState{})
+			require.NoError(t, err, tt.name)
+			require.True(t, c.Began.After(mark), tt.name)
+			require.Equal(t, c.IssuedAt.Add(5*time.Minute), c.Expires, tt.name)
+			require.NoError(t, failure(v.Verify(t.Context(), token)), tt.name)
+			require.NoError(t, errorOf(issuer.Renew(t.Context(), token, always(attackState{}))), tt.name)
 		}
 	})
 }

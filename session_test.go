@@ -203,9 +203,9 @@ func TestRenewDoesNotNeedTheOldState(t *testing.T) {
 
 	// What is no JSON, or is not strict, is nothing that an issuer wrote.
 	s := newShop(t, keys.EdDSA)
-	for name, state := range map[string]string{"no JSON": `{"name":}`, "a name twice": `{"x":1,"x":2}`, "not UTF-8": "\"\xff\""} {
-		err := errorOf(s.issuer.Renew(t.Context(), s.sign(t, []byte(payload(claim{"rnw", "true"}, claim{"state", state}, claim{"exp", itoa(time.Now().Unix() + 60)}, claim{"iat", itoa(time.Now().Unix())}, claim{"begun", itoa(time.Now().UnixMilli())}))), always(attackState{})))
-		require.ErrorIs(t, err, sessiontoken.ErrClaims, name)
+	for _, tt := range []struct{ name, state string }{{"no JSON", `{"name":}`}, {"a name twice", `{"x":1,"x":2}`}, {"not UTF-8", "\"\xff\""}} {
+		err := errorOf(s.issuer.Renew(t.Context(), s.sign(t, []byte(payload(claim{"rnw", "true"}, claim{"state", tt.state}, claim{"exp", itoa(time.Now().Unix() + 60)}, claim{"iat", itoa(time.Now().Unix())}, claim{"begun", itoa(time.Now().UnixMilli())}))), always(attackState{})))
+		require.ErrorIs(t, err, sessiontoken.ErrClaims, tt.name)
 	}
 }
 
@@ -352,12 +352,15 @@ func TestTimeThatIsNotKnown(t *testing.T) {
 		require.NoError(t, err)
 		list.timeErr = errBoom
 		resume := sessiontoken.Resumption{Subject: "user-1", SessionID: c.SessionID, Began: c.Began}
-		for name, err := range map[string]error{
-			"Verify": failure(v.Verify(t.Context(), token)), "Renew": errorOf(issuer.Renew(t.Context(), token, always(attackState{}))),
-			"Issue": errorOf(issuer.Issue(t.Context(), "u", attackState{})), "Resume": errorOf(issuer.Resume(t.Context(), resume, always(attackState{}))),
+		for _, tt := range []struct {
+			name string
+			err  error
+		}{
+			{"Verify", failure(v.Verify(t.Context(), token))}, {"Renew", errorOf(issuer.Renew(t.Context(), token, always(attackState{})))},
+			{"Issue", errorOf(issuer.Issue(t.Context(), "u", attackState{}))}, {"Resume", errorOf(issuer.Resume(t.Context(), resume, always(attackState{})))},
 		} {
-			require.ErrorIs(t, err, errBoom, name)
-			require.NotErrorIs(t, err, sessiontoken.ErrInvalid, name)
+			require.ErrorIs(t, tt.err, errBoom, tt.name)
+			require.NotErrorIs(t, tt.err, sessiontoken.ErrInvalid, tt.name)
 		}
 		list.times, list.calls = 0, 0
 		for _, forged := range []string{"", token[:len(token)-4] + "AAAA", token + ".x", strings.Repeat("x", 9000)} {

@@ -114,10 +114,13 @@ func TestNoTokenThatIsOver(t *testing.T) {
 		signer, source := kmsSource(t, keys.ES256)
 		short := newIssuer[attackState](t, source, func(c *sessiontoken.IssuerConfig) { c.TTL = 2 * time.Second })
 		v := newVerifier[attackState](t, source)
-		for wait, over := range map[time.Duration]bool{2*time.Second - 1: false, 2 * time.Second: true, 4 * time.Second: true} {
-			signer.wait = func() { time.Sleep(wait) }
+		for _, tt := range []struct {
+			wait time.Duration
+			over bool
+		}{{2*time.Second - 1, false}, {2 * time.Second, true}, {4 * time.Second, true}} {
+			signer.wait = func() { time.Sleep(tt.wait) }
 			token, c, err := short.Issue(t.Context(), "user-1", attackState{})
-			if over {
+			if tt.over {
 				require.Error(t, err)
 				require.NotErrorIs(t, err, sessiontoken.ErrInvalid, "it is not the token's fault")
 				require.Empty(t, token)
@@ -173,10 +176,13 @@ func TestHungSignersAreBounded(t *testing.T) {
 func TestSignerThatPanics(t *testing.T) {
 	signer, source := kmsSource(t, keys.EdDSA)
 	issuer := newIssuer[attackState](t, source)
-	for name, wait := range map[string]func(){"panic": func() { panic("secret") }, "exit": runtime.Goexit} {
-		signer.wait = wait
+	for _, tt := range []struct {
+		name string
+		wait func()
+	}{{"panic", func() { panic("secret") }}, {"exit", runtime.Goexit}} {
+		signer.wait = tt.wait
 		err := errorOf(issuer.Issue(t.Context(), "user-1", attackState{}))
-		require.Error(t, err, name)
+		require.Error(t, err, tt.name)
 		require.NotContains(t, err.Error(), "secret")
 	}
 	signer.wait = nil

@@ -43,27 +43,28 @@ func (funcSource) RetainFor() time.Duration                               { retu
 // funcs, and zero values are the constructors' errors.
 func TestConfigurationsThatCannotBeMeant(t *testing.T) {
 	source := staticSource(t, keys.EdDSA)
-	for name, c := range map[string]struct {
+	for _, tt := range []struct {
+		name   string
 		change func(*sessiontoken.IssuerConfig)
 		text   string
 	}{
-		"TTL":                   {func(c *sessiontoken.IssuerConfig) { c.TTL = 300 }, "IssuerConfig.TTL is 300ns; it must be at least 1s (did you mean 300 * time.Second?)"},
-		"IdleTimeout":           {func(c *sessiontoken.IssuerConfig) { c.IdleTimeout = 3600 }, "IssuerConfig.IdleTimeout is 3.6µs; it must be at least 1s (did you mean 3600 * time.Second?)"},
-		"MaxSession":            {func(c *sessiontoken.IssuerConfig) { c.MaxSession = 86400 }, "IssuerConfig.MaxSession is 86.4µs; it must be at least 1s (did you mean 86400 * time.Second?)"},
-		"half a second":         {func(c *sessiontoken.IssuerConfig) { c.TTL = 500 * time.Millisecond }, "IssuerConfig.TTL is 500ms; it must be at least 1s"},
-		"zero Ring":             {func(c *sessiontoken.IssuerConfig) { c.Keys = new(keys.Ring) }, "IssuerConfig.Keys is a zero *keys.Ring"},
-		"zero Static":           {func(c *sessiontoken.IssuerConfig) { c.Keys = new(keys.Static) }, "IssuerConfig.Keys is a zero *keys.Static"},
-		"nil map":               {func(c *sessiontoken.IssuerConfig) { c.Keys = mapSource(nil) }, "IssuerConfig.Keys is required"},
-		"nil func":              {func(c *sessiontoken.IssuerConfig) { c.Keys = funcSource(nil) }, "IssuerConfig.Keys is required"},
-		"zero List":             {func(c *sessiontoken.IssuerConfig) { c.Revocations = new(revoke.List) }, "Revocations is a zero *revoke.List"},
-		"a wrapper's zero Ring": {func(c *sessiontoken.IssuerConfig) { c.Keys = traced{new(keys.Ring)} }, ""},
+		{"TTL", func(c *sessiontoken.IssuerConfig) { c.TTL = 300 }, "IssuerConfig.TTL is 300ns; it must be at least 1s (did you mean 300 * time.Second?)"},
+		{"IdleTimeout", func(c *sessiontoken.IssuerConfig) { c.IdleTimeout = 3600 }, "IssuerConfig.IdleTimeout is 3.6µs; it must be at least 1s (did you mean 3600 * time.Second?)"},
+		{"MaxSession", func(c *sessiontoken.IssuerConfig) { c.MaxSession = 86400 }, "IssuerConfig.MaxSession is 86.4µs; it must be at least 1s (did you mean 86400 * time.Second?)"},
+		{"half a second", func(c *sessiontoken.IssuerConfig) { c.TTL = 500 * time.Millisecond }, "IssuerConfig.TTL is 500ms; it must be at least 1s"},
+		{"zero Ring", func(c *sessiontoken.IssuerConfig) { c.Keys = new(keys.Ring) }, "IssuerConfig.Keys is a zero *keys.Ring"},
+		{"zero Static", func(c *sessiontoken.IssuerConfig) { c.Keys = new(keys.Static) }, "IssuerConfig.Keys is a zero *keys.Static"},
+		{"nil map", func(c *sessiontoken.IssuerConfig) { c.Keys = mapSource(nil) }, "IssuerConfig.Keys is required"},
+		{"nil func", func(c *sessiontoken.IssuerConfig) { c.Keys = funcSource(nil) }, "IssuerConfig.Keys is required"},
+		{"zero List", func(c *sessiontoken.IssuerConfig) { c.Revocations = new(revoke.List) }, "Revocations is a zero *revoke.List"},
+		{"a wrapper's zero Ring", func(c *sessiontoken.IssuerConfig) { c.Keys = traced{new(keys.Ring)} }, ""},
 	} {
-		t.Run("issuer, "+name, func(t *testing.T) {
+		t.Run("issuer, "+tt.name, func(t *testing.T) {
 			cfg := sessiontoken.IssuerConfig{Issuer: "i", Audience: []string{"a"}, Keys: source}
-			c.change(&cfg)
+			tt.change(&cfg)
 			i, err := sessiontoken.NewIssuer[struct{}](cfg)
-			if c.text != "" {
-				require.ErrorContains(t, err, c.text)
+			if tt.text != "" {
+				require.ErrorContains(t, err, tt.text)
 				return
 			}
 			// What a wrapper hides fails at each call, as a server at fault.
@@ -73,23 +74,24 @@ func TestConfigurationsThatCannotBeMeant(t *testing.T) {
 			require.NotErrorIs(t, err, sessiontoken.ErrInvalid)
 		})
 	}
-	for name, c := range map[string]struct {
+	for _, tt := range []struct {
+		name   string
 		change func(*sessiontoken.VerifierConfig)
 		text   string
 	}{
-		"Leeway":      {func(c *sessiontoken.VerifierConfig) { c.Leeway = 30 }, "VerifierConfig.Leeway is 30ns; it must be at least 1s (did you mean 30 * time.Second?)"},
-		"MaxTTL":      {func(c *sessiontoken.VerifierConfig) { c.MaxTTL = 86400 }, "VerifierConfig.MaxTTL is 86.4µs; it must be at least 1s (did you mean 86400 * time.Second?)"},
-		"zero Ring":   {func(c *sessiontoken.VerifierConfig) { c.Keys = new(keys.Ring) }, "VerifierConfig.Keys is a zero *keys.Ring"},
-		"zero Static": {func(c *sessiontoken.VerifierConfig) { c.Keys = new(keys.Static) }, "VerifierConfig.Keys is a zero *keys.Static"},
-		"zero Set":    {func(c *sessiontoken.VerifierConfig) { c.Keys = new(keys.Set) }, "VerifierConfig.Keys is a zero *keys.Set"},
-		"nil map":     {func(c *sessiontoken.VerifierConfig) { c.Keys = mapSource(nil) }, "VerifierConfig.Keys is required"},
-		"zero List":   {func(c *sessiontoken.VerifierConfig) { c.Revocations = new(revoke.List) }, "Revocations is a zero *revoke.List"},
+		{"Leeway", func(c *sessiontoken.VerifierConfig) { c.Leeway = 30 }, "VerifierConfig.Leeway is 30ns; it must be at least 1s (did you mean 30 * time.Second?)"},
+		{"MaxTTL", func(c *sessiontoken.VerifierConfig) { c.MaxTTL = 86400 }, "VerifierConfig.MaxTTL is 86.4µs; it must be at least 1s (did you mean 86400 * time.Second?)"},
+		{"zero Ring", func(c *sessiontoken.VerifierConfig) { c.Keys = new(keys.Ring) }, "VerifierConfig.Keys is a zero *keys.Ring"},
+		{"zero Static", func(c *sessiontoken.VerifierConfig) { c.Keys = new(keys.Static) }, "VerifierConfig.Keys is a zero *keys.Static"},
+		{"zero Set", func(c *sessiontoken.VerifierConfig) { c.Keys = new(keys.Set) }, "VerifierConfig.Keys is a zero *keys.Set"},
+		{"nil map", func(c *sessiontoken.VerifierConfig) { c.Keys = mapSource(nil) }, "VerifierConfig.Keys is required"},
+		{"zero List", func(c *sessiontoken.VerifierConfig) { c.Revocations = new(revoke.List) }, "Revocations is a zero *revoke.List"},
 	} {
-		t.Run("verifier, "+name, func(t *testing.T) {
+		t.Run("verifier, "+tt.name, func(t *testing.T) {
 			cfg := sessiontoken.VerifierConfig{Issuer: "i", Audience: "a", Keys: source}
-			c.change(&cfg)
+			tt.change(&cfg)
 			_, err := sessiontoken.NewVerifier[struct{}](cfg)
-			require.ErrorContains(t, err, c.text)
+			require.ErrorContains(t, err, tt.text)
 		})
 	}
 	err := failure2(newIssuer[struct{}](t, source).Renew(t.Context(), "", nil))
@@ -100,19 +102,25 @@ func TestConfigurationsThatCannotBeMeant(t *testing.T) {
 // TestSourceThatReturnsNothing: neither a key nor an error is an error.
 func TestSourceThatReturnsNothing(t *testing.T) {
 	s := newShop(t, keys.EdDSA)
-	for name, key := range map[string]*keys.SigningKey{"nil": nil, "zero": new(keys.SigningKey)} {
-		source := funcSource(func() (*keys.SigningKey, error) { return key, nil })
+	for _, tt := range []struct {
+		name string
+		key  *keys.SigningKey
+	}{{"nil", nil}, {"zero", new(keys.SigningKey)}} {
+		source := funcSource(func() (*keys.SigningKey, error) { return tt.key, nil })
 		i := newIssuer[attackState](t, source)
-		require.ErrorContains(t, errorOf(i.Issue(t.Context(), "user-1", attackState{})), "the source returned none", name)
+		require.ErrorContains(t, errorOf(i.Issue(t.Context(), "user-1", attackState{})), "the source returned none", tt.name)
 		_, err := i.Size(t.Context(), "user-1", attackState{})
-		require.ErrorContains(t, err, "the source returned none", name)
-		for what, err := range map[string]error{
-			"Verify":   failure(newVerifier[attackState](t, source).Verify(t.Context(), s.token)),
-			"Renew":    errorOf(i.Renew(t.Context(), s.token, always(attackState{}))),
-			"Identify": failure(i.Identify(t.Context(), s.token)),
+		require.ErrorContains(t, err, "the source returned none", tt.name)
+		for _, row := range []struct {
+			name string
+			err  error
+		}{
+			{"Verify", failure(newVerifier[attackState](t, source).Verify(t.Context(), s.token))},
+			{"Renew", errorOf(i.Renew(t.Context(), s.token, always(attackState{})))},
+			{"Identify", failure(i.Identify(t.Context(), s.token))},
 		} {
-			require.Error(t, err, "%s %s", name, what)
-			require.NotErrorIs(t, err, sessiontoken.ErrInvalid, "%s %s", name, what)
+			require.Error(t, row.err, "%s %s", tt.name, row.name)
+			require.NotErrorIs(t, row.err, sessiontoken.ErrInvalid, "%s %s", tt.name, row.name)
 		}
 	}
 }
@@ -129,12 +137,15 @@ func (s traced) SigningKey(ctx context.Context) (*keys.SigningKey, error) {
 func TestWrappedRingKeepsItsTimes(t *testing.T) {
 	ring, err := keys.NewRing(keys.RingConfig{Store: new(keys.MemStore), RetainFor: 30 * time.Minute})
 	require.NoError(t, err)
-	for name, source := range map[string]sessiontoken.SigningKeySource{"itself": ring, "wrapped": traced{ring}, "wrapped twice": traced{traced{ring}}} {
-		cfg := sessiontoken.IssuerConfig{Issuer: "i", Audience: []string{"a"}, Keys: source}
+	for _, tt := range []struct {
+		name   string
+		source sessiontoken.SigningKeySource
+	}{{"itself", ring}, {"wrapped", traced{ring}}, {"wrapped twice", traced{traced{ring}}}} {
+		cfg := sessiontoken.IssuerConfig{Issuer: "i", Audience: []string{"a"}, Keys: tt.source}
 		_, err := sessiontoken.NewIssuer[struct{}](cfg)
-		require.ErrorContains(t, err, "IssuerConfig.IdleTimeout is 1h0m0s, but Keys retains a key only for 30m0s", name)
+		require.ErrorContains(t, err, "IssuerConfig.IdleTimeout is 1h0m0s, but Keys retains a key only for 30m0s", tt.name)
 		cfg.IdleTimeout = 30 * time.Minute
 		_, err = sessiontoken.NewIssuer[struct{}](cfg)
-		require.NoError(t, err, name)
+		require.NoError(t, err, tt.name)
 	}
 }

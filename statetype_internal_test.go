@@ -54,65 +54,66 @@ func of[T any]() error {
 func TestStateTypesThatCannotWork(t *testing.T) {
 	type owner struct{ S fmt.Stringer }
 	type retries struct{ Wait time.Duration }
-	for name, c := range map[string]struct {
+	for _, tt := range []struct {
+		name          string
 		err           error
 		path, instead string
 	}{
-		"interface":                   {of[struct{ Owner owner }](), "State.Owner.S is a fmt.Stringer", "or any"},
-		"the state itself":            {of[fmt.Stringer](), "State is a fmt.Stringer", "or any"},
-		"error":                       {of[struct{ Err error }](), "State.Err is a error", "or any"},
-		"interface in a slice":        {of[struct{ List []owner }](), "State.List[].S", "or any"},
-		"interface in a map":          {of[map[string][2]owner](), "State[][].S", "or any"},
-		"interface behind pointers":   {of[**struct{ P *owner }](), "State.P.S", "or any"},
-		"interface in a recursion":    {of[tree](), "State.Last", "or any"},
-		"interface in an embedded":    {of[struct{ tree }](), "State.tree.Left.Last", "or any"},
-		"MarshalJSON alone":           {of[struct{ W writesJSON }](), "State.W", "no UnmarshalJSON: add that"},
-		"MarshalJSONTo alone":         {of[struct{ W []*writesJSONTo }](), "State.W[]", "no UnmarshalJSON: add that"},
-		"MarshalText alone":           {of[struct{ W writesText }](), "State.W", "no UnmarshalText: add that"},
-		"AppendText alone":            {of[struct{ W appendsText }](), "State.W", "no UnmarshalText: add that"},
-		"MarshalJSON, UnmarshalText":  {of[struct{ W mixed }](), "State.W", "no UnmarshalJSON: add that"},
-		"chan":                        {of[struct{ C chan int }](), "State.C is a chan int", "leave it out"},
-		"func":                        {of[struct{ F func() }](), "State.F is a func()", "leave it out"},
-		"complex":                     {of[struct{ C complex128 }](), "State.C is a complex128", "leave it out"},
-		"unsafe pointer":              {of[struct{ P unsafe.Pointer }](), "State.P is a unsafe.Pointer", "leave it out"},
-		"duration":                    {of[struct{ R []retries }](), "State.R[].Wait is a time.Duration", "whole seconds as an int64"},
-		"duration as a map's element": {of[map[string]time.Duration](), "State[] is a time.Duration", "whole seconds as an int64"},
-		"duration with a format": {of[struct {
+		{"interface", of[struct{ Owner owner }](), "State.Owner.S is a fmt.Stringer", "or any"},
+		{"the state itself", of[fmt.Stringer](), "State is a fmt.Stringer", "or any"},
+		{"error", of[struct{ Err error }](), "State.Err is a error", "or any"},
+		{"interface in a slice", of[struct{ List []owner }](), "State.List[].S", "or any"},
+		{"interface in a map", of[map[string][2]owner](), "State[][].S", "or any"},
+		{"interface behind pointers", of[**struct{ P *owner }](), "State.P.S", "or any"},
+		{"interface in a recursion", of[tree](), "State.Last", "or any"},
+		{"interface in an embedded", of[struct{ tree }](), "State.tree.Left.Last", "or any"},
+		{"MarshalJSON alone", of[struct{ W writesJSON }](), "State.W", "no UnmarshalJSON: add that"},
+		{"MarshalJSONTo alone", of[struct{ W []*writesJSONTo }](), "State.W[]", "no UnmarshalJSON: add that"},
+		{"MarshalText alone", of[struct{ W writesText }](), "State.W", "no UnmarshalText: add that"},
+		{"AppendText alone", of[struct{ W appendsText }](), "State.W", "no UnmarshalText: add that"},
+		{"MarshalJSON, UnmarshalText", of[struct{ W mixed }](), "State.W", "no UnmarshalJSON: add that"},
+		{"chan", of[struct{ C chan int }](), "State.C is a chan int", "leave it out"},
+		{"func", of[struct{ F func() }](), "State.F is a func()", "leave it out"},
+		{"complex", of[struct{ C complex128 }](), "State.C is a complex128", "leave it out"},
+		{"unsafe pointer", of[struct{ P unsafe.Pointer }](), "State.P is a unsafe.Pointer", "leave it out"},
+		{"duration", of[struct{ R []retries }](), "State.R[].Wait is a time.Duration", "whole seconds as an int64"},
+		{"duration as a map's element", of[map[string]time.Duration](), "State[] is a time.Duration", "whole seconds as an int64"},
+		{"duration with a format", of[struct {
 			Wait time.Duration `json:"wait,format:sec"`
 		}](), "State.Wait has a `format`", "whole seconds as an int64"},
-		"an unknown format": {of[struct {
+		{"an unknown format", of[struct {
 			At time.Time `json:"at,omitzero,format:sometimes"`
 		}](), "State.At has a `format`", "MarshalText"},
-		"two embedded fields of one name": {of[struct {
+		{"two embedded fields of one name", of[struct {
 			HasX
 			HasX2
 		}](), "State.HasX.X and State.HasX2.X have one name in JSON, \"X\"", "give one of them another"},
-		"an embedded pointer to a hidden struct": {of[struct{ *hiddenStruct }](), "State.hiddenStruct", "embed the struct itself"},
-		"no exported fields":                     {of[struct{ M struct{ n int } }](), "State.M", "no exported fields"},
-		"a tag that is malformed": {of[struct {
+		{"an embedded pointer to a hidden struct", of[struct{ *hiddenStruct }](), "State.hiddenStruct", "embed the struct itself"},
+		{"no exported fields", of[struct{ M struct{ n int } }](), "State.M", "no exported fields"},
+		{"a tag that is malformed", of[struct {
 			//lint:ignore SA5008 the mistake is the case
 			A string `json:"a,omitEmpty"`
 		}](), "State is a", "specify `omitempty` instead"},
-		"string for a bool": {of[struct {
-			//lint:ignore SA5008 the mistake is the case
+		{"string for a bool", of[struct {
 			B bool `json:",string"`
 		}](), "State.B", "for numbers"},
-		"string for a time": {of[struct {
+		{"string for a time", of[struct {
+			//lint:ignore SA5008 the mistake is the case
 			B *time.Time `json:",string"`
 		}](), "State.B", "for numbers"},
-		"keys of structs":     {of[map[hiddenStruct]int](), "State has keys of the type sessiontoken.hiddenStruct", "write string"},
-		"keys of pointers":    {of[struct{ M map[*int]int }](), "State.M has keys of the type *int", "write string"},
-		"keys of interfaces":  {of[map[any]int](), "State has keys of the type interface {}", "write string"},
-		"keys of bools":       {of[map[bool]int](), "State has keys of the type bool", "write string"},
-		"keys that only text": {of[map[writesText]int](), "State, by its keys,", "add that"},
-		"too deep":            {of[[1][1][1][1][1][1][1][1][1][1][1][1][1][1][1][1]int](), "nested deeper", "16 levels"},
+		{"keys of structs", of[map[hiddenStruct]int](), "State has keys of the type sessiontoken.hiddenStruct", "write string"},
+		{"keys of pointers", of[struct{ M map[*int]int }](), "State.M has keys of the type *int", "write string"},
+		{"keys of interfaces", of[map[any]int](), "State has keys of the type interface {}", "write string"},
+		{"keys of bools", of[map[bool]int](), "State has keys of the type bool", "write string"},
+		{"keys that only text", of[map[writesText]int](), "State, by its keys,", "add that"},
+		{"too deep", of[[1][1][1][1][1][1][1][1][1][1][1][1][1][1][1][1]int](), "nested deeper", "16 levels"},
 	} {
-		t.Run(name, func(t *testing.T) {
-			require.Error(t, c.err)
-			require.ErrorContains(t, c.err, "sessiontoken: ")
-			require.ErrorContains(t, c.err, " cannot be a state: ")
-			require.ErrorContains(t, c.err, c.path)
-			require.ErrorContains(t, c.err, c.instead)
+		t.Run(tt.name, func(t *testing.T) {
+			require.Error(t, tt.err)
+			require.ErrorContains(t, tt.err, "sessiontoken: ")
+			require.ErrorContains(t, tt.err, " cannot be a state: ")
+			require.ErrorContains(t, tt.err, tt.path)
+			require.ErrorContains(t, tt.err, tt.instead)
 		})
 	}
 }
@@ -121,22 +122,23 @@ func TestStateTypesThatCannotWork(t *testing.T) {
 // constructors find too.
 func TestStateTypesThatVetRefuses(t *testing.T) {
 	text := reflect.TypeFor[string]()
-	for name, c := range map[string]struct {
+	for _, tt := range []struct {
+		name   string
 		fields []reflect.StructField
 		want   string
 	}{
-		"two fields of one name": {
+		{"two fields of one name",
 			[]reflect.StructField{{Name: "A", Type: text, Tag: `json:"x"`}, {Name: "B", Type: text, Tag: `json:"x"`}},
 			`State.A and State.B have one name in JSON, "x": give one of them another by its tag`,
 		},
-		"a name by a tag and one by itself": {
+		{"a name by a tag and one by itself",
 			[]reflect.StructField{{Name: "A", Type: text}, {Name: "B", Type: text, Tag: `json:"A"`}}, "conflict over JSON object name",
 		},
-		"a tag on a hidden field": {
+		{"a tag on a hidden field",
 			[]reflect.StructField{{Name: "A", Type: text}, {Name: "b", PkgPath: "p", Type: text, Tag: `json:"b"`}}, "unexported Go struct field b",
 		},
 	} {
-		_, err := checkStateType(reflect.StructOf(c.fields))
-		require.ErrorContains(t, err, c.want, name)
+		_, err := checkStateType(reflect.StructOf(tt.fields))
+		require.ErrorContains(t, err, tt.want, tt.name)
 	}
 }

@@ -132,13 +132,16 @@ func (l *liar) UnmarshalJSONFrom(d *jsontext.Decoder) error {
 // checked before it is signed.
 func TestWrittenStateIsStrict(t *testing.T) {
 	issuer := newIssuer[map[string]liar](t, staticSource(t, keys.EdDSA))
-	for name, text := range map[string]liar{
-		"one name twice": `{"a":1,"a":2}`, "deep below": `[[{"b":{"a":1,"\u0061":2}}]]`, "too deep": "[[[[[[[[[[[[[[[[]]]]]]]]]]]]]]]]",
+	for _, tt := range []struct {
+		name string
+		text liar
+	}{
+		{"one name twice", `{"a":1,"a":2}`}, {"deep below", `[[{"b":{"a":1,"\u0061":2}}]]`}, {"too deep", "[[[[[[[[[[[[[[[[]]]]]]]]]]]]]]]]"},
 	} {
-		_, _, err := issuer.Issue(t.Context(), "user-1", map[string]liar{"x": text})
-		require.ErrorContains(t, err, "sessiontoken: state", name)
-		_, err = issuer.Size(t.Context(), "user-1", map[string]liar{"x": text})
-		require.Error(t, err, name)
+		_, _, err := issuer.Issue(t.Context(), "user-1", map[string]liar{"x": tt.text})
+		require.ErrorContains(t, err, "sessiontoken: state", tt.name)
+		_, err = issuer.Size(t.Context(), "user-1", map[string]liar{"x": tt.text})
+		require.Error(t, err, tt.name)
 	}
 	_, _, err := issuer.Issue(t.Context(), "user-1", map[string]liar{"x": `{"a":1,"b":2}`})
 	require.NoError(t, err)
@@ -175,33 +178,34 @@ func TestNumbersInAny(t *testing.T) {
 	}
 	source := staticSource(t, keys.EdDSA)
 	issuer, v := newIssuer[state](t, source), newVerifier[state](t, source)
-	for name, c := range map[string]struct {
+	for _, tt := range []struct {
+		name  string
 		value any
 		read  any // nil: refused
 	}{
-		"an id beyond 2^53":         {int64(1147953659032899585), nil},
-		"negative":                  {int64(-1147953659032899585), nil},
-		"2^53 + 1":                  {int64(1<<53 + 1), nil},
-		"the largest uint64":        {uint64(math.MaxUint64), nil},
-		"1e400":                     {jsontext.Value("1e400"), nil},
-		"-1e400":                    {jsontext.Value("-1e400"), nil},
-		"an integer of 400 digits":  {jsontext.Value("1" + string(bytes.Repeat([]byte("0"), 400))), nil},
-		"its shortest form":         {int64(1147953659032899600), nil},
-		"within a struct":           {struct{ A []int64 }{[]int64{1<<53 + 1}}, nil},
-		"2^53":                      {int64(1 << 53), float64(1 << 53)},
-		"2^60, which a float64 has": {int64(1 << 60), float64(1 << 60)},
-		"small":                     {-7, float64(-7)},
-		"zero":                      {0, float64(0)},
-		"a fraction":                {0.1, 0.1},
-		"large":                     {1.5e300, 1.5e300},
-		"a string":                  {"1147953659032899585", "1147953659032899585"},
-		"null":                      {jsontext.Value("null"), nil},
+		{"an id beyond 2^53", int64(1147953659032899585), nil},
+		{"negative", int64(-1147953659032899585), nil},
+		{"2^53 + 1", int64(1<<53 + 1), nil},
+		{"the largest uint64", uint64(math.MaxUint64), nil},
+		{"1e400", jsontext.Value("1e400"), nil},
+		{"-1e400", jsontext.Value("-1e400"), nil},
+		{"an integer of 400 digits", jsontext.Value("1" + string(bytes.Repeat([]byte("0"), 400))), nil},
+		{"its shortest form", int64(1147953659032899600), nil},
+		{"within a struct", struct{ A []int64 }{[]int64{1<<53 + 1}}, nil},
+		{"2^53", int64(1 << 53), float64(1 << 53)},
+		{"2^60, which a float64 has", int64(1 << 60), float64(1 << 60)},
+		{"small", -7, float64(-7)},
+		{"zero", 0, float64(0)},
+		{"a fraction", 0.1, 0.1},
+		{"large", 1.5e300, 1.5e300},
+		{"a string", "1147953659032899585", "1147953659032899585"},
+		{"null", jsontext.Value("null"), nil},
 	} {
-		t.Run(name, func(t *testing.T) {
-			ok := c.read != nil || name == "null"
-			deep := map[string]any{"a": []any{map[string]any{"b": c.value}}}
+		t.Run(tt.name, func(t *testing.T) {
+			ok := tt.read != nil || tt.name == "null"
+			deep := map[string]any{"a": []any{map[string]any{"b": tt.value}}}
 			_, _, errDeep := issuer.Issue(t.Context(), "user-1", state{Deep: deep})
-			token, _, err := issuer.Issue(t.Context(), "user-1", state{ID: c.value, Deep: deep, N: math.MaxInt64})
+			token, _, err := issuer.Issue(t.Context(), "user-1", state{ID: tt.value, Deep: deep, N: math.MaxInt64})
 			if !ok {
 				require.EqualError(t, err, `sessiontoken: state: an any at "/id" holds a number that is read back as another one: give it a type of its own, or write it as a string`)
 				require.ErrorContains(t, errDeep, `an any at "/deep/a" holds`)
@@ -211,7 +215,7 @@ func TestNumbersInAny(t *testing.T) {
 			require.NoError(t, errDeep)
 			got, err := v.Verify(t.Context(), token)
 			require.NoError(t, err)
-			require.Equal(t, state{ID: c.read, Deep: map[string]any{"a": []any{map[string]any{"b": c.read}}}, N: math.MaxInt64}, got.State)
+			require.Equal(t, state{ID: tt.read, Deep: map[string]any{"a": []any{map[string]any{"b": tt.read}}}, N: math.MaxInt64}, got.State)
 		})
 	}
 	_, _, err := newIssuer[any](t, source).Issue(t.Context(), "user-1", int64(1<<53+1))

@@ -18,25 +18,26 @@ import (
 )
 
 func TestNewVerifierNamesTheField(t *testing.T) {
-	for name, c := range map[string]struct {
+	for _, tt := range []struct {
+		name   string
 		field  string
 		change func(*sessiontoken.VerifierConfig)
 	}{
-		"no issuer":       {"Issuer", func(c *sessiontoken.VerifierConfig) { c.Issuer = "" }},
-		"no audience":     {"Audience", func(c *sessiontoken.VerifierConfig) { c.Audience = "" }},
-		"no keys":         {"Keys", func(c *sessiontoken.VerifierConfig) { c.Keys = nil }},
-		"nil keys":        {"Keys", func(c *sessiontoken.VerifierConfig) { c.Keys = (*keys.Set)(nil) }},
-		"nil revocations": {"Revocations", func(c *sessiontoken.VerifierConfig) { c.Revocations = (*revocations)(nil) }},
-		"negative leeway": {"Leeway", func(c *sessiontoken.VerifierConfig) { c.Leeway = -1 }},
-		"61 s of leeway":  {"Leeway", func(c *sessiontoken.VerifierConfig) { c.Leeway = 61 * time.Second }},
-		"negative life":   {"MaxTTL", func(c *sessiontoken.VerifierConfig) { c.MaxTTL = -1 }},
-		"negative bytes":  {"MaxBytes", func(c *sessiontoken.VerifierConfig) { c.MaxBytes = -1 }},
+		{"no issuer", "Issuer", func(c *sessiontoken.VerifierConfig) { c.Issuer = "" }},
+		{"no audience", "Audience", func(c *sessiontoken.VerifierConfig) { c.Audience = "" }},
+		{"no keys", "Keys", func(c *sessiontoken.VerifierConfig) { c.Keys = nil }},
+		{"nil keys", "Keys", func(c *sessiontoken.VerifierConfig) { c.Keys = (*keys.Set)(nil) }},
+		{"nil revocations", "Revocations", func(c *sessiontoken.VerifierConfig) { c.Revocations = (*revocations)(nil) }},
+		{"negative leeway", "Leeway", func(c *sessiontoken.VerifierConfig) { c.Leeway = -1 }},
+		{"61 s of leeway", "Leeway", func(c *sessiontoken.VerifierConfig) { c.Leeway = 61 * time.Second }},
+		{"negative life", "MaxTTL", func(c *sessiontoken.VerifierConfig) { c.MaxTTL = -1 }},
+		{"negative bytes", "MaxBytes", func(c *sessiontoken.VerifierConfig) { c.MaxBytes = -1 }},
 	} {
-		t.Run(name, func(t *testing.T) {
+		t.Run(tt.name, func(t *testing.T) {
 			cfg := sessiontoken.VerifierConfig{Issuer: "i", Audience: "a", Keys: staticSource(t, keys.EdDSA)}
-			c.change(&cfg)
+			tt.change(&cfg)
 			_, err := sessiontoken.NewVerifier[attackState](cfg)
-			require.ErrorContains(t, err, "sessiontoken: VerifierConfig."+c.field)
+			require.ErrorContains(t, err, "sessiontoken: VerifierConfig."+tt.field)
 		})
 	}
 }
@@ -62,10 +63,13 @@ func (c *changing) put(set *keys.Set, err error) {
 
 // both runs a test with the cache off and on: nothing may differ.
 func both(t *testing.T, f func(t *testing.T, cache func(*sessiontoken.VerifierConfig))) {
-	for name, bytes := range map[string]int{"without cache": -1, "with cache": 0} {
-		t.Run(name, func(t *testing.T) {
+	for _, tt := range []struct {
+		name  string
+		bytes int
+	}{{"without cache", -1}, {"with cache", 0}} {
+		t.Run(tt.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				f(t, func(c *sessiontoken.VerifierConfig) { c.CacheBytes = bytes })
+				f(t, func(c *sessiontoken.VerifierConfig) { c.CacheBytes = tt.bytes })
 			})
 		})
 	}
@@ -134,16 +138,19 @@ func TestVerifyAudienceForms(t *testing.T) {
 	both(t, func(t *testing.T, cache func(*sessiontoken.VerifierConfig)) {
 		s := newShop(t, keys.EdDSA)
 		v := newVerifier[attackState](t, mustSet(t, s.key.Public()), cache)
-		for aud, ok := range map[string]bool{
-			`"api"`: true, `["api"]`: true, `["web","api"]`: true, `["api","web"]`: true, `[ "api" , "web" ]`: true, `"\u0061pi"`: true, `["x","\u0061pi"]`: true,
-			`["apix"]`: false, `["xapi","web"]`: false, `"api,web"`: false, `["api,web"]`: false, `["\"api\""]`: false,
+		for _, tt := range []struct {
+			aud string
+			ok  bool
+		}{
+			{`"api"`, true}, {`["api"]`, true}, {`["web","api"]`, true}, {`["api","web"]`, true}, {`[ "api" , "web" ]`, true}, {`"\u0061pi"`, true}, {`["x","\u0061pi"]`, true},
+			{`["apix"]`, false}, {`["xapi","web"]`, false}, {`"api,web"`, false}, {`["api,web"]`, false}, {`["\"api\""]`, false},
 		} {
-			_, err := v.Verify(t.Context(), s.sign(t, []byte(payload(claim{"aud", aud}))))
-			if ok {
-				require.NoError(t, err, aud)
+			_, err := v.Verify(t.Context(), s.sign(t, []byte(payload(claim{"aud", tt.aud}))))
+			if tt.ok {
+				require.NoError(t, err, tt.aud)
 			} else {
-				require.ErrorIs(t, err, sessiontoken.ErrClaims, aud)
-				require.Equal(t, strings.Contains(err.Error(), "does not name"), errors.Is(err, sessiontoken.ErrAudience), aud)
+				require.ErrorIs(t, err, sessiontoken.ErrClaims, tt.aud)
+				require.Equal(t, strings.Contains(err.Error(), "does not name"), errors.Is(err, sessiontoken.ErrAudience), tt.aud)
 			}
 		}
 		// Claims that are not known are ignored, in any order and with any white space.
@@ -160,17 +167,20 @@ func TestVerifyMaxBytes(t *testing.T) {
 		issuer := newIssuer[map[string]string](t, source, func(c *sessiontoken.IssuerConfig) { c.MaxBytes = 1 << 20 })
 		token, _, err := issuer.Issue(t.Context(), "user-1", map[string]string{"a": strings.Repeat("b", 9000)})
 		require.NoError(t, err)
-		for limit, want := range map[int]error{len(token): nil, len(token) - 1: sessiontoken.ErrMalformed} {
-			v := newVerifier[map[string]string](t, source, cache, func(c *sessiontoken.VerifierConfig) { c.MaxBytes = limit })
+		for _, tt := range []struct {
+			limit int
+			want  error
+		}{{len(token), nil}, {len(token) - 1, sessiontoken.ErrMalformed}} {
+			v := newVerifier[map[string]string](t, source, cache, func(c *sessiontoken.VerifierConfig) { c.MaxBytes = tt.limit })
 			for range 2 {
 				_, err := v.Verify(t.Context(), token)
-				require.ErrorIs(t, err, want)
+				require.ErrorIs(t, err, tt.want)
 			}
-			renewer := newIssuer[map[string]string](t, source, func(c *sessiontoken.IssuerConfig) { c.MaxBytes = limit })
+			renewer := newIssuer[map[string]string](t, source, func(c *sessiontoken.IssuerConfig) { c.MaxBytes = tt.limit })
 			_, _, err := renewer.Renew(t.Context(), token, func(context.Context, *sessiontoken.Claims[map[string]string]) (map[string]string, error) {
 				return nil, nil
 			})
-			require.ErrorIs(t, err, want)
+			require.ErrorIs(t, err, tt.want)
 		}
 	})
 }
@@ -179,22 +189,25 @@ func TestVerifyHeaderForms(t *testing.T) {
 	both(t, func(t *testing.T, cache func(*sessiontoken.VerifierConfig)) {
 		s := newShop(t, keys.EdDSA)
 		v := newVerifier[attackState](t, mustSet(t, s.key.Public()), cache)
-		for header, ok := range map[string]bool{
-			`{"alg":"EdDSA","kid":"KID","typ":"session+jwt"}`:               true,
-			`{"alg":"Ed25519","kid":"KID","typ":"session+jwt"}`:             true,
-			`{"typ":"Session+JWT", "kid":"KID", "alg":"EdDSA"}`:             true,
-			`{"alg":"EdDSA","kid":"KID","typ":"application/session+jwt"}`:   true,
-			`{"alg":"EdDSA","kid":"KID","typ":"APPLICATION/SESSION+JWT"}`:   true,
-			`{"alg":"EdDSA","kid":"KID","typ":"application/x+session+jwt"}`: false,
+		for _, tt := range []struct {
+			header string
+			ok     bool
+		}{
+			{`{"alg":"EdDSA","kid":"KID","typ":"session+jwt"}`, true},
+			{`{"alg":"Ed25519","kid":"KID","typ":"session+jwt"}`, true},
+			{`{"typ":"Session+JWT", "kid":"KID", "alg":"EdDSA"}`, true},
+			{`{"alg":"EdDSA","kid":"KID","typ":"application/session+jwt"}`, true},
+			{`{"alg":"EdDSA","kid":"KID","typ":"APPLICATION/SESSION+JWT"}`, true},
+			{`{"alg":"EdDSA","kid":"KID","typ":"application/x+session+jwt"}`, false},
 		} {
-			signed := jws.Encode([]byte(strings.Replace(header, "KID", s.key.Public().KeyID(), 1))) + "." + jws.Encode([]byte(payload()))
+			signed := jws.Encode([]byte(strings.Replace(tt.header, "KID", s.key.Public().KeyID(), 1))) + "." + jws.Encode([]byte(payload()))
 			sig, err := s.key.Sign(t.Context(), []byte(signed))
 			require.NoError(t, err)
 			_, err = v.Verify(t.Context(), signed+"."+jws.Encode(sig))
-			if ok {
-				require.NoError(t, err, header)
+			if tt.ok {
+				require.NoError(t, err, tt.header)
 			} else {
-				require.ErrorIs(t, err, sessiontoken.ErrMalformed, header)
+				require.ErrorIs(t, err, sessiontoken.ErrMalformed, tt.header)
 			}
 		}
 	})

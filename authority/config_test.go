@@ -21,6 +21,32 @@ type (
 	limit = authority.Limits
 )
 
+// TestErrorsNameTheRemedy: the mistakes of a first program are answered with what to
+// write.
+func TestErrorsNameTheRemedy(t *testing.T) {
+	for _, tt := range []struct {
+		name, remedy string
+		change       func(*cfg)
+	}{
+		{"no issuer", "such as https://site.example", func(c *cfg) { c.Issuer = "" }},
+		{"an issuer that is no URL", "such as https://site.example", func(c *cfg) { c.Issuer = "site" }},
+		{"an issuer over http", "HTTP.TLSInFront", func(c *cfg) { c.Issuer = "http://site.example" }},
+		{"no audience", "the name of this server", func(c *cfg) { c.Audience = nil }},
+		{"no store", "Memory()", func(c *cfg) { c.Store = nil }},
+		{"no load", "from your database", func(c *cfg) { c.Load = nil }},
+		{"no secret", "openssl rand -base64 32", func(c *cfg) { c.Secrets = nil }},
+		{"a variable that is not set", "openssl rand -base64 32", func(c *cfg) { c.Secrets = [][]byte{nil} }},
+		{"a bare number", "a bare number is one of nanoseconds", func(c *cfg) { c.Limits.TTL = 300 }},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			c := config(newNetwork(), with(secret(1)))
+			tt.change(&c)
+			_, err := authority.New(c)
+			require.ErrorContains(t, err, tt.remedy)
+		})
+	}
+}
+
 // TestNewNamesTheField: what cannot work is refused, by the name of the field.
 func TestNewNamesTheField(t *testing.T) {
 	for _, tt := range []struct {

@@ -230,6 +230,13 @@ func TestSharedReadings(t *testing.T) {
 		require.Positive(t, clock.SteadyBetween(called, asked))
 		require.Equal(t, int64(3), c.since.Load(), "the one under way had begun before the call")
 
+		go func() { _, _ = asks(log.clock.Read()) }() // one is under way
+		time.Sleep(10 * time.Millisecond)
+		began := time.Now()
+		_, err = asks(clock.Instant{})
+		require.NoError(t, err)
+		require.Zero(t, time.Since(began), "nothing to wait for")
+
 		c.down.Store(true)
 		time.Sleep(time.Second)
 		before := c.since.Load()

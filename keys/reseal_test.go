@@ -31,20 +31,23 @@ func sealedWith(t *testing.T, n *network, list ...byte) func(*keys.RingConfig) {
 // A ring with the wrong sealing key among right ones changes nothing, and says
 // so wherever that is looked for.
 func TestWrongSealingKeyChangesNothing(t *testing.T) {
-	for name, change := range map[string]func(*testing.T, *network) func(*keys.RingConfig){
-		"another key": func(t *testing.T, n *network) func(*keys.RingConfig) { return sealedWith(t, n, 2) },
-		"not sealed": func(_ *testing.T, n *network) func(*keys.RingConfig) {
+	for _, tt := range []struct {
+		name   string
+		change func(*testing.T, *network) func(*keys.RingConfig)
+	}{
+		{"another key", func(t *testing.T, n *network) func(*keys.RingConfig) { return sealedWith(t, n, 2) }},
+		{"not sealed", func(_ *testing.T, n *network) func(*keys.RingConfig) {
 			return func(c *keys.RingConfig) { c.SyncEvery = 10 * time.Minute }
-		},
+		}},
 	} {
-		t.Run(name, func(t *testing.T) {
+		t.Run(tt.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				n := new(network)
 				var logged logBuffer
 				first := newRing(t, n, sealedWith(t, n, 1))
 				kid := current(t, first)
 				before := n.get(t)
-				wrong := running(t, n, change(t, n), func(c *keys.RingConfig) {
+				wrong := running(t, n, tt.change(t, n), func(c *keys.RingConfig) {
 					c.Logger = slog.New(slog.NewTextHandler(&logged, nil))
 				})
 				require.True(t, published(t, wrong, kid))

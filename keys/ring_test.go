@@ -261,19 +261,20 @@ func TestRingRevoke(t *testing.T) {
 
 func TestRingStoreFails(t *testing.T) {
 	boom := errors.New("boom")
-	for name, f := range map[string]struct {
+	for _, tt := range []struct {
+		name string
 		fail func(*network)
 	}{
-		"with an error": {func(n *network) { n.err = boom }},
-		"by hanging":    {func(n *network) { n.hang = true }},
+		{"with an error", func(n *network) { n.err = boom }},
+		{"by hanging", func(n *network) { n.hang = true }},
 	} {
-		t.Run(name, func(t *testing.T) {
+		t.Run(tt.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				var logged logBuffer
 				n := new(network)
 				r := running(t, n, func(c *keys.RingConfig) { c.Logger = slog.New(slog.NewTextHandler(&logged, nil)) })
 				first := current(t, r)
-				n.set(func() { f.fail(n) })
+				n.set(func() { tt.fail(n) })
 				time.Sleep(11 * time.Hour)
 				require.Equal(t, first, current(t, r), "it goes on")
 				require.True(t, published(t, r, first))
@@ -300,11 +301,14 @@ func TestRingStoreFails(t *testing.T) {
 }
 
 func TestRingStoreLosesDocument(t *testing.T) {
-	for name, lose := range map[string]func(old []byte) []byte{
-		"rolled back": func(old []byte) []byte { return old },
-		"emptied":     func([]byte) []byte { return nil },
+	for _, tt := range []struct {
+		name string
+		lose func(old []byte) []byte
+	}{
+		{"rolled back", func(old []byte) []byte { return old }},
+		{"emptied", func([]byte) []byte { return nil }},
 	} {
-		t.Run(name, func(t *testing.T) {
+		t.Run(tt.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				n := new(network)
 				r := running(t, n)
@@ -312,7 +316,7 @@ func TestRingStoreLosesDocument(t *testing.T) {
 				old := n.get(t)
 				require.NoError(t, r.Revoke(t.Context(), leaked))
 				fresh := current(t, r)
-				if doc := lose(old); doc != nil {
+				if doc := tt.lose(old); doc != nil {
 					n.put(t, doc)
 				} else {
 					n.set(func() { n.mem = new(keys.MemStore) })
@@ -328,20 +332,20 @@ func TestRingStoreLosesDocument(t *testing.T) {
 }
 
 func TestRingCorruptDocument(t *testing.T) {
-	for name, doc := range map[string]string{
-		"garbage": "\x00\x01", "empty object": "{}", "no keys": `{"version":1,"serial":9,"ring":"x","keys":[]}`, "another version": `{"version":2,"serial":9,"ring":"x","keys":[]}`,
-		"deep": strings.Repeat("[", 1000), "key without times": `{"version":1,"serial":9,"ring":"x","keys":[{"jwk":{}}]}`,
+	for _, tt := range []struct{ name, doc string }{
+		{"garbage", "\x00\x01"}, {"empty object", "{}"}, {"no keys", `{"version":1,"serial":9,"ring":"x","keys":[]}`}, {"another version", `{"version":2,"serial":9,"ring":"x","keys":[]}`},
+		{"deep", strings.Repeat("[", 1000)}, {"key without times", `{"version":1,"serial":9,"ring":"x","keys":[{"jwk":{}}]}`},
 	} {
-		t.Run(name, func(t *testing.T) {
+		t.Run(tt.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				n := new(network)
 				r := running(t, n)
 				first := current(t, r)
-				n.put(t, []byte(doc))
+				n.put(t, []byte(tt.doc))
 				time.Sleep(2 * time.Minute)
 				require.Equal(t, first, current(t, r), "it goes on with what it has")
 				require.Error(t, r.Status().Err)
-				require.Equal(t, doc, string(n.get(t)), "and overwrites nothing that it does not understand")
+				require.Equal(t, tt.doc, string(n.get(t)), "and overwrites nothing that it does not understand")
 				_, err := newRing(t, n).SigningKey(t.Context())
 				require.Error(t, err)
 			})
@@ -423,15 +427,18 @@ func TestRingVerifyOnlyAndSealed(t *testing.T) {
 		_, err = reader.Rotate(t.Context())
 		require.Error(t, err)
 
-		for name, change := range map[string]func(*keys.RingConfig){
-			"another sealing key": with(seal(k2), "a"),
-			"another name":        with(seal(k1), "b"),
-			"not sealed":          func(c *keys.RingConfig) { c.Name = "a" },
+		for _, tt := range []struct {
+			name   string
+			change func(*keys.RingConfig)
+		}{
+			{"another sealing key", with(seal(k2), "a")},
+			{"another name", with(seal(k1), "b")},
+			{"not sealed", func(c *keys.RingConfig) { c.Name = "a" }},
 		} {
-			wrong := newRing(t, n, change)
-			require.True(t, published(t, wrong, kid), name)
+			wrong := newRing(t, n, tt.change)
+			require.True(t, published(t, wrong, kid), tt.name)
 			_, err := wrong.SigningKey(t.Context())
-			require.Error(t, err, name)
+			require.Error(t, err, tt.name)
 		}
 		require.Equal(t, kid, current(t, newRing(t, n, with(seal(k2, k1), "a"))), "the old sealing key still opens")
 	})
@@ -459,33 +466,34 @@ func TestSealedIsBound(t *testing.T) {
 }
 
 func TestRingConfig(t *testing.T) {
-	for name, c := range map[string]struct {
+	for _, tt := range []struct {
+		name   string
 		field  string
 		change func(*keys.RingConfig)
 	}{
-		"no store":           {"Store", func(c *keys.RingConfig) { c.Store = nil }},
-		"nil store":          {"Store", func(c *keys.RingConfig) { c.Store = (*keys.MemStore)(nil) }},
-		"shared, unsealed":   {"InsecureUnsealed", func(c *keys.RingConfig) { c.Store = shared{new(network)} }},
-		"has a MemStore":     {"InsecureUnsealed", func(c *keys.RingConfig) { c.Store = &struct{ keys.MemStore }{} }},
-		"has a FileStore":    {"InsecureUnsealed", func(c *keys.RingConfig) { c.Store = struct{ *keys.FileStore }{new(keys.FileStore)} }},
-		"sealed nothing":     {"Store", func(c *keys.RingConfig) { c.Store = keys.Sealed(nil, nil) }},
-		"sealed nil":         {"Store", func(c *keys.RingConfig) { c.Store, c.VerifyOnly = keys.Sealed((*keys.FileStore)(nil), nil), true }},
-		"algorithm":          {"Algorithm", func(c *keys.RingConfig) { c.Algorithm = "none" }},
-		"HMAC":               {"Algorithm", func(c *keys.RingConfig) { c.Algorithm = "HS256" }},
-		"negative":           {"RetainFor", func(c *keys.RingConfig) { c.RetainFor = -1 }},
-		"overflow":           {"MaxSkew", func(c *keys.RingConfig) { c.MaxSkew = 1 << 62 }},
-		"sync beyond stale":  {"SyncEvery", func(c *keys.RingConfig) { c.SyncEvery = 12 * time.Hour }},
-		"published too late": {"PublishBefore", func(c *keys.RingConfig) { c.PublishBefore = 14 * time.Hour }},
-		"stale for too long": {"PublishBefore", func(c *keys.RingConfig) { c.MaxStale = 22 * time.Hour }},
-		"rotates too fast":   {"RotateEvery", func(c *keys.RingConfig) { c.RotateEvery = 24 * time.Hour }},
-		"too many keys":      {"RetainFor", func(c *keys.RingConfig) { c.RotateEvery, c.RetainFor = 25*time.Hour, 27*day }},
+		{"no store", "Store", func(c *keys.RingConfig) { c.Store = nil }},
+		{"nil store", "Store", func(c *keys.RingConfig) { c.Store = (*keys.MemStore)(nil) }},
+		{"shared, unsealed", "InsecureUnsealed", func(c *keys.RingConfig) { c.Store = shared{new(network)} }},
+		{"has a MemStore", "InsecureUnsealed", func(c *keys.RingConfig) { c.Store = &struct{ keys.MemStore }{} }},
+		{"has a FileStore", "InsecureUnsealed", func(c *keys.RingConfig) { c.Store = struct{ *keys.FileStore }{new(keys.FileStore)} }},
+		{"sealed nothing", "Store", func(c *keys.RingConfig) { c.Store = keys.Sealed(nil, nil) }},
+		{"sealed nil", "Store", func(c *keys.RingConfig) { c.Store, c.VerifyOnly = keys.Sealed((*keys.FileStore)(nil), nil), true }},
+		{"algorithm", "Algorithm", func(c *keys.RingConfig) { c.Algorithm = "none" }},
+		{"HMAC", "Algorithm", func(c *keys.RingConfig) { c.Algorithm = "HS256" }},
+		{"negative", "RetainFor", func(c *keys.RingConfig) { c.RetainFor = -1 }},
+		{"overflow", "MaxSkew", func(c *keys.RingConfig) { c.MaxSkew = 1 << 62 }},
+		{"sync beyond stale", "SyncEvery", func(c *keys.RingConfig) { c.SyncEvery = 12 * time.Hour }},
+		{"published too late", "PublishBefore", func(c *keys.RingConfig) { c.PublishBefore = 14 * time.Hour }},
+		{"stale for too long", "PublishBefore", func(c *keys.RingConfig) { c.MaxStale = 22 * time.Hour }},
+		{"rotates too fast", "RotateEvery", func(c *keys.RingConfig) { c.RotateEvery = 24 * time.Hour }},
+		{"too many keys", "RetainFor", func(c *keys.RingConfig) { c.RotateEvery, c.RetainFor = 25*time.Hour, 27*day }},
 	} {
-		t.Run(name, func(t *testing.T) {
+		t.Run(tt.name, func(t *testing.T) {
 			cfg := keys.RingConfig{Store: new(keys.MemStore)}
-			c.change(&cfg)
+			tt.change(&cfg)
 			_, err := keys.NewRing(cfg)
-			require.ErrorContains(t, err, "keys: RingConfig."+map[bool]string{true: "Store", false: c.field}[c.field == "InsecureUnsealed"])
-			require.ErrorContains(t, err, c.field)
+			require.ErrorContains(t, err, "keys: RingConfig."+map[bool]string{true: "Store", false: tt.field}[tt.field == "InsecureUnsealed"])
+			require.ErrorContains(t, err, tt.field)
 		})
 	}
 }
@@ -593,20 +601,23 @@ func TestKeysAndSetsRefuse(t *testing.T) {
 	require.NoError(t, err)
 	ps, err := keys.NewSigningKey(keys.PS256, modulus)
 	require.NoError(t, err)
-	for name, err := range map[string]error{
-		"empty set":                     second(keys.NewSet()),
-		"nil key":                       second(keys.NewSet(nil)),
-		"one id twice":                  second(keys.NewSet(es.Public(), es.Public())),
-		"one key under two algorithms":  second(keys.NewSet(rs.Public(), ps.Public())),
-		"no signer":                     second(keys.NewSigningKey(keys.ES256, nil)),
-		"another algorithm's key":       second(keys.NewSigningKey(keys.EdDSA, ec)),
-		"none":                          second(keys.GenerateKey("none")),
-		"HMAC":                          second(keys.NewSigningKey("HS256", ec)),
-		"private key as a public one":   second(keys.NewPublicKey(keys.ES256, ec)),
-		"a document that is not one":    second(keys.ParseSet([]byte("x"))),
-		"a document without usable key": second(keys.ParseSet([]byte(`{"keys":[]}`))),
+	for _, tt := range []struct {
+		name string
+		err  error
+	}{
+		{"empty set", second(keys.NewSet())},
+		{"nil key", second(keys.NewSet(nil))},
+		{"one id twice", second(keys.NewSet(es.Public(), es.Public()))},
+		{"one key under two algorithms", second(keys.NewSet(rs.Public(), ps.Public()))},
+		{"no signer", second(keys.NewSigningKey(keys.ES256, nil))},
+		{"another algorithm's key", second(keys.NewSigningKey(keys.EdDSA, ec))},
+		{"none", second(keys.GenerateKey("none"))},
+		{"HMAC", second(keys.NewSigningKey("HS256", ec))},
+		{"private key as a public one", second(keys.NewPublicKey(keys.ES256, ec))},
+		{"a document that is not one", second(keys.ParseSet([]byte("x")))},
+		{"a document without usable key", second(keys.ParseSet([]byte(`{"keys":[]}`)))},
 	} {
-		require.Error(t, err, name)
+		require.Error(t, tt.err, tt.name)
 	}
 	set, err := keys.NewSet(es.Public(), rs.Public())
 	require.NoError(t, err)

@@ -63,15 +63,18 @@ func TestSign(t *testing.T) {
 	for _, alg := range algorithms {
 		inner := newSigner(t, alg)
 		asked := false
-		for name, signer := range map[string]crypto.Signer{
-			"software": inner, "external": hsm{inner},
-			"with a context": withContext{hsm{inner}, func(ctx context.Context) error {
+		for _, tt := range []struct {
+			name   string
+			signer crypto.Signer
+		}{
+			{"software", inner}, {"external", hsm{inner}},
+			{"with a context", withContext{hsm{inner}, func(ctx context.Context) error {
 				asked = ctx.Value(contextKey{}) == "request"
 				return nil
-			}},
+			}}},
 		} {
-			t.Run(string(alg)+" "+name, func(t *testing.T) {
-				key, err := keys.NewSigningKey(alg, signer)
+			t.Run(string(alg)+" "+tt.name, func(t *testing.T) {
+				key, err := keys.NewSigningKey(alg, tt.signer)
 				require.NoError(t, err)
 				for range 10 {
 					message := []byte("message")
@@ -164,30 +167,39 @@ func (withoutPublic) Public() crypto.PublicKey { return nil }
 
 // TestNothingToSignWith: what cannot sign is refused by the constructors.
 func TestNothingToSignWith(t *testing.T) {
-	for name, signer := range map[string]crypto.Signer{
-		"nil": nil, "nil ECDSA key": (*ecdsa.PrivateKey)(nil), "nil RSA key": (*rsa.PrivateKey)(nil), "nil Ed25519 key": ed25519.PrivateKey(nil),
-		"nil pointer of another type": (*hsm)(nil), "zero ECDSA key": new(ecdsa.PrivateKey), "zero RSA key": new(rsa.PrivateKey),
-		"no public half": withoutPublic{},
+	for _, tt := range []struct {
+		name   string
+		signer crypto.Signer
+	}{
+		{"nil", nil}, {"nil ECDSA key", (*ecdsa.PrivateKey)(nil)}, {"nil RSA key", (*rsa.PrivateKey)(nil)}, {"nil Ed25519 key", ed25519.PrivateKey(nil)},
+		{"nil pointer of another type", (*hsm)(nil)}, {"zero ECDSA key", new(ecdsa.PrivateKey)}, {"zero RSA key", new(rsa.PrivateKey)},
+		{"no public half", withoutPublic{}},
 	} {
 		for _, alg := range algorithms {
-			_, err := keys.NewSigningKey(alg, signer)
-			require.Error(t, err, "%s %s", name, alg)
+			_, err := keys.NewSigningKey(alg, tt.signer)
+			require.Error(t, err, "%s %s", tt.name, alg)
 		}
 	}
-	for name, public := range map[string]crypto.PublicKey{
-		"nil": nil, "nil ECDSA key": (*ecdsa.PublicKey)(nil), "nil RSA key": (*rsa.PublicKey)(nil), "nil Ed25519 key": ed25519.PublicKey(nil),
-		"zero ECDSA key": new(ecdsa.PublicKey), "zero RSA key": new(rsa.PublicKey), "by value": ecdsa.PublicKey{},
+	for _, tt := range []struct {
+		name   string
+		public crypto.PublicKey
+	}{
+		{"nil", nil}, {"nil ECDSA key", (*ecdsa.PublicKey)(nil)}, {"nil RSA key", (*rsa.PublicKey)(nil)}, {"nil Ed25519 key", ed25519.PublicKey(nil)},
+		{"zero ECDSA key", new(ecdsa.PublicKey)}, {"zero RSA key", new(rsa.PublicKey)}, {"by value", ecdsa.PublicKey{}},
 	} {
 		for _, alg := range algorithms {
-			_, err := keys.NewPublicKey(alg, public)
-			require.Error(t, err, "%s %s", name, alg)
+			_, err := keys.NewPublicKey(alg, tt.public)
+			require.Error(t, err, "%s %s", tt.name, alg)
 		}
 	}
-	for name, err := range map[string]error{
-		"zero signing key": second(keys.NewStatic(new(keys.SigningKey))),
-		"zero public key":  second(keys.NewSet(new(keys.PublicKey))),
+	for _, tt := range []struct {
+		name string
+		err  error
+	}{
+		{"zero signing key", second(keys.NewStatic(new(keys.SigningKey)))},
+		{"zero public key", second(keys.NewSet(new(keys.PublicKey)))},
 	} {
-		require.Error(t, err, name)
+		require.Error(t, tt.err, tt.name)
 	}
 }
 

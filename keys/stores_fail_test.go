@@ -18,16 +18,19 @@ import (
 // A store that falls back to an older document brings no revoked key back, also
 // if another replica has written to it since.
 func TestRevokedStaysRevokedAfterRollback(t *testing.T) {
-	for name, write := range map[string]func(t *testing.T, b *keys.Ring, leaked string){
-		"nothing is written": func(*testing.T, *keys.Ring, string) {},
-		"one write": func(t *testing.T, b *keys.Ring, leaked string) {
+	for _, tt := range []struct {
+		name  string
+		write func(t *testing.T, b *keys.Ring, leaked string)
+	}{
+		{"nothing is written", func(*testing.T, *keys.Ring, string) {}},
+		{"one write", func(t *testing.T, b *keys.Ring, leaked string) {
 			for _, k := range b.Status().Keys {
 				if k.KeyID != leaked {
 					require.NoError(t, b.Revoke(t.Context(), k.KeyID))
 				}
 			}
-		},
-		"many writes": func(t *testing.T, b *keys.Ring, leaked string) {
+		}},
+		{"many writes", func(t *testing.T, b *keys.Ring, leaked string) {
 			for range 5 {
 				for _, k := range b.Status().Keys {
 					if k.Phase == "next" {
@@ -35,9 +38,9 @@ func TestRevokedStaysRevokedAfterRollback(t *testing.T) {
 					}
 				}
 			}
-		},
+		}},
 	} {
-		t.Run(name, func(t *testing.T) {
+		t.Run(tt.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				n := new(network)
 				a := running(t, n)
@@ -51,7 +54,7 @@ func TestRevokedStaysRevokedAfterRollback(t *testing.T) {
 				time.Sleep(2 * time.Second)
 				require.True(t, published(t, reader, fresh))
 				n.put(t, old) // a fail-over to a standby that lacks the last write
-				write(t, b, leaked)
+				tt.write(t, b, leaked)
 				for range 4 {
 					time.Sleep(30 * time.Second)
 					require.False(t, published(t, a, leaked))

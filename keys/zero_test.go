@@ -18,26 +18,29 @@ func TestZeroValues(t *testing.T) {
 	var set keys.Set
 	var file keys.FileStore
 	ctx := t.Context()
-	for name, call := range map[string]func() error{
-		"Ring.KeySet":        func() error { return second(ring.KeySet(ctx, "")) },
-		"Ring.KeySet, a kid": func() error { return second(ring.KeySet(ctx, "kid")) },
-		"Ring.SigningKey":    func() error { return second(ring.SigningKey(ctx)) },
-		"Ring.IdentifyKey":   func() error { return second(ring.IdentifyKey(ctx, "kid")) },
-		"Ring.Look":          func() error { return ring.Look(ctx) },
-		"Ring.Run":           func() error { return ring.Run(ctx) },
-		"Ring.Rotate":        func() error { return second(ring.Rotate(ctx)) },
-		"Ring.Revoke":        func() error { return ring.Revoke(ctx, "kid") },
-		"Ring.Reseal":        func() error { return ring.Reseal(ctx) },
-		"Ring.Status":        func() error { return ring.Status().Err },
-		"Static.KeySet":      func() error { return second(static.KeySet(ctx, "")) },
-		"Static.SigningKey":  func() error { return second(static.SigningKey(ctx)) },
-		"Static.IdentifyKey": func() error { return second(static.IdentifyKey(ctx, "kid")) },
-		"Set.KeySet":         func() error { return second(set.KeySet(ctx, "")) },
-		"Set.MarshalJSON":    func() error { return second(set.MarshalJSON()) },
-		"FileStore.Load":     func() error { return second(file.Load(ctx, "")) },
-		"FileStore.Save":     func() error { return second(file.Save(ctx, "", []byte("x"), "")) },
+	for _, tt := range []struct {
+		name string
+		call func() error
+	}{
+		{"Ring.KeySet", func() error { return second(ring.KeySet(ctx, "")) }},
+		{"Ring.KeySet, a kid", func() error { return second(ring.KeySet(ctx, "kid")) }},
+		{"Ring.SigningKey", func() error { return second(ring.SigningKey(ctx)) }},
+		{"Ring.IdentifyKey", func() error { return second(ring.IdentifyKey(ctx, "kid")) }},
+		{"Ring.Look", func() error { return ring.Look(ctx) }},
+		{"Ring.Run", func() error { return ring.Run(ctx) }},
+		{"Ring.Rotate", func() error { return second(ring.Rotate(ctx)) }},
+		{"Ring.Revoke", func() error { return ring.Revoke(ctx, "kid") }},
+		{"Ring.Reseal", func() error { return ring.Reseal(ctx) }},
+		{"Ring.Status", func() error { return ring.Status().Err }},
+		{"Static.KeySet", func() error { return second(static.KeySet(ctx, "")) }},
+		{"Static.SigningKey", func() error { return second(static.SigningKey(ctx)) }},
+		{"Static.IdentifyKey", func() error { return second(static.IdentifyKey(ctx, "kid")) }},
+		{"Set.KeySet", func() error { return second(set.KeySet(ctx, "")) }},
+		{"Set.MarshalJSON", func() error { return second(set.MarshalJSON()) }},
+		{"FileStore.Load", func() error { return second(file.Load(ctx, "")) }},
+		{"FileStore.Save", func() error { return second(file.Save(ctx, "", []byte("x"), "")) }},
 	} {
-		t.Run(name, func(t *testing.T) { require.Error(t, call()) })
+		t.Run(tt.name, func(t *testing.T) { require.Error(t, tt.call()) })
 	}
 	require.Empty(t, ring.Metrics())
 	require.Zero(t, ring.MaxAge())
@@ -70,24 +73,30 @@ func TestRingRefusesWhatCannotBeMeant(t *testing.T) {
 		"MaxSkew":       func(c *keys.RingConfig) *time.Duration { return &c.MaxSkew },
 	}
 	for field, of := range times {
-		for bare, text := range map[time.Duration]string{
-			1: "(did you mean 1 * time.Second?)", 86400: "(did you mean 86400 * time.Second?)", 30 * 86400: "(did you mean 2592000 * time.Second?)",
-			-1: "must not be negative", 9 * time.Millisecond: "at least",
+		for _, tt := range []struct {
+			bare time.Duration
+			text string
+		}{
+			{1, "(did you mean 1 * time.Second?)"}, {86400, "(did you mean 86400 * time.Second?)"}, {30 * 86400, "(did you mean 2592000 * time.Second?)"},
+			{-1, "must not be negative"}, {9 * time.Millisecond, "at least"},
 		} {
 			cfg := keys.RingConfig{Store: new(keys.MemStore)}
-			*of(&cfg) = bare
+			*of(&cfg) = tt.bare
 			_, err := keys.NewRing(cfg)
-			require.ErrorContains(t, err, "keys: RingConfig."+field+" is "+bare.String())
-			require.ErrorContains(t, err, text)
+			require.ErrorContains(t, err, "keys: RingConfig."+field+" is "+tt.bare.String())
+			require.ErrorContains(t, err, tt.text)
 		}
 	}
-	for name, store := range map[string]keys.Store{
-		"a nil store":        keys.Sealed((*keys.MemStore)(nil), aead),
-		"a nil AEAD":         keys.Sealed(new(keys.MemStore), (*nilAEAD)(nil)),
-		"a nil map of names": mapStore(nil),
+	for _, tt := range []struct {
+		name  string
+		store keys.Store
+	}{
+		{"a nil store", keys.Sealed((*keys.MemStore)(nil), aead)},
+		{"a nil AEAD", keys.Sealed(new(keys.MemStore), (*nilAEAD)(nil))},
+		{"a nil map of names", mapStore(nil)},
 	} {
-		_, err := keys.NewRing(keys.RingConfig{Store: store})
-		require.ErrorContains(t, err, "keys: RingConfig.Store", name)
+		_, err := keys.NewRing(keys.RingConfig{Store: tt.store})
+		require.ErrorContains(t, err, "keys: RingConfig.Store", tt.name)
 	}
 	// Times for tests.
 	_, err = keys.NewRing(keys.RingConfig{

@@ -29,29 +29,35 @@ func TestNewNamesTheField(t *testing.T) {
 		o.Addrs = []string{"127.0.0.1:1"}
 		return func(c *redisstore.Config) { c.Client = redis.NewClusterClient(&o) }
 	}
-	for name, change := range map[string]func(*redisstore.Config){
-		"ReadOnly":       cluster(redis.ClusterOptions{ReadOnly: true}),
-		"RouteByLatency": cluster(redis.ClusterOptions{RouteByLatency: true}),
-		"RouteRandomly":  cluster(redis.ClusterOptions{RouteRandomly: true}),
-		"a ring":         func(c *redisstore.Config) { c.Client = redis.NewRing(&redis.RingOptions{}) },
-		"a typed nil":    func(c *redisstore.Config) { c.Client = (*redis.ClusterClient)(nil) },
+	for _, tt := range []struct {
+		name   string
+		change func(*redisstore.Config)
+	}{
+		{"ReadOnly", cluster(redis.ClusterOptions{ReadOnly: true})},
+		{"RouteByLatency", cluster(redis.ClusterOptions{RouteByLatency: true})},
+		{"RouteRandomly", cluster(redis.ClusterOptions{RouteRandomly: true})},
+		{"a ring", func(c *redisstore.Config) { c.Client = redis.NewRing(&redis.RingOptions{}) }},
+		{"a typed nil", func(c *redisstore.Config) { c.Client = (*redis.ClusterClient)(nil) }},
 	} {
 		cfg := ok
-		change(&cfg)
+		tt.change(&cfg)
 		_, err := redisstore.New(cfg)
-		require.ErrorContains(t, err, "Config.Client", name)
+		require.ErrorContains(t, err, "Config.Client", tt.name)
 	}
-	for field, change := range map[string]func(*redisstore.Config){
-		"Client":       func(c *redisstore.Config) { c.Client = nil },
-		"Prefix":       func(c *redisstore.Config) { c.Prefix = "{a}" },
-		"KeepFor":      func(c *redisstore.Config) { c.KeepFor = -1 },
-		"WaitReplicas": func(c *redisstore.Config) { c.WaitReplicas = -1 },
-		"WaitTimeout":  func(c *redisstore.Config) { c.WaitTimeout = -1 },
+	for _, tt := range []struct {
+		field  string
+		change func(*redisstore.Config)
+	}{
+		{"Client", func(c *redisstore.Config) { c.Client = nil }},
+		{"Prefix", func(c *redisstore.Config) { c.Prefix = "{a}" }},
+		{"KeepFor", func(c *redisstore.Config) { c.KeepFor = -1 }},
+		{"WaitReplicas", func(c *redisstore.Config) { c.WaitReplicas = -1 }},
+		{"WaitTimeout", func(c *redisstore.Config) { c.WaitTimeout = -1 }},
 	} {
 		cfg := ok
-		change(&cfg)
+		tt.change(&cfg)
 		_, err := redisstore.New(cfg)
-		require.ErrorContains(t, err, "Config."+field)
+		require.ErrorContains(t, err, "Config."+tt.field)
 	}
 }
 

@@ -149,11 +149,14 @@ func TestFamilyEndsNoLaterThanItsActor(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := newManager(t, new(refresh.MemStore), func(c *refresh.Config) { c.MaxSession, c.IdleTimeout = 10*time.Hour, 10*time.Hour })
 		time.Sleep(24 * time.Hour)
-		for ago, want := range map[time.Duration]time.Duration{time.Hour: 9 * time.Hour, 9 * time.Hour: time.Hour, 0: 10 * time.Hour} {
-			f := refresh.Family{Subject: "ada", SessionID: "sid", Began: time.Now(), ActorSubject: "admin", ActorSessionID: "a", ActorBegan: time.Now().Add(-ago)}
+		for _, tt := range []struct {
+			ago  time.Duration
+			want time.Duration
+		}{{time.Hour, 9 * time.Hour}, {9 * time.Hour, time.Hour}, {0, 10 * time.Hour}} {
+			f := refresh.Family{Subject: "ada", SessionID: "sid", Began: time.Now(), ActorSubject: "admin", ActorSessionID: "a", ActorBegan: time.Now().Add(-tt.ago)}
 			_, f, err := m.Start(t.Context(), f, "")
 			require.NoError(t, err)
-			require.Equal(t, want, time.Until(f.Ends))
+			require.Equal(t, tt.want, time.Until(f.Ends))
 		}
 	})
 }

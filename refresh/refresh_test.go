@@ -1130,20 +1130,23 @@ func TestStartRefuses(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := newManager(t, new(refresh.MemStore))
 		now := time.Now()
-		for name, f := range map[string]refresh.Family{
-			"no subject":              {SessionID: "s", Began: now},
-			"no session":              {Subject: "s", Began: now},
-			"no beginning":            {Subject: "s", SessionID: "s"},
-			"begun in the future":     {Subject: "s", SessionID: "s", Began: now.Add(time.Minute + time.Millisecond)},
-			"over":                    {Subject: "s", SessionID: "s", Began: now.Add(-24 * time.Hour)},
-			"proven in the future":    {Subject: "s", SessionID: "s", Began: now, AuthTime: now.Add(time.Hour)},
-			"a client id too long":    {Subject: "s", SessionID: "s", Began: now, ClientID: strings.Repeat("x", 257)},
-			"a client id not UTF-8":   {Subject: "s", SessionID: "s", Began: now, ClientID: "\xff"},
-			"a client id not of text": {Subject: "s", SessionID: "s", Began: now, ClientID: "a\x00b"},
+		for _, tt := range []struct {
+			name string
+			f    refresh.Family
+		}{
+			{"no subject", refresh.Family{SessionID: "s", Began: now}},
+			{"no session", refresh.Family{Subject: "s", Began: now}},
+			{"no beginning", refresh.Family{Subject: "s", SessionID: "s"}},
+			{"begun in the future", refresh.Family{Subject: "s", SessionID: "s", Began: now.Add(time.Minute + time.Millisecond)}},
+			{"over", refresh.Family{Subject: "s", SessionID: "s", Began: now.Add(-24 * time.Hour)}},
+			{"proven in the future", refresh.Family{Subject: "s", SessionID: "s", Began: now, AuthTime: now.Add(time.Hour)}},
+			{"a client id too long", refresh.Family{Subject: "s", SessionID: "s", Began: now, ClientID: strings.Repeat("x", 257)}},
+			{"a client id not UTF-8", refresh.Family{Subject: "s", SessionID: "s", Began: now, ClientID: "\xff"}},
+			{"a client id not of text", refresh.Family{Subject: "s", SessionID: "s", Began: now, ClientID: "a\x00b"}},
 		} {
-			_, _, err := m.Start(t.Context(), f, "")
-			require.Error(t, err, name)
-			require.NotErrorIs(t, err, refresh.ErrInvalid, name)
+			_, _, err := m.Start(t.Context(), tt.f, "")
+			require.Error(t, err, tt.name)
+			require.NotErrorIs(t, err, refresh.ErrInvalid, tt.name)
 		}
 		at := now.Add(123456 * time.Nanosecond)
 		_, f, err := m.Start(t.Context(), refresh.Family{Subject: "s", SessionID: "s", Began: at}, "")

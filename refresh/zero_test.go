@@ -18,21 +18,24 @@ func TestZeroManager(t *testing.T) {
 	var m refresh.Manager
 	ctx, presented := t.Context(), refresh.Presented{Token: strings.Repeat("A", 76)}
 	f := refresh.Family{Subject: "s", SessionID: "sid", Began: time.Now()}
-	for name, call := range map[string]func() error{
-		"Start": func() error { _, _, err := m.Start(ctx, f, ""); return err },
-		"Exchange": func() error {
+	for _, tt := range []struct {
+		name string
+		call func() error
+	}{
+		{"Start", func() error { _, _, err := m.Start(ctx, f, ""); return err }},
+		{"Exchange", func() error {
 			_, _, err := m.Exchange(ctx, presented, func(context.Context, refresh.Family) error { return nil })
 			return err
-		},
-		"Find":          func() error { _, err := m.Find(ctx, presented); return err },
-		"Revoke":        func() error { return m.Revoke(ctx, presented) },
-		"RevokeFamily":  func() error { return m.RevokeFamily(ctx, "s", strings.Repeat("A", 22)) },
-		"DeleteSession": func() error { return m.DeleteSession(ctx, "sid") },
-		"DeleteSubject": func() error { return m.DeleteSubject(ctx, "s", "") },
-		"List":          func() error { _, err := m.List(ctx, "s"); return err },
+		}},
+		{"Find", func() error { _, err := m.Find(ctx, presented); return err }},
+		{"Revoke", func() error { return m.Revoke(ctx, presented) }},
+		{"RevokeFamily", func() error { return m.RevokeFamily(ctx, "s", strings.Repeat("A", 22)) }},
+		{"DeleteSession", func() error { return m.DeleteSession(ctx, "sid") }},
+		{"DeleteSubject", func() error { return m.DeleteSubject(ctx, "s", "") }},
+		{"List", func() error { _, err := m.List(ctx, "s"); return err }},
 	} {
-		t.Run(name, func(t *testing.T) {
-			err := call()
+		t.Run(tt.name, func(t *testing.T) {
+			err := tt.call()
 			require.ErrorContains(t, err, "make it with NewManager")
 			require.NotErrorIs(t, err, refresh.ErrInvalid)
 		})
@@ -43,15 +46,18 @@ func TestZeroManager(t *testing.T) {
 
 // TestBareNumbers: what looks like seconds and is nanoseconds is asked about.
 func TestBareNumbers(t *testing.T) {
-	for field, change := range map[string]func(*refresh.Config){
-		"IdleTimeout": func(c *refresh.Config) { c.IdleTimeout = 3600 },
-		"MaxSession":  func(c *refresh.Config) { c.MaxSession = 3600 },
-		"RetryWindow": func(c *refresh.Config) { c.RetryWindow = 3600 },
+	for _, tt := range []struct {
+		field  string
+		change func(*refresh.Config)
+	}{
+		{"IdleTimeout", func(c *refresh.Config) { c.IdleTimeout = 3600 }},
+		{"MaxSession", func(c *refresh.Config) { c.MaxSession = 3600 }},
+		{"RetryWindow", func(c *refresh.Config) { c.RetryWindow = 3600 }},
 	} {
 		cfg := refresh.Config{Store: new(refresh.MemStore), Secrets: [][]byte{secret}, Revocations: newList(t, new(revoke.MemStore))}
-		change(&cfg)
+		tt.change(&cfg)
 		_, err := refresh.NewManager(cfg)
-		require.ErrorContains(t, err, "refresh: Config."+field+" is 3.6µs")
+		require.ErrorContains(t, err, "refresh: Config."+tt.field+" is 3.6µs")
 		require.ErrorContains(t, err, "(did you mean 3600 * time.Second?)")
 	}
 }

@@ -68,9 +68,9 @@ type Remote[T any] struct {
 func New[T any](config Config) (*Remote[T], error) {
 	switch {
 	case config.Issuer == "":
-		return nil, errors.New("remote: Config.Issuer is required")
+		return nil, errors.New("remote: Config.Issuer is required: the URL of the authority, exactly as its Config.Issuer")
 	case config.Audience == "":
-		return nil, errors.New("remote: Config.Audience is required")
+		return nil, errors.New("remote: Config.Audience is required: the name of this API, one of those in the authority's Config.Audience")
 	case !config.InsecurePlainHTTP && strings.HasPrefix(strings.ToLower(config.Issuer), "http:"):
 		return nil, errors.New("remote: Config.Issuer must be https; InsecurePlainHTTP permits http on a loopback host")
 	}

@@ -38,6 +38,9 @@ type row[F any] [rowSize]atomic.Pointer[map[Digest]F]
 func shardOf(d Digest) int { return (int(d[0])<<8 | int(d[1])) % shards }
 
 func (t *table[F]) get(d Digest) (f F, ok bool) {
+	if t.rows.Load() == nil {
+		return f, false // the usual case
+	}
 	f, ok = t.shard(shardOf(d))[d]
 	return f, ok
 }

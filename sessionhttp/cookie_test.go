@@ -47,15 +47,18 @@ func TestCookieIsSafe(t *testing.T) {
 func TestOnlyOverHTTPS(t *testing.T) {
 	r := newSite(t).replica()
 	behind := newSite(t).replica(func(c *sessionhttp.Config[state]) { c.TLSInFront = true })
-	for host, ok := range map[string]bool{
-		"a.example": false, "localhost": true, "localhost:8080": true, "127.0.0.1:8080": true, "[::1]:80": true, "[::1]": true,
-		"localhost.a.example": false, "localhostx:80": false, "127.0.0.1.a.example:80": false, "10.0.0.1:80": false, "": false,
-		"LOCALHOST": true, "app.localhost": true, "App.LocalHost:3000": true, "127.0.0.2": true, "127.1.2.3:80": true, "xlocalhost": false,
+	for _, tt := range []struct {
+		host string
+		ok   bool
+	}{
+		{"a.example", false}, {"localhost", true}, {"localhost:8080", true}, {"127.0.0.1:8080", true}, {"[::1]:80", true}, {"[::1]", true},
+		{"localhost.a.example", false}, {"localhostx:80", false}, {"127.0.0.1.a.example:80", false}, {"10.0.0.1:80", false}, {"", false},
+		{"LOCALHOST", true}, {"app.localhost", true}, {"App.LocalHost:3000", true}, {"127.0.0.2", true}, {"127.1.2.3:80", true}, {"xlocalhost", false},
 	} {
 		for _, path := range []string{"/in", "/native"} {
 			req := httptest.NewRequest("POST", path, nil)
-			req.Host, req.RemoteAddr = host, "127.0.0.1:1234"
-			require.Equal(t, ok, r.status(req) == 200, host)
+			req.Host, req.RemoteAddr = tt.host, "127.0.0.1:1234"
+			require.Equal(t, tt.ok, r.status(req) == 200, tt.host)
 			require.Equal(t, 200, behind.status(req))
 		}
 	}
@@ -251,11 +254,14 @@ func TestMaxCookiesLookedAt(t *testing.T) {
 	for i := range 2045 {
 		forged = append(forged, fmt.Sprintf("%s%06d", cookie[:len(cookie)-6], i))
 	}
-	for path, want := range map[string]int{"/who": 401, "/maybe": 200, "/out": 400, "/in": 200, "/everywhere": 400, "/others": 400, "/renew": 401} {
+	for _, tt := range []struct {
+		path string
+		want int
+	}{{"/who", 401}, {"/maybe", 200}, {"/out", 400}, {"/in", 200}, {"/everywhere", 400}, {"/others", 400}, {"/renew", 401}} {
 		before := source.asked.Load()
-		resp := r.do(request("POST", path, "", "Cookie", cookies(name, forged...)))
-		require.Equal(t, want, resp.StatusCode, path)
-		require.LessOrEqual(t, source.asked.Load()-before, int64(10), path)
+		resp := r.do(request("POST", tt.path, "", "Cookie", cookies(name, forged...)))
+		require.Equal(t, tt.want, resp.StatusCode, tt.path)
+		require.LessOrEqual(t, source.asked.Load()-before, int64(10), tt.path)
 	}
 }
 

@@ -24,6 +24,7 @@ const vary = "Cookie, Authorization"
 func private(h http.Header) {
 	values := []string{"private, no-store", vary, vary} // in one allocation
 	h["Cache-Control"] = values[0:1:1]
+	//lint:ignore SA1008 a second field is what is wanted: see above
 	if len(h["Vary"]) == 0 && h[heldVary] == nil {
 		h["Vary"], h[heldVary] = values[1:2:2], values[2:3:3]
 		return

@@ -91,17 +91,20 @@ func TestCookieIsNeverCached(t *testing.T) {
 			first.ForceAttemptHTTP2 = false
 			first.TLSNextProto = map[string]func(string, *tls.Conn) http.RoundTripper{}
 			first.TLSClientConfig.NextProtos = []string{"http/1.1"}
-			for major, transport := range map[int]*http.Transport{1: first, 2: second} {
+			for _, tt := range []struct {
+				major     int
+				transport *http.Transport
+			}{{1, first}, {2, second}} {
 				do := func(method, path, cookie string) *http.Response {
 					req, err := http.NewRequest(method, server.URL+path, nil)
 					require.NoError(t, err)
 					if cookie != "" {
 						req.Header.Set("Cookie", "__Host-session="+cookie)
 					}
-					resp, err := transport.RoundTrip(req)
+					resp, err := tt.transport.RoundTrip(req)
 					require.NoError(t, err)
 					defer resp.Body.Close()
-					require.Equal(t, major, resp.ProtoMajor)
+					require.Equal(t, tt.major, resp.ProtoMajor)
 					require.Equal(t, 200, resp.StatusCode)
 					return resp
 				}

@@ -137,7 +137,7 @@ type client struct {
 	mu      sync.Mutex
 	browser browser
 	access  string
-	since   time.Time // when access was handed out
+	since   time.Time // when access was asked for: its iat is not before that
 	refresh string
 }
 
@@ -187,12 +187,13 @@ func (w *world) step(t *testing.T, c *client, i int) {
 	b, token := c.browser, c.refresh
 	c.mu.Unlock()
 	if c.native {
+		asked := time.Now()
 		if resp := w.send(i, refreshRequest(grant(token))); resp != nil && resp.StatusCode == 200 {
 			tokens := tokensIn(t, resp)
 			w.recordTokens(c, tokens)
 			c.mu.Lock()
 			defer c.mu.Unlock()
-			c.access, c.refresh, c.since = tokens.AccessToken, tokens.RefreshToken, time.Now()
+			c.access, c.refresh, c.since = tokens.AccessToken, tokens.RefreshToken, asked
 		}
 		return
 	}

@@ -111,24 +111,25 @@ func TestRefreshHandlerRefuses(t *testing.T) {
 		tokens := r.native(t)
 		good := tokens.RefreshToken
 		with := func(f func(url.Values)) url.Values { v := grant(good); f(v); return v }
-		for name, tt := range map[string]struct {
+		for _, row := range []struct {
+			name   string
 			form   url.Values
 			status int
 			code   string
 		}{
-			"empty":         {url.Values{}, 400, "unsupported_grant_type"},
-			"other grant":   {with(func(v url.Values) { v.Set("grant_type", "password") }), 400, "unsupported_grant_type"},
-			"twice":         {with(func(v url.Values) { v.Add("refresh_token", good) }), 400, "invalid_request"},
-			"garbage":       {grant("garbage"), 400, "invalid_grant"},
-			"none":          {with(func(v url.Values) { v.Del("refresh_token") }), 400, "invalid_grant"},
-			"other client":  {with(func(v url.Values) { v.Set("client_id", "x") }), 400, "invalid_grant"},
-			"without it":    {with(func(v url.Values) { v.Del("client_id") }), 401, "invalid_client"},
-			"a large body":  {with(func(v url.Values) { v.Set("x", strings.Repeat("a", 9000)) }), 400, "invalid_request"},
-			"query ignored": {with(func(v url.Values) { v.Set("refresh_token", "") }), 400, "invalid_grant"},
+			{"empty", url.Values{}, 400, "unsupported_grant_type"},
+			{"other grant", with(func(v url.Values) { v.Set("grant_type", "password") }), 400, "unsupported_grant_type"},
+			{"twice", with(func(v url.Values) { v.Add("refresh_token", good) }), 400, "invalid_request"},
+			{"garbage", grant("garbage"), 400, "invalid_grant"},
+			{"none", with(func(v url.Values) { v.Del("refresh_token") }), 400, "invalid_grant"},
+			{"other client", with(func(v url.Values) { v.Set("client_id", "x") }), 400, "invalid_grant"},
+			{"without it", with(func(v url.Values) { v.Del("client_id") }), 401, "invalid_client"},
+			{"a large body", with(func(v url.Values) { v.Set("x", strings.Repeat("a", 9000)) }), 400, "invalid_request"},
+			{"query ignored", with(func(v url.Values) { v.Set("refresh_token", "") }), 400, "invalid_grant"},
 		} {
-			resp := r.do(refreshRequest(tt.form))
-			require.Equal(t, tt.status, resp.StatusCode, name)
-			require.JSONEq(t, `{"error":"`+tt.code+`"}`, body(t, resp), name)
+			resp := r.do(refreshRequest(row.form))
+			require.Equal(t, row.status, resp.StatusCode, row.name)
+			require.JSONEq(t, `{"error":"`+row.code+`"}`, body(t, resp), row.name)
 			require.Contains(t, held(resp, "Cache-Control"), "no-store")
 		}
 		req := refreshRequest(grant(good))

@@ -671,3 +671,29 @@ func TestOneRunAtATime(t *testing.T) {
 	}
 	require.LessOrEqual(t, ended, int(runs.Load()))
 }
+
+// TestWanted: a run knows when After was last called before it began, and not of
+// calls while it runs.
+func TestWanted(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := new(clock.Clock)
+		var wanted []clock.Instant
+		g := flight.New(flight.Config{Limit: time.Minute}, func(_ context.Context, r *flight.Run) error {
+			wanted = append(wanted, r.Wanted())
+			time.Sleep(time.Second)
+			return nil
+		})
+		require.NoError(t, g.Do(t.Context(), 0))
+		require.True(t, wanted[0].IsZero(), "nothing was wanted")
+		go func() { _ = g.Do(t.Context(), 0) }()
+		time.Sleep(100 * time.Millisecond)
+		called := c.Read()
+		require.NoError(t, g.After(t.Context(), 0))
+		require.Len(t, wanted, 3)
+		require.True(t, wanted[1].IsZero())
+		require.Zero(t, clock.SteadyBetween(called, wanted[2]))
+		time.Sleep(time.Hour)
+		require.NoError(t, g.Do(t.Context(), 0))
+		require.Equal(t, wanted[2], wanted[3], "which every later run can answer")
+	})
+}

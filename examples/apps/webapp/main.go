@@ -5,8 +5,8 @@
 //	go -C examples/apps/webapp run . -store postgres://user@host/database
 //	go -C examples/apps/webapp run . -store redis://host:6379
 //
-// It listens on http://localhost:8080. Browsers treat that as secure enough for
-// __Host- cookies; anywhere else, put TLS in front.
+// It listens on http://localhost:8080. Chromium treats that as secure enough for
+// __Host- cookies, Safari does not; anywhere else, put TLS in front.
 package main
 
 import (

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/require"
@@ -76,8 +77,24 @@ func newOne(t *testing.T) *one {
 	return o
 }
 
-func (o *one) post(path string, form url.Values) *http.Response {
-	req := httptest.NewRequest("POST", "https://app.example"+path, strings.NewReader(form.Encode()))
+func (f *failing) List(ctx context.Context, namespace, subject string) ([]refresh.Record, error) {
+	if f.down.Load() {
+		return nil, errDown
+	}
+	return f.MemStore.List(ctx, namespace, subject)
+}
+
+func (f failingLog) Since(ctx context.Context, cursor string) (revoke.Page, error) {
+	if f.down.Load() {
+		return revoke.Page{}, errDown
+	}
+	return f.MemStore.Since(ctx, cursor)
+}
+
+func (o *one) post(path string, form url.Values) *http.Response { return o.ask("POST", path, form) }
+
+func (o *one) ask(method, path string, form url.Values) *http.Response {
+	req := httptest.NewRequest(method, "https://app.example"+path, strings.NewReader(form.Encode()))
 	req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
 	for _, c := range o.cookies {
 		req.AddCookie(c)
@@ -105,6 +122,30 @@ func TestEndDeviceTellsNoneFromDown(t *testing.T) {
 	o.failing.down.Store(false)
 	require.Equal(t, http.StatusSeeOther, o.post("/devices/end", device).StatusCode)
 	require.Equal(t, 401, o.post("/api/page-tokens", nil).StatusCode, "which was this one")
+}
+
+// A store that is down decides nothing: what needs it is 503, and never 404 or 401;
+// what does not goes on. When nothing is known any more, all of it is 503, until the
+// store is back.
+func TestStoreThatIsDownIsNoVerdict(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := newOne(t)
+		time.Sleep(time.Second)
+		o.failing.down.Store(true)
+		require.Equal(t, 503, o.ask("GET", "/", nil).StatusCode, "the list of devices")
+		require.Equal(t, 200, o.ask("GET", "/api/me", nil).StatusCode)
+		require.Equal(t, 200, o.post("/api/page-tokens", nil).StatusCode)
+		time.Sleep(45 * time.Second)
+		for _, path := range []string{"/api/page-tokens", "/devices/end", "/note", "/session/sign-out"} {
+			resp := o.post(path, url.Values{"id": {"x"}})
+			require.Equal(t, 503, resp.StatusCode, path)
+			require.Empty(t, resp.Cookies(), path)
+		}
+		require.Equal(t, 503, o.ask("GET", "/api/me", nil).StatusCode)
+		o.failing.down.Store(false)
+		time.Sleep(20 * time.Second)
+		require.Equal(t, 401, o.ask("GET", "/api/me", nil).StatusCode, "the sign-out was owed, and is written")
+	})
 }
 
 // The tokens for the page have the state of now, and not that of the session's
