@@ -91,7 +91,7 @@ type IssuerConfig struct {
 // read back, such as one with an interface other than any, a channel, a
 // time.Duration or a type that has MarshalJSON and no UnmarshalJSON. A value
 // that cannot be read back is an error when it is issued. So is a number in an
-// any that float64 does not hold exactly, since an any reads numbers as
+// any that would be read back as another number, since an any reads numbers as
 // float64. A type with an UnmarshalJSON may keep and change the bytes that it
 // is given.
 type Issuer[T any] struct {

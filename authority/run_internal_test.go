@@ -54,7 +54,7 @@ func TestRunAll(t *testing.T) {
 					require.ErrorIs(t, err, tt.is)
 				}
 				require.NotContains(t, err.Error(), "secret")
-				require.Equal(t, tt.is != context.Canceled, strings.Contains(log.String(), "has stopped by itself"))
+				require.Equal(t, tt.is != context.Canceled, strings.Contains(log.String(), "has stopped before its context ended"))
 				require.NotContains(t, log.String(), "secret")
 			})
 		})

@@ -60,7 +60,7 @@ type KeyStatus struct {
 	Err error
 }
 
-// Status reports from memory, without I/O. It holds no secret. The times of the
+// Status returns the state of the ring. It does no I/O, and holds no secret. The times of the
 // keys are by the ring's clock: the store's, if it has one.
 func (r *Ring) Status() Status {
 	st := Status{Err: ErrNotRead}

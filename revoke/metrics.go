@@ -15,7 +15,7 @@ type Status struct {
 	Birth       time.Time     // since when the store has lost no entry, by its own clock; zero if not known
 }
 
-// Status does no I/O.
+// Status returns the state of the list. It does no I/O.
 func (l *List) Status() Status {
 	status := Status{Entries: l.known.size(), Err: ErrNotRead, Owed: int(l.owed.count.Load())}
 	if o := l.last.Load(); o != nil {
