@@ -19,7 +19,7 @@ type tokenReader struct {
 	audience []string
 	keys     KeySource
 	maxBytes int
-	known    atomic.Pointer[knownHeaders]
+	headers  atomic.Pointer[knownHeaders]
 }
 
 // knownHeaders maps each header segment that the issuer writes to its key, so
@@ -129,7 +129,7 @@ func (r *tokenReader) claims(raw []byte) (payload, error) {
 // findKey returns the key that the header names. It fails unless the key has
 // the header's algorithm and the header is that of a session token.
 func (r *tokenReader) findKey(ctx context.Context, segment string) (setKey, error) {
-	known := r.known.Load()
+	known := r.headers.Load()
 	if known != nil {
 		if k := known.key[segment]; k != nil {
 			set, err := r.keySet(ctx, k.KeyID())
@@ -151,7 +151,7 @@ func (r *tokenReader) findKey(ctx context.Context, segment string) (setKey, erro
 		return setKey{}, err
 	}
 	if known == nil || known.set != set {
-		r.known.Store(recognise(set))
+		r.headers.Store(recognise(set))
 	}
 	key, ok := set.Key(h.KeyID)
 	if err := checkKey(key, ok, h); err != nil {

@@ -70,8 +70,8 @@ type VerifierConfig struct {
 	// same. 0 means 16 MiB, which holds about 7,000 tokens of 1 KB. A negative
 	// value turns the cache off.
 	CacheBytes int
-	// Cache is memory that the verifier shares with others, instead of one of
-	// its own of CacheBytes: for many verifiers in one process. Optional.
+	// Cache is memory for verified tokens that many verifiers of one process
+	// share. If it is set, CacheBytes must be 0. Optional.
 	Cache *Cache
 }
 
@@ -84,7 +84,7 @@ type Verifier[T any] struct {
 	cache    *cache[T]    // nil if turned off
 	list     *revoke.List // cfg.Revocations, if it is a List itself and not a wrapper
 	now      timeSource
-	outcomes outcomes // last: what it writes stays off what every call reads
+	outcomes outcomes // last, since it is written often: apart from fields that every call reads
 }
 
 // timeSource gives the time: the list's, which is that of the store that all

@@ -124,7 +124,7 @@ func (l *List) endReset(st *state) bool {
 	if !l.local && !l.births.shares(r.births) && len(r.births) > 0 && r.births.oldest().at < st.time-bornLate.Milliseconds() {
 		return false
 	}
-	l.known.merge(&r.seen)
+	l.tables.merge(&r.seen)
 	if l.local {
 		return true
 	}
@@ -185,15 +185,15 @@ func (l *List) nextRestore(r *restore) (entries []Entry, after restore, ok bool)
 		}
 		switch after.table {
 		case 0:
-			entries = append(entries, l.lackingMarks(Session, &l.known.sessions, &r.seen.sessions, after.shard)...)
+			entries = append(entries, l.lackingMarks(Session, &l.tables.sessions, &r.seen.sessions, after.shard)...)
 		case 1:
-			entries = append(entries, l.lackingMarks(Key, &l.known.keys, &r.seen.keys, after.shard)...)
+			entries = append(entries, l.lackingMarks(Key, &l.tables.keys, &r.seen.keys, after.shard)...)
 		case 2:
-			entries = append(entries, l.lackingMarks(Group, &l.known.groups, &r.seen.groups, after.shard)...)
+			entries = append(entries, l.lackingMarks(Group, &l.tables.groups, &r.seen.groups, after.shard)...)
 		case 3:
 			entries = append(entries, l.lackingSubjects(&r.seen.subjects, after.shard)...)
 		case 4:
-			m, seen := l.known.all.Load(), r.seen.all.Load()
+			m, seen := l.tables.all.Load(), r.seen.all.Load()
 			if m != nil && (seen == nil || seen.merge(*m) != *seen) {
 				entries = append(entries, l.entryOf(All, Digest{}, *m))
 			}
@@ -232,7 +232,7 @@ func (l *List) lackingMarks(scope Scope, known, seen *table[mark], n int) (out [
 }
 
 func (l *List) lackingSubjects(seen *table[marks], n int) (out []Entry) {
-	for d, m := range l.known.subjects.shard(n) {
+	for d, m := range l.tables.subjects.shard(n) {
 		s, ok := seen.get(d)
 		for _, one := range []spare{m.first, m.second} {
 			if one.before == none || ok && s.merge(marksOf(mark{one.before, m.until}, one.except)) == s {

@@ -108,7 +108,7 @@ func (l *List) check(st *state, q *Question) error {
 }
 
 func (l *List) revoked(q *Question) bool {
-	k := &l.known
+	k := &l.tables
 	if _, ok := k.sessions.get(q.session); ok {
 		return true
 	}
@@ -130,7 +130,7 @@ func (l *List) revoked(q *Question) bool {
 // KeyRevoked reports whether a key was revoked. It does no I/O, and returns
 // false before the first reading of the store.
 func (l *List) KeyRevoked(kid string) bool {
-	_, ok := l.known.keys.get(Key.Digest(kid))
+	_, ok := l.tables.keys.get(Key.Digest(kid))
 	return ok
 }
 
@@ -187,7 +187,7 @@ func (l *List) Begin(ctx context.Context, q Question) (time.Time, error) {
 	default:
 		return time.Time{}, fmt.Errorf("%w: %w", errStale, reasonOf(err))
 	}
-	newest := l.known.newest(&q)
+	newest := l.tables.newest(&q)
 	if !q.Began.IsZero() {
 		begun = min(begun, q.Began.UnixMilli())
 		if begun <= newest || begun < st.birth { // a store that lost its data may have lost a revocation

@@ -84,13 +84,13 @@ type List struct {
 	syncing *flight.Group // readings
 	writing *flight.Group // writes
 
-	known  tables
+	tables tables
 	state  atomic.Pointer[state]   // nil before the first complete reading
 	timed  atomic.Pointer[timed]   // nil before the first page
 	latest atomic.Pointer[latest]  // of all entries that were read or made; nil before the first
 	last   atomic.Pointer[outcome] // of the last reading
 
-	mu      sync.Mutex // guards changes of known, and the fields below
+	mu      sync.Mutex // guards changes of tables, and the fields below
 	cursor  string
 	pending []Entry // read, and not applied yet
 	swept   int     // the next shard to sweep

@@ -17,7 +17,7 @@ type Status struct {
 
 // Status returns the state of the list. It does no I/O.
 func (l *List) Status() Status {
-	status := Status{Entries: l.known.size(), Err: ErrNotRead, Owed: int(l.owed.count.Load())}
+	status := Status{Entries: l.tables.size(), Err: ErrNotRead, Owed: int(l.owed.count.Load())}
 	if o := l.last.Load(); o != nil {
 		status.Err = o.err
 	}
@@ -73,7 +73,7 @@ func (l *List) Metrics() map[string]float64 {
 	return map[string]float64{
 		"revocation_age_seconds":          l.clock.Age(since).Seconds(),
 		"revocation_clock_offset_seconds": offset.Seconds(),
-		"revocation_entries":              float64(l.known.size()),
+		"revocation_entries":              float64(l.tables.size()),
 		"revocation_owed":                 float64(l.owed.count.Load()),
 		"revocation_foreign_store":        foreign,
 		"revocation_reads_total":          float64(l.reads.Load()),

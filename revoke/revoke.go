@@ -136,7 +136,7 @@ func (l *List) alreadyRevoked(session Digest) bool {
 	if l.owed.holds(owedName{Session, session}) {
 		return false
 	}
-	if _, ok := l.known.sessions.get(session); !ok {
+	if _, ok := l.tables.sessions.get(session); !ok {
 		return false
 	}
 	l.mu.Lock()
@@ -163,7 +163,7 @@ func (l *List) stamp(e *Entry) {
 	case All:
 		e.Before = timeOf(e.Before.UnixMilli())
 	case Subject, Group:
-		newest := max(l.known.newestOf(e.Scope, e.Digest), l.known.newestOf(All, Digest{}))
+		newest := max(l.tables.newestOf(e.Scope, e.Digest), l.tables.newestOf(All, Digest{}))
 		if latest := l.latest.Load(); latest != nil && e.Scope == Group {
 			newest = max(newest, latest.mark)
 		} else if latest != nil {
@@ -193,5 +193,5 @@ func (l *List) apply(e Entry) {
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.known.apply([]Entry{e})
+	l.tables.apply([]Entry{e})
 }

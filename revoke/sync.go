@@ -270,7 +270,7 @@ func (l *List) setTime(p Page, read latest, asked, got clock.Instant) {
 	l.timed.Store(&timed{asked})
 	for _, e := range l.owed.stamp(l.stamp) {
 		l.seen(latestOf([]Entry{e}, p.Time.Add(l.cfg.MaxSkew)))
-		l.known.apply([]Entry{e})
+		l.tables.apply([]Entry{e})
 	}
 }
 
@@ -296,7 +296,7 @@ func (l *List) applyPending() {
 
 func (l *List) applyLocked() {
 	live := l.live(l.pending)
-	l.known.apply(live)
+	l.tables.apply(live)
 	l.births.add(live)
 	l.pending = nil
 }
@@ -330,7 +330,7 @@ func (l *List) sweep() {
 	}
 	l.sweptAt = l.clock.Read()
 	for range n {
-		l.known.sweep(l.swept, now.UnixMilli())
+		l.tables.sweep(l.swept, now.UnixMilli())
 		l.swept = (l.swept + 1) % shards
 	}
 }
