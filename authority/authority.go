@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"slices"
 	"sync"
+	"sync/atomic"
 
 	"github.com/sessiontoken/sessiontoken"
 	"github.com/sessiontoken/sessiontoken/keys"
@@ -29,7 +30,8 @@ type Authority[T any] struct {
 	sessions    *sessionhttp.Sessions[T]
 	wellKnown   map[string]http.Handler
 	logger      *slog.Logger
-	hosted      bool
+	host        *Host         // or nil
+	running     *atomic.Int32 // calls of Run, or of the Host's, that have not ended
 }
 
 // New checks the configuration and returns the authority for it. An error names
@@ -60,7 +62,10 @@ func New[T any](cfg Config[T]) (*Authority[T], error) {
 
 // assemble makes the parts.
 func assemble[T any](cfg Config[T]) (*Authority[T], error) {
-	a := &Authority[T]{logger: cfg.Logger, hosted: cfg.Host != nil}
+	a := &Authority[T]{logger: cfg.Logger, host: cfg.Host, running: new(atomic.Int32)}
+	if a.host != nil {
+		a.running = &a.host.running
+	}
 	for _, part := range []func(*Config[T]) error{a.addList, a.addRing, a.addTokens, a.addRefresh, a.addSessions, a.addWellKnown} {
 		if err := part(&cfg); err != nil {
 			return nil, err

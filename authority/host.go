@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/sessiontoken/sessiontoken"
@@ -43,6 +44,8 @@ type Host struct {
 	clock  *clock.Clock
 	log    *sharedLog
 	rings  *sharedRings
+
+	running atomic.Int32 // calls of Run that have not ended
 
 	mu         sync.Mutex
 	namespaces map[string]bool
@@ -129,6 +132,8 @@ func (h *Host) Run(ctx context.Context) error {
 	if h.store == nil {
 		return errors.New("authority: the Host is a zero value: make it with NewHost")
 	}
+	h.running.Add(1)
+	defer h.running.Add(-1)
 	return runAll(ctx, h.logger, part{"the key rings", h.runRings}, part{"the lists of revocations", h.runLists})
 }
 

@@ -84,6 +84,7 @@ func (h *Host) health(ctx context.Context) (body hostHealth) {
 			body.Reasons = []string{"revocations_unread"}
 		}
 	}
+	body.Warnings = runWarning(&h.running)
 	for _, t := range slices.Concat(bad, warned) {
 		body.Reasons = appendNew(body.Reasons, t.Reasons)
 		body.Warnings = appendNew(body.Warnings, t.Warnings)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"net/http"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/go-json-experiment/json"
@@ -45,13 +46,23 @@ type health struct {
 //   - revocations_owed: the store has not acknowledged some revocations
 //   - revocations_restoring: the store has lost entries, which are being
 //     written back
+//   - not_running: no call of Run is under way, so that this replica reads the
+//     store only when requests come
 func (a *Authority[T]) Ready() http.Handler {
 	t := &tenant{ring: a.ring, list: a.revocations}
 	return healthHandler(func(ctx context.Context) (bool, any) {
-		h := health{Reasons: t.reasons(ctx), Warnings: t.warnings()}
+		h := health{Reasons: t.reasons(ctx), Warnings: append(t.warnings(), runWarning(a.running)...)}
 		h.Ready = len(h.Reasons) == 0
 		return h.Ready, h
 	})
+}
+
+// runWarning returns the warning that no call of Run is under way.
+func runWarning(running *atomic.Int32) []string {
+	if running.Load() > 0 {
+		return nil
+	}
+	return []string{"not_running"}
 }
 
 // healthHandler answers what ask returns, within readyLimit.

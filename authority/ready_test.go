@@ -66,13 +66,29 @@ func TestReadyWhileTheStoreFails(t *testing.T) {
 }
 
 // TestReadyWithoutRun: the first question has the store read, so that it need
-// not be asked twice.
+// not be asked twice. A Run that was forgotten, or has ended, is a warning.
 func TestReadyWithoutRun(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a := newReplica(t, authority.Memory())
 		status, h := a.ready(t)
 		require.Equal(t, 200, status)
+		require.Equal(t, health{Ready: true, Reasons: []string{}, Warnings: []string{"not_running"}}, h)
+		stop := a.run(t)
+		synctest.Wait()
+		_, h = a.ready(t)
 		require.Equal(t, health{Ready: true, Reasons: []string{}, Warnings: []string{}}, h)
+		stop()
+		_, h = a.ready(t)
+		require.Equal(t, []string{"not_running"}, h.Warnings)
+
+		host := newHost(t, authority.Memory())
+		b := newTenant(t, host, "b")
+		_, h = b.ready(t)
+		require.Equal(t, []string{"not_running"}, h.Warnings)
+		runHost(t, host)
+		synctest.Wait()
+		_, h = b.ready(t)
+		require.Empty(t, h.Warnings)
 	})
 }
 

@@ -23,9 +23,11 @@ import (
 //
 // With Config.Host it returns an error at once: [Host.Run] replaces it.
 func (a *Authority[T]) Run(ctx context.Context) error {
-	if a.hosted {
+	if a.host != nil {
 		return errHosted
 	}
+	a.running.Add(1)
+	defer a.running.Add(-1)
 	return runAll(ctx, a.logger, part{"the key ring", a.ring.Run}, part{"the list of revocations", a.revocations.Run})
 }
 
