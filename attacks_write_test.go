@@ -430,6 +430,15 @@ func (a *attacker) claims() {
 	}
 	bad("rnw twice", "a claim twice, the same", strings.TrimSuffix(payload(claim{"rnw", "true"}), "}")+`,"rnw":true}`)
 	bad("rnw twice escaped", "a claim twice, once in escapes", strings.TrimSuffix(payload(claim{"rnw", "true"}), "}")+`,"\u0072nw":true}`)
+	for _, tt := range []struct{ name, value string }{
+		{"string", `"` + milli(0) + `"`}, {"true", "true"}, {"null", "null"}, {"list", "[" + milli(0) + "]"}, {"object", "{}"}, {"zero", "0"}, {"negative", "-1"},
+		{"fraction", milli(0) + ".5"}, {"no fraction", milli(0) + ".0"}, {"exponent", "9.466848e11"}, {"overflow", "99999999999999999999"}, {"beyond 9999", "253402300800000"},
+		{"minus zero", "-0"}, {"leading zero", "0" + milli(0)}, {"hex", "0xdc6acfac00"}, {"plus", "+" + milli(0)}, {"two", milli(0) + "," + milli(0)}, {"empty", `""`},
+	} {
+		bad("chg "+tt.name, "the number of a mark is a whole number of milliseconds, or absent", payload(claim{"chg", tt.value}))
+	}
+	bad("chg twice", "a claim twice, the same", strings.TrimSuffix(payload(claim{"chg", milli(0)}), "}")+`,"chg":`+milli(0)+"}")
+	bad("chg twice escaped", "a claim twice, once in escapes", strings.TrimSuffix(payload(claim{"chg", milli(0)}), "}")+`,"\u0063hg":`+milli(0)+"}")
 	a.proof()
 	for _, tt := range []struct{ name, value string }{
 		{"other", `"other"`}, {"prefix", `"ap"`}, {"longer", `"api2"`}, {"upper case", `"API"`}, {"empty list", `[]`}, {"list of others", `["a","b"]`}, {"list with number", `["api",1]`},

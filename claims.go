@@ -63,8 +63,9 @@ type Actor struct {
 // of OpenID's logout documents, begun and rnw, and the application's state as
 // one claim, so that no field of the state can pass for a registered claim. All
 // times are whole seconds, except begun, which is in milliseconds: a sign-out
-// and a sign-in within one second have different times. auth_time, acr, amr,
-// act and rnw may be absent.
+// and a sign-in within one second have different times. chg is the number of
+// the newest mark of the subject that was known before the state was read: see
+// [revoke.List.Changed]. auth_time, acr, amr, act, rnw and chg may be absent.
 type payload struct {
 	Issuer    string         `json:"iss"`
 	Subject   string         `json:"sub"`
@@ -80,6 +81,7 @@ type payload struct {
 	AMR       methods        `json:"amr"`
 	Actor     actorClaim     `json:"act"`
 	Renewable onlyTrue       `json:"rnw"`
+	Changed   milliDate      `json:"chg"`
 	State     jsontext.Value `json:"state"`
 }
 
@@ -329,6 +331,9 @@ func (p *payload) append(dst []byte) ([]byte, error) {
 	}
 	if p.Renewable {
 		dst = append(dst, `,"rnw":true`...)
+	}
+	if p.Changed != 0 {
+		number(`,"chg":`, int64(p.Changed))
 	}
 	return append(dst, `,"state":`...), err
 }

@@ -31,6 +31,10 @@ var (
 	// ErrExpired: the token is past its exp. From Renew: it is past
 	// IdleTimeout, or its session is past MaxSession.
 	ErrExpired error = &invalid{text: "expired"}
+	// ErrChanged: the state may be older than the last change that the
+	// application marked with [revoke.List.Changed]. It matches ErrExpired too:
+	// the token counts as expired early, and can be renewed. From Verify alone.
+	ErrChanged = withDetail(ErrExpired, "the state has changed since the token was made")
 	// ErrRevoked: the session of the token or of its actor was revoked. The
 	// token passed all other checks.
 	ErrRevoked error = &invalid{text: "revoked"}

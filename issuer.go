@@ -76,9 +76,10 @@ type IssuerConfig struct {
 	MaxBytes int
 	// Revocations knows the time and what was revoked. Begin asks it when the
 	// session begins; Renew and Resume ask it whether the session was revoked.
-	// It must remember a revocation for at least MaxSession. If it fails, no
-	// token is issued. If nil, the time is the machine's and no session can be
-	// revoked.
+	// It must remember a revocation for at least MaxSession, and its MaxTTL must
+	// be at least TTL. If it fails, no token is issued. If nil, the time is the
+	// machine's, no session can be revoked, and no state can be marked as
+	// changed.
 	Revocations revoke.Checker
 }
 
@@ -195,6 +196,9 @@ func (cfg *IssuerConfig) setDefaults() error {
 		if kept := cfg.Revocations.RetainFor(); kept < cfg.MaxSession {
 			return fmt.Errorf("sessiontoken: IssuerConfig.MaxSession is %v, but Revocations forgets what was revoked after %v: the session could be renewed again", cfg.MaxSession, kept)
 		}
+		if most := cfg.Revocations.MaxTTL(); cfg.TTL > most {
+			return fmt.Errorf("sessiontoken: IssuerConfig.TTL is %v; it must not exceed the MaxTTL of Revocations, which is %v: a token with a state that has changed could be accepted again", cfg.TTL, most)
+		}
 	}
 	return nil
 }
@@ -262,6 +266,10 @@ const maxContext = 512
 // With Revocations the session begins after everything that was revoked before
 // the call, on any machine: a user who signs in after "sign out everywhere"
 // stays signed in.
+//
+// Read the state right before the call. If a change of it is marked in the
+// meantime ([revoke.List.Changed]), the token is stale only if its iat is not
+// after the second of the mark: Begin does not know when the state was read.
 //
 // The token is signed, not encrypted: its holder can read the state. If the
 // token would be over IssuerConfig.MaxBytes, Begin returns a [*SizeError] and
@@ -445,7 +453,7 @@ func (i *Issuer[T]) Renew(ctx context.Context, token string, load func(context.C
 	p.Audience = old.Audience
 	p.SessionID = old.SessionID
 	p.AuthTime, p.ACR, p.AMR, p.Actor = old.AuthTime, old.ACR, old.AMR, old.Actor
-	p.Renewable = old.Renewable
+	p.Renewable, p.Changed = old.Renewable, old.Changed
 	if err := i.endWithSession(&p, now); err != nil {
 		return "", nil, err
 	}
@@ -474,13 +482,23 @@ func (i *Issuer[T]) oldClaims(old *payload, kid string) (*Claims[T], error) {
 }
 
 // load calls the load of the application, and checks before and after it that
-// the session of claims is live. p is the new token, kid is the key that signed
+// the session of claims is live. It sets chg of p. p is the new token, kid is the key that signed
 // the old one or will sign the new one, and call is the name of the method for
 // error texts.
 func (i *Issuer[T]) load(ctx context.Context, call string, p *payload, kid string, claims *Claims[T], load func(context.Context, *Claims[T]) (T, error)) (state T, err error) {
 	session, actor := questionOf(p, kid), actorQuestionOf(p)
+	session.Changed = int64(p.Changed)
 	if err := checkRevoked(ctx, i.cfg.Revocations, session, actor); err != nil {
 		return state, err
+	}
+	// The number is asked for before the state is read: a mark that comes later
+	// makes the new token stale.
+	if i.cfg.Revocations != nil {
+		mark, err := i.cfg.Revocations.Mark(ctx, session)
+		if err != nil {
+			return state, &undecided{"the mark of the state is not known", err}
+		}
+		p.Changed = milliDate(mark)
 	}
 	if state, err = load(ctx, claims); err != nil {
 		return state, fmt.Errorf("sessiontoken: %s: load: %w", call, err)
@@ -649,7 +667,7 @@ func (i *Issuer[T]) endWithSession(p *payload, now time.Time) error {
 // checkSignable refuses times that a verifier would refuse: out of range, or
 // from two clocks that are too far apart.
 func (p *payload) checkSignable() error {
-	if p.IssuedAt <= 0 || p.Began <= 0 || p.AuthTime < 0 || p.Expires > maxNumericDate || p.checkTimes(p.IssuedAt.time()) != nil {
+	if p.IssuedAt <= 0 || p.Began <= 0 || p.AuthTime < 0 || p.Changed < 0 || p.Changed > maxMilliDate || p.Expires > maxNumericDate || p.checkTimes(p.IssuedAt.time()) != nil {
 		return errors.New("sessiontoken: the session's beginning and the present time do not fit: a clock is wrong")
 	}
 	return nil

@@ -108,6 +108,10 @@ func (r *revocations) Begin(_ context.Context, q revoke.Question) (time.Time, er
 	return now, nil
 }
 
+func (*revocations) Mark(context.Context, *revoke.Question) (int64, error) { return 0, nil }
+
+func (*revocations) MaxTTL() time.Duration { return 30 * 24 * time.Hour }
+
 func (*revocations) RetainFor() time.Duration { return 30 * 24 * time.Hour }
 
 func always(s attackState) func(context.Context, *sessiontoken.Claims[attackState]) (attackState, error) {

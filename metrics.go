@@ -49,7 +49,7 @@ func (o *outcomes) failed(err error) error {
 //	refused_malformed_total    tokens refused with ErrMalformed
 //	refused_signature_total    with ErrSignature
 //	refused_claims_total       with ErrClaims, ErrAudience among them
-//	refused_expired_total      with ErrExpired
+//	refused_expired_total      with ErrExpired, ErrChanged among them
 //	refused_revoked_total      with ErrRevoked
 //	undecided_total            other errors: the server could not decide
 //	cache_entries              tokens in the cache, about; 0 if it is off. Of a

@@ -22,6 +22,7 @@ type scanned struct {
 	actorSubject, actorSessionID        []byte
 	actorBegan                          milliDate
 	renewable                           bool
+	changed                             milliDate
 	state                               []byte
 }
 
@@ -54,6 +55,7 @@ func scanPayload(raw []byte, p *scanned) bool {
 		amr      = 1 << (iota - 1)
 		act      = 1 << (iota - 1)
 		rnw      = 1 << (iota - 1)
+		chg      = 1 << (iota - 1)
 	)
 	seen, i := 0, 1
 	for {
@@ -113,6 +115,11 @@ func scanPayload(raw []byte, p *scanned) bool {
 			claim = rnw
 			i, ok = scanText(raw, i, "true")
 			p.renewable = ok
+		case "chg":
+			claim = chg
+			var n int64
+			n, i, ok = scanNumber(raw, i, maxMilliDate)
+			p.changed = milliDate(n)
 		case "state":
 			claim = state
 			p.state, i, ok = scanValue(raw, i)
@@ -335,6 +342,7 @@ func (s *scanned) payload(issuer string, ours []string) payload {
 		Began:     s.began,
 		AuthTime:  s.authTime,
 		Renewable: onlyTrue(s.renewable),
+		Changed:   s.changed,
 		State:     s.state,
 		Audience:  narrow(ours, s.isFor),
 	}

@@ -32,6 +32,9 @@ func FuzzScan(f *testing.F) {
 		`{"iss":"i","sub":"s","aud":"a","exp":300,"iat":1,"jti":"j","sid":"d","begun":1000,"amr":["a","a","a","a","a","a","a","a","a","a","a"],"state":{}}`,
 		`{"iss":"i","sub":"s","aud":"a","exp":300,"iat":1,"jti":"j","sid":"d","begun":1000,"act":{"sub":"a","sid":"b","begun":1000,"x":1},"state":{}}`,
 		`{"iss":"i","sub":"s","aud":"a","exp":300,"iat":1,"jti":"j","sid":"d","begun":1000,"act":{"sid":"b","sub":"a","begun":1000},"acr":"","amr":[],"state":{}}`,
+		`{"iss":"i","sub":"s","aud":"a","exp":300,"iat":1,"jti":"j","sid":"d","begun":1000,"rnw":true,"chg":1000,"state":{}}`,
+		`{"iss":"i","sub":"s","aud":"a","exp":300,"iat":1,"jti":"j","sid":"d","begun":1000,"chg":0,"chg":253402300799999,"state":{}}`,
+		`{"iss":"i","sub":"s","aud":"a","exp":300,"iat":1,"jti":"j","sid":"d","begun":1000,"chg":253402300800000,"state":{}}`,
 		`{"iss":"i","iss":"i","sub":"s","aud":"a","exp":300,"iat":1,"jti":"j","sid":"d","begun":1000,"auth_time":1,"state":[}]}`,
 	} {
 		f.Add([]byte(s))
@@ -70,7 +73,7 @@ func FuzzScan(f *testing.F) {
 func TestScanTakesWhatIsWritten(t *testing.T) {
 	full := payload{
 		Issuer: "i", Subject: "s", Audience: []string{"a", "b"}, Expires: 300, IssuedAt: 1, TokenID: "j", SessionID: "d", Began: 999,
-		AuthTime: 1, ACR: "aal2", AMR: methods{"pwd", "otp"}, Actor: actorClaim{"admin", "e", 998}, Renewable: true,
+		AuthTime: 1, ACR: "aal2", AMR: methods{"pwd", "otp"}, Actor: actorClaim{"admin", "e", 998}, Renewable: true, Changed: 997,
 	}
 	drop := []func(*payload){
 		func(p *payload) { p.Audience = audience{"a"} },
@@ -80,6 +83,7 @@ func TestScanTakesWhatIsWritten(t *testing.T) {
 		func(p *payload) { p.AMR = methods{"pwd"} },
 		func(p *payload) { p.Actor = actorClaim{} },
 		func(p *payload) { p.Renewable = false },
+		func(p *payload) { p.Changed = 0 },
 	}
 	for set := range 1 << len(drop) {
 		p := full
@@ -102,7 +106,7 @@ func TestScanTakesWhatIsWritten(t *testing.T) {
 	raw, err := full.append(nil)
 	require.NoError(t, err)
 	require.Equal(t, `{"iss":"i","sub":"s","aud":["a","b"],"exp":300,"iat":1,"jti":"j","sid":"d","begun":999,"auth_time":1,`+
-		`"acr":"aal2","amr":["pwd","otp"],"act":{"sub":"admin","sid":"e","begun":998},"rnw":true,"state":`, string(raw), "in one order")
+		`"acr":"aal2","amr":["pwd","otp"],"act":{"sub":"admin","sid":"e","begun":998},"rnw":true,"chg":997,"state":`, string(raw), "in one order")
 }
 
 // TestCacheIsBounded fills a cache with more than it may hold.

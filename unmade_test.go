@@ -36,7 +36,11 @@ func (m checkerMap) Begin(ctx context.Context, q revoke.Question) (time.Time, er
 	return m["list"].Begin(ctx, q)
 }
 func (m checkerMap) Now(ctx context.Context) (time.Time, error) { return m["list"].Now(ctx) }
-func (m checkerMap) RetainFor() time.Duration                   { return 24 * time.Hour }
+func (m checkerMap) Mark(ctx context.Context, q *revoke.Question) (int64, error) {
+	return m["list"].Mark(ctx, q)
+}
+func (m checkerMap) MaxTTL() time.Duration    { return 24 * time.Hour }
+func (m checkerMap) RetainFor() time.Duration { return 24 * time.Hour }
 
 // zeroSource is a source of its own that needs nothing: its zero value is good.
 type zeroSource struct{}

@@ -58,8 +58,8 @@ type VerifierConfig struct {
 	// accepted, for clocks that differ. From 1 s to 60 s; 0 means none.
 	Leeway time.Duration
 	// MaxTTL is the longest time from the iat to the exp of a token that is
-	// accepted. At least 1 s. 0 means 24 h, or as long as Revocations remembers
-	// if that is shorter.
+	// accepted. At least 1 s, and at most the MaxTTL of Revocations. 0 means 24
+	// h, or as long as Revocations remembers if that is shorter.
 	MaxTTL time.Duration
 	// MaxBytes is the longest token that is accepted. A longer one is refused
 	// before it is decoded. 0 means 8192.
@@ -137,12 +137,15 @@ func NewVerifier[T any](cfg VerifierConfig) (*Verifier[T], error) {
 		return nil, err
 	}
 	if cfg.Revocations != nil {
-		kept := cfg.Revocations.RetainFor()
+		kept, marks := cfg.Revocations.RetainFor(), cfg.Revocations.MaxTTL()
 		if cfg.MaxTTL == 0 {
-			cfg.MaxTTL = min(defaultMaxTTL, kept)
+			cfg.MaxTTL = min(defaultMaxTTL, kept, marks)
 		}
 		if cfg.MaxTTL > kept || kept <= 0 {
 			return nil, fmt.Errorf("sessiontoken: VerifierConfig.MaxTTL is %v, but Revocations forgets what was revoked after %v: the token could be accepted again", cfg.MaxTTL, kept)
+		}
+		if cfg.MaxTTL > marks || marks <= 0 {
+			return nil, fmt.Errorf("sessiontoken: VerifierConfig.MaxTTL is %v; it must not exceed the MaxTTL of Revocations, which is %v: a token with a state that has changed could be accepted again", cfg.MaxTTL, marks)
 		}
 	}
 	if cfg.MaxTTL == 0 {
@@ -190,15 +193,17 @@ func (v *Verifier[T]) Now(ctx context.Context) (time.Time, error) { return v.now
 //     are required;
 //   - iss and aud, which must be this verifier's;
 //   - the times;
-//   - the session and that of its actor, which must not be revoked.
+//   - the session and that of its actor, which must not be revoked;
+//   - the state, which must not have changed ([ErrChanged]).
 //
 // An error that matches [ErrInvalid] is the token's fault. Any other error
 // means that the server could not decide. With an error, Verify returns no
 // claims.
 //
 // The claims mean that the issuer vouched for this state at IssuedAt. They do
-// not mean that the state is still true, nor that the client that presents the
-// token is the one that it was given to.
+// not mean that the state is still true: only a change that the application
+// marks is noticed ([revoke.List.Changed]). Nor do they mean that the client
+// that presents the token is the one that it was given to.
 func (v *Verifier[T]) Verify(ctx context.Context, token string) (*Claims[T], error) {
 	if v.cache != nil && len(token) <= v.cfg.MaxBytes {
 		if e, ok := v.cache.get(token); ok {
@@ -246,7 +251,7 @@ func (v *Verifier[T]) verifyUncached(ctx context.Context, token string) (*Claims
 	}
 	var session, actor *revoke.Question
 	if v.cfg.Revocations != nil {
-		session, actor = questionOf(&p, signedBy.key.KeyID()), actorQuestionOf(&p)
+		session, actor = stateQuestionOf(&p, signedBy.key.KeyID()), actorQuestionOf(&p)
 		if err := checkRevoked(ctx, v.cfg.Revocations, session, actor); err != nil {
 			return nil, err
 		}
@@ -351,8 +356,19 @@ func (p *payload) checkTimes(now time.Time) error {
 	return nil
 }
 
+// questionOf returns the question about the session of a token alone.
 func questionOf(p *payload, kid string) *revoke.Question {
 	q := revoke.Question{SessionID: p.SessionID, Subject: p.Subject, KeyID: kid, Began: p.Began.time()}.Prepared()
+	return &q
+}
+
+// stateQuestionOf returns the question about the session and the state of a
+// token.
+func stateQuestionOf(p *payload, kid string) *revoke.Question {
+	q := revoke.Question{
+		SessionID: p.SessionID, Subject: p.Subject, KeyID: kid, Began: p.Began.time(),
+		IssuedAt: p.IssuedAt.time(), Changed: int64(p.Changed),
+	}.Prepared()
 	return &q
 }
 
@@ -368,16 +384,23 @@ func actorQuestionOf(p *payload) *revoke.Question {
 }
 
 // checkRevoked asks list about a session and about that of its actor. It
-// returns nil if both are live. list and actor may be nil: neither is then
+// returns nil if both are live and the state has not changed. list and actor may be nil: neither is then
 // asked.
+//
+// A session that is live and stale is ErrChanged only if its actor is live.
 func checkRevoked(ctx context.Context, list revoke.Checker, session, actor *revoke.Question) error {
 	if list == nil {
 		return nil
 	}
-	if err := checkLive(ctx, list, session); err != nil || actor == nil {
-		return err
+	err := checkLive(ctx, list, session)
+	if err == nil || err == ErrChanged {
+		if actor != nil {
+			if e := checkLive(ctx, list, actor); e != nil {
+				return e
+			}
+		}
 	}
-	return checkLive(ctx, list, actor)
+	return err
 }
 
 func checkLive(ctx context.Context, list revoke.Checker, q *revoke.Question) error {
@@ -386,6 +409,8 @@ func checkLive(ctx context.Context, list revoke.Checker, q *revoke.Question) err
 		return nil
 	case revoke.ErrRevoked: // itself: what wraps it may be an error of the store
 		return ErrRevoked
+	case revoke.ErrChanged:
+		return ErrChanged
 	default:
 		return &undecided{"revocation is not known", err}
 	}

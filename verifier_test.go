@@ -441,7 +441,7 @@ func FuzzVerify(f *testing.F) {
 
 func FuzzPayload(f *testing.F) {
 	s := newShop(f, keys.EdDSA)
-	for _, changes := range [][]claim{{}, {{"aud", `["api","x"]`}}, {{"nbf", "1"}}, {{"state", "null"}}, {{"x", "[]"}}, {{"sub", `"\u0061"`}}, {{"rnw", "true"}}, {{"auth_time", ""}}, {{"acr", `"aal2"`}, {"amr", `["pwd"]`}}, {{"act", `{"sub":"a","sid":"s","begun":1}`}}} {
+	for _, changes := range [][]claim{{}, {{"aud", `["api","x"]`}}, {{"nbf", "1"}}, {{"state", "null"}}, {{"x", "[]"}}, {{"sub", `"\u0061"`}}, {{"rnw", "true"}}, {{"chg", "1"}}, {{"auth_time", ""}}, {{"acr", `"aal2"`}, {"amr", `["pwd"]`}}, {{"act", `{"sub":"a","sid":"s","begun":1}`}}} {
 		f.Add([]byte(payload(append(changes, claim{"exp", itoa(time.Now().Unix() + 3600)}, claim{"iat", itoa(time.Now().Unix())})...)))
 	}
 	issuer, err := sessiontoken.NewIssuer[any](sessiontoken.IssuerConfig{

@@ -82,7 +82,7 @@ func (a *Authority[T]) addList(cfg *Config[T]) (err error) {
 		store = &namespaceLog{cfg.Host.log, cfg.Namespace}
 	}
 	a.revocations, err = revoke.NewList(revoke.Config{
-		Store: store, Namespace: cfg.Namespace, SyncEvery: syncLists, MaxSession: cfg.Limits.MaxSession, Logger: cfg.Logger,
+		Store: store, Namespace: cfg.Namespace, SyncEvery: syncLists, MaxSession: cfg.Limits.MaxSession, MaxTTL: cfg.Limits.maxTTL(), Logger: cfg.Logger,
 	})
 	return within("the list of revocations", err)
 }

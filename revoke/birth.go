@@ -161,13 +161,13 @@ type restore struct {
 	seen  *tables // the entries that the store has
 	birth *birth  // the mark to write last
 	at    clock.Instant
-	table int // the next table: 0 sessions, 1 keys, 2 groups, 3 subjects, 4 all
+	table int // the next table: 0 sessions, 1 keys, 2 groups, 3 subjects, 4 changed, 5 all
 	shard int
 }
 
 const (
-	restoreBirth  = 5   // the value of table when only the mark is left
-	restored      = 6   // the value of table when nothing is left
+	restoreBirth  = 6   // the value of table when only the mark is left
+	restored      = 7   // the value of table when nothing is left
 	restoreShards = 256 // how many shards are compared at once
 )
 
@@ -193,6 +193,8 @@ func (l *List) nextRestore(r *restore) (entries []Entry, after restore, ok bool)
 		case 3:
 			entries = append(entries, l.lackingSubjects(&r.seen.subjects, after.shard)...)
 		case 4:
+			entries = append(entries, l.lackingMarks(Changed, &l.tables.changed, &r.seen.changed, after.shard)...)
+		case 5:
 			m, seen := l.tables.all.Load(), r.seen.all.Load()
 			if m != nil && (seen == nil || seen.merge(*m) != *seen) {
 				entries = append(entries, l.entryOf(All, Digest{}, *m))
@@ -218,7 +220,7 @@ func (l *List) nextRestore(r *restore) (entries []Entry, after restore, ok bool)
 }
 
 func (l *List) entryOf(scope Scope, d Digest, m mark) Entry {
-	return Entry{Namespace: l.cfg.Namespace, Scope: scope, Digest: d, Before: timeOf(m.before), Until: timeOf(m.until)}
+	return Entry{Namespace: l.cfg.Namespace, Scope: scope, Digest: d, Before: timeOf(m.before), Until: timeOf(m.until), Skip: scope == Changed}
 }
 
 // lackingMarks returns the entries of a shard that the store does not have.

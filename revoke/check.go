@@ -24,7 +24,8 @@ var (
 // count as revoked.
 const rememberAfter = 10 * time.Minute
 
-// Check returns nil for a live session and [ErrRevoked] for a revoked one. Any
+// Check returns nil for a live session, [ErrRevoked] for a revoked one, and
+// [ErrChanged] for a live one whose token is stale: see [List.Changed]. Any
 // other error means that the list does not know, and the token must not be
 // accepted:
 //
@@ -73,7 +74,7 @@ func (l *List) Live(q *Question) (now time.Time, live bool) {
 	switch {
 	case clock.AgeBetween(st.synced, at) > 2*l.cfg.SyncEvery: // MaxStale is at least that
 		return time.Time{}, false
-	case l.revoked(q) || l.owed.count.Load() > 0: // in this order, as in check
+	case l.revoked(q) || l.owed.count.Load() > 0 || l.tables.changedAfter(q): // in this order, as in check
 		return time.Time{}, false
 	}
 	return l.view.At(at)
@@ -93,18 +94,24 @@ func (l *List) mayLook() bool {
 // check is Check with a state of the list.
 func (l *List) check(st *state, q *Question) error {
 	revoked := l.revoked(q) // before the owed entries: an entry is owed before it is applied
+	owes := l.owed.count.Load() > 0
 	switch {
-	case l.owed.count.Load() > 0 && l.owed.concerns(q):
+	case owes && l.owed.concerns(q):
 		l.retry()
 		return ErrOwed
 	case revoked:
 		return ErrRevoked
-	case q.began >= st.birth:
-		return nil
-	case l.clock.Steady(st.since) >= rememberAfter:
+	case q.began < st.birth && l.clock.Steady(st.since) >= rememberAfter:
 		return ErrRevoked
+	case q.began < st.birth:
+		return errBirth
+	case owes && l.owed.changedAfter(q):
+		l.retry()
+		return ErrChanged
+	case l.tables.changedAfter(q): // after the owed marks: a mark is applied before it is no longer owed
+		return ErrChanged
 	}
-	return errBirth
+	return nil
 }
 
 func (l *List) revoked(q *Question) bool {
@@ -251,13 +258,13 @@ func (l *List) refresh(ctx context.Context) (*state, clock.Instant, error) {
 }
 
 // reasonOf returns the error that an error of the list wraps: that of the
-// store, or that it gave no answer. It never matches ErrRevoked or ErrOwed,
-// which are about a session.
+// store, or that it gave no answer. It never matches ErrRevoked, ErrOwed or
+// ErrChanged, which are about a session.
 func reasonOf(err error) error {
 	switch {
 	case err == nil:
 		return errors.New("no answer in time")
-	case errors.Is(err, ErrRevoked), errors.Is(err, ErrOwed):
+	case errors.Is(err, ErrRevoked), errors.Is(err, ErrOwed), errors.Is(err, ErrChanged):
 		return errors.New(err.Error())
 	}
 	return err

@@ -3,6 +3,7 @@ package revoke
 import (
 	"context"
 	"errors"
+	"math"
 	"time"
 
 	"github.com/sessiontoken/sessiontoken/internal/sid"
@@ -17,6 +18,10 @@ var (
 	// ErrOwed means that a session was revoked here and the store has not
 	// acknowledged it yet. Other replicas may not know of the revocation.
 	ErrOwed = errors.New("revoke: the revocation of this session is not acknowledged by the store yet")
+	// ErrChanged means that a session is live and that the state in its token
+	// may be older than the last call of [List.Changed]. Check returns it
+	// unwrapped.
+	ErrChanged = errors.New("revoke: the state of the token has changed")
 	// ErrNotRead is [Status].Err before the first reading of the store.
 	ErrNotRead = errors.New("revoke: the store has not been read yet")
 )
@@ -27,10 +32,13 @@ var (
 type Question struct {
 	SessionID, Subject, KeyID string    // sid, sub and kid of the token; empty ones ask nothing
 	Began                     time.Time // when the session began
+	IssuedAt                  time.Time // iat of the token; zero: Check does not ask whether the state has changed
+	Changed                   int64     // chg of the token: what Mark returned before its state was read; 0: it has none
 
 	session, subject, key Digest
 	groups                []Digest // of the session; nil if it has none
 	began                 int64    // Unix milliseconds
+	fresh                 int64    // the state has changed if a mark has a greater number
 	prepared              bool
 }
 
@@ -49,6 +57,14 @@ func (q Question) Prepared() Question {
 		}
 	}
 	q.began, q.prepared = q.Began.UnixMilli(), true
+	switch {
+	case q.IssuedAt.IsZero():
+		q.fresh = math.MaxInt64
+	case q.Changed != 0:
+		q.fresh = q.Changed
+	default:
+		q.fresh = q.IssuedAt.Unix()*1000 - 1 // any mark of that second or a later one
+	}
 	return q
 }
 
@@ -59,6 +75,9 @@ type Checker interface {
 	// means that the checker does not know: the token must not be accepted, and
 	// the session is not known to be revoked. Such an error matches [ErrOwed]
 	// while the store has not acknowledged the revocation of the session.
+	//
+	// If q.IssuedAt is set, Check returns [ErrChanged] itself for a live session
+	// whose token may hold a state from before the last change.
 	Check(ctx context.Context, q *Question) error
 	// Now returns the store's time. An error means that it is not known.
 	Now(ctx context.Context) (time.Time, error)
@@ -72,6 +91,14 @@ type Checker interface {
 	// if that is earlier, and [ErrRevoked] itself if a revocation of the subject
 	// or of a group is not before it.
 	Begin(ctx context.Context, q Question) (time.Time, error)
+	// Mark returns the number that a token records as its Question.Changed if
+	// its state is read after the call: the greatest of the marks of q.Subject
+	// and of q.Changed, the number of the token that it replaces. 0 means that
+	// no mark lives. An error means that the number is not known.
+	Mark(ctx context.Context, q *Question) (int64, error)
+	// MaxTTL returns how long a token may be valid at most, so that marks are
+	// remembered for as long as a token from before them.
+	MaxTTL() time.Duration
 	// RetainFor returns how long revocations are remembered. No session may
 	// outlive that.
 	RetainFor() time.Duration

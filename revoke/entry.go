@@ -20,6 +20,7 @@ const (
 	Key     Scope = "key"     // every token signed with this key (kid)
 	All     Scope = "all"     // all sessions
 	Birth   Scope = "birth"   // revokes nothing: the store has lost no entry since Entry.Before
+	Changed Scope = "changed" // revokes nothing: the state of this subject (sub) has changed
 )
 
 // Digest names a session, a subject, a group or a key in stores and lists,
@@ -44,9 +45,9 @@ func (s Scope) Digest(value string) Digest {
 type Entry struct {
 	Namespace string    // of the list that wrote it: Config.Namespace
 	Scope     Scope     // what Digest names
-	Digest    Digest    // Scope.Digest of the value; for Birth a random id; for All zero
-	Except    Digest    // the session that a Subject entry does not revoke; zero: none
-	Before    time.Time // in whole milliseconds of the store's time: sessions that began later are not revoked. Of Birth: when the store was born
+	Digest    Digest    // Scope.Digest of the value; for Changed Subject.Digest; for Birth a random id; for All zero
+	Except    Digest    // the session that a Subject entry does not revoke; zero: none. Of Changed: a random id of the list that wrote it
+	Before    time.Time // in whole milliseconds of the store's time: sessions that began later are not revoked. Of Birth: when the store was born. Of Changed: its number
 	Until     time.Time // in whole milliseconds of the store's time: when the entry may be dropped
 	Skip      bool      // a list that does not know Scope ignores the entry; if false, such a list fails closed
 }

@@ -1,6 +1,7 @@
 package revoke
 
 import (
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -26,6 +27,10 @@ type Config struct {
 	// MaxSession is the issuer's MaxSession, for which an entry is remembered.
 	// At least 1 s. 0 means 24 h.
 	MaxSession time.Duration
+	// MaxTTL is the longest TTL of issuers and MaxTTL of verifiers that ask the
+	// list. Marks of Changed are remembered for that long, for 1 min and for
+	// MaxSkew. At least 1 s. 0 means 24 h, or MaxSession if that is shorter.
+	MaxTTL time.Duration
 	// SyncEvery is how often Run reads the store. Every replica knows of a
 	// revocation after SyncEvery and one reading at most. At least 10 ms. 0
 	// means 1 s.
@@ -76,7 +81,8 @@ const (
 type List struct {
 	cfg     Config
 	logger  *slog.Logger
-	local   bool // the store is memory of this process, which has no birth mark
+	id      Digest // random: Except of the marks that it writes
+	local   bool   // the store is memory of this process, which has no birth mark
 	clock   *clock.Clock
 	made    clock.Instant
 	view    *clock.View
@@ -97,6 +103,7 @@ type List struct {
 	sweptAt clock.Instant
 	births  births
 	reset   *reset                  // a reading of all entries that is under way
+	changes map[Digest]*changes     // calls of Changed that are under way, by subject
 	restore atomic.Pointer[restore] // the writing back of lost entries
 	newborn atomic.Pointer[Entry]   // a birth mark that the store has not acknowledged
 
@@ -145,6 +152,7 @@ func NewList(cfg Config) (*List, error) {
 		zero, least time.Duration
 	}{
 		{"MaxSession", &cfg.MaxSession, 24 * time.Hour, time.Second},
+		{"MaxTTL", &cfg.MaxTTL, 24 * time.Hour, time.Second},
 		{"SyncEvery", &cfg.SyncEvery, time.Second, 10 * time.Millisecond},
 		{"MaxStale", &cfg.MaxStale, 30 * time.Second, 20 * time.Millisecond},
 		{"MaxSkew", &cfg.MaxSkew, time.Minute, time.Second},
@@ -154,6 +162,9 @@ func NewList(cfg Config) (*List, error) {
 		}
 		if *d.field == 0 {
 			*d.field = d.zero
+			if d.field == &cfg.MaxTTL {
+				cfg.MaxTTL = min(cfg.MaxTTL, cfg.MaxSession)
+			}
 		}
 	}
 	if cfg.MaxStale < 2*cfg.SyncEvery {
@@ -164,6 +175,8 @@ func NewList(cfg Config) (*List, error) {
 	if l.logger == nil {
 		l.logger = slog.Default()
 	}
+	_, _ = rand.Read(l.id[:]) // never fails
+	l.changes = map[Digest]*changes{}
 	_, l.local = cfg.Store.(*MemStore)
 	l.wake = make(chan struct{}, 1)
 	l.owed.entries = map[owedName][]*owedEntry{}
@@ -179,6 +192,9 @@ func NewList(cfg Config) (*List, error) {
 // RetainFor returns how long the list remembers a revocation: MaxSession. An
 // issuer checks at construction that its sessions last no longer.
 func (l *List) RetainFor() time.Duration { return l.cfg.MaxSession }
+
+// MaxTTL returns Config.MaxTTL with its default filled in.
+func (l *List) MaxTTL() time.Duration { return l.cfg.MaxTTL }
 
 // Staleness returns how long after a revocation at another replica this list
 // may not know of it, with Run under way. healthy, SyncEvery and one reading,

@@ -55,6 +55,11 @@ func (o *owed) put(e Entry, stamped bool) (*owedEntry, uint64) {
 			return w, w.version
 		}
 	}
+	return o.add(name, e, stamped)
+}
+
+// add adds an entry. o.mu is held.
+func (o *owed) add(name owedName, e Entry, stamped bool) (*owedEntry, uint64) {
 	if o.count.Load() >= maxOwed {
 		return nil, 0
 	}
@@ -274,6 +279,7 @@ func (l *List) write(ctx context.Context, r *flight.Run) error {
 		} else if err := l.cfg.Store.Append(ctx, entries...); err != nil {
 			return err
 		}
+		l.applyMarks(entries)
 		if !r.Commit(commit) {
 			return flight.ErrLate
 		}
@@ -288,7 +294,7 @@ func (l *List) nextWrite() (entries []Entry, commit func()) {
 	if entries, versions := l.owed.next(readable); len(entries) > 0 {
 		return entries, func() {
 			l.owed.acknowledge(versions)
-			l.acknowledged.Add(uint64(len(entries)))
+			l.acknowledged.Add(uint64(len(entries) - len(marksIn(entries))))
 		}
 	}
 	if !readable {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/sessiontoken/sessiontoken/internal/clock"
 	"github.com/sessiontoken/sessiontoken/internal/sid"
 )
 
@@ -88,11 +89,7 @@ func (l *List) revoke(ctx context.Context, e Entry) error {
 	}
 	// Read the store first, so that the mark is later than all marks of the
 	// subject in it, and that nothing is written to another store.
-	unread := l.syncing.After(ctx, beginLimit)
-	if unread != nil && !l.knowsTime() {
-		unread = l.syncing.Do(ctx, beginLimit) // without the pause after a failure
-	}
-	stamped := l.knowsTime()
+	stamped, unread := l.readTime(ctx)
 	if e.Scope == All {
 		if !stamped {
 			return fmt.Errorf("revoke: the store's time is not known, and nothing was revoked: %w", reasonOf(unread))
@@ -114,6 +111,14 @@ func (l *List) revoke(ctx context.Context, e Entry) error {
 		return fmt.Errorf("%w: %w", errStale, reasonOf(unread))
 	}
 	l.apply(e)
+	if err := l.writeNow(ctx, began, w, version); err != nil {
+		return fmt.Errorf("revoke: the store has not acknowledged the revocation: %w", err)
+	}
+	return nil
+}
+
+// writeNow writes an owed entry, within revokeLimit after began.
+func (l *List) writeNow(ctx context.Context, began clock.Instant, w *owedEntry, version uint64) error {
 	seen, retried := l.writes.Load(), false
 	for {
 		err := l.writing.Do(ctx, max(1, revokeLimit-l.clock.Steady(began)))
@@ -125,9 +130,18 @@ func (l *List) revoke(ctx context.Context, e Entry) error {
 			continue
 		}
 		if err != nil {
-			return fmt.Errorf("revoke: the store has not acknowledged the revocation: %w", err)
+			return err
 		}
 	}
+}
+
+// readTime reads the store, and reports whether its time is known.
+func (l *List) readTime(ctx context.Context) (known bool, unread error) {
+	unread = l.syncing.After(ctx, beginLimit)
+	if unread != nil && !l.knowsTime() {
+		unread = l.syncing.Do(ctx, beginLimit) // without the pause after a failure
+	}
+	return l.knowsTime(), unread
 }
 
 // alreadyRevoked reports whether the store has acknowledged the revocation of a
@@ -174,12 +188,17 @@ func (l *List) stamp(e *Entry) {
 			before = max(before, newest+1)
 		}
 		e.Before = timeOf(before)
+	case Changed:
+		e.Before = timeOf(max(now, l.numberOf(e.Digest)+1, e.Before.UnixMilli()+1))
 	case Key:
 		e.Before, keep = timeOf(now), max(keep, keepKeys)
 	default:
 		e.Before = timeOf(now)
 	}
 	until := timeOf(now).Add(keep + margin)
+	if e.Scope == Changed {
+		until = e.Before.Add(l.keepMarks())
+	}
 	if e.Until.IsZero() || e.Until.Before(until) {
 		e.Until = until
 	}

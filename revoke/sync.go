@@ -150,7 +150,7 @@ func (l *List) checkPage(cursor string, p *Page) error {
 			continue
 		}
 		switch e.Scope {
-		case Session, Subject, Group, Key, All, Birth:
+		case Session, Subject, Group, Key, All, Birth, Changed:
 		default:
 			l.loud.Warn("unknown_scope", "revoke: the store holds an entry of a scope that this version does not know; the list cannot read the store. Run the newer version on all replicas", "scope", e.Scope)
 			return errors.New("the store holds an entry of a scope that this version does not know")
@@ -178,6 +178,7 @@ func (l *List) take(cursor string, p Page, asked, got clock.Instant) {
 		}
 	}
 	own := l.own(p.Entries)
+	l.order(own)
 	switch {
 	case l.reset != nil:
 		r := l.reset
@@ -240,7 +241,7 @@ func latestOf(entries []Entry, most time.Time) latest {
 	l, limit := latest{none, none, none}, most.UnixMilli()
 	for i := range entries {
 		before := entries[i].Before.UnixMilli()
-		if before > limit {
+		if before > limit || entries[i].Scope == Changed { // whose number may be ahead of the time
 			continue
 		}
 		l.any = max(l.any, before)
@@ -269,6 +270,9 @@ func (l *List) setTime(p Page, read latest, asked, got clock.Instant) {
 	l.seen(read)
 	l.timed.Store(&timed{asked})
 	for _, e := range l.owed.stamp(l.stamp) {
+		if e.Scope == Changed {
+			continue // it is applied when the store has it
+		}
 		l.seen(latestOf([]Entry{e}, p.Time.Add(l.cfg.MaxSkew)))
 		l.tables.apply([]Entry{e})
 	}

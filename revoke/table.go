@@ -134,6 +134,10 @@ func (t *table[F]) sweep(n int, now int64) {
 		}
 	}
 	t.size.Add(int64(len(kept) - len(old)))
+	if t.size.Load() == 0 {
+		t.rows.Store(nil)
+		return
+	}
 	if len(kept) == 0 {
 		t.rows.Load()[n/rowSize].Load()[n%rowSize].Store(nil)
 		return
@@ -146,6 +150,7 @@ type tables struct {
 	sessions, keys, groups table[mark]
 	subjects               table[marks]
 	all                    atomic.Pointer[mark]
+	changed                table[mark] // by subject: before is the greatest number of its marks
 }
 
 // none is a time before all others.
@@ -223,6 +228,7 @@ func (k *tables) merge(other *tables) {
 	k.keys.mergeAll(&other.keys)
 	k.groups.mergeAll(&other.groups)
 	k.subjects.mergeAll(&other.subjects)
+	k.changed.mergeAll(&other.changed)
 	if m := other.all.Load(); m != nil {
 		k.mergeMark(*m)
 	}
@@ -237,7 +243,7 @@ func (k *tables) mergeMark(m mark) {
 
 // apply adds entries.
 func (k *tables) apply(entries []Entry) {
-	sessions, keys, groups, subjects := change[mark]{}, change[mark]{}, change[mark]{}, change[marks]{}
+	sessions, keys, groups, subjects, changed := change[mark]{}, change[mark]{}, change[mark]{}, change[marks]{}, change[mark]{}
 	for i := range entries {
 		e := &entries[i]
 		m := mark{e.Before.UnixMilli(), e.Until.UnixMilli()}
@@ -250,6 +256,8 @@ func (k *tables) apply(entries []Entry) {
 			k.groups.add(groups, e.Digest, m)
 		case Subject:
 			k.subjects.add(subjects, e.Digest, marksOf(m, e.Except))
+		case Changed:
+			k.changed.add(changed, e.Digest, m)
 		case All:
 			k.mergeMark(m)
 		}
@@ -258,6 +266,7 @@ func (k *tables) apply(entries []Entry) {
 	k.keys.store(keys)
 	k.groups.store(groups)
 	k.subjects.store(subjects)
+	k.changed.store(changed)
 }
 
 // sweep drops expired facts of one shard of each table.
@@ -266,6 +275,7 @@ func (k *tables) sweep(n int, now int64) {
 	k.keys.sweep(n, now)
 	k.groups.sweep(n, now)
 	k.subjects.sweep(n, now)
+	k.changed.sweep(n, now)
 	if m := k.all.Load(); m != nil && m.expired(now) {
 		k.all.Store(nil)
 	}
@@ -273,7 +283,7 @@ func (k *tables) sweep(n int, now int64) {
 
 // size returns how many entries there are. A subject counts as one.
 func (k *tables) size() int {
-	n := int(k.sessions.size.Load() + k.subjects.size.Load() + k.groups.size.Load() + k.keys.size.Load())
+	n := int(k.sessions.size.Load() + k.subjects.size.Load() + k.groups.size.Load() + k.keys.size.Load() + k.changed.size.Load())
 	if k.all.Load() != nil {
 		n++
 	}
@@ -307,6 +317,13 @@ func (k *tables) newestOf(scope Scope, d Digest) int64 {
 		}
 	}
 	return none
+}
+
+// changedAfter reports whether a mark of the subject has a greater number than
+// the token of q knows.
+func (k *tables) changedAfter(q *Question) bool {
+	m, ok := k.changed.get(q.subject)
+	return ok && m.before > q.fresh
 }
 
 // millisUp returns t in Unix milliseconds, rounded up.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"errors"
+	"fmt"
 	"net/http"
 	"time"
 
@@ -63,13 +64,7 @@ func (s *Sessions[T]) readCookie(w http.ResponseWriter, r *http.Request, token s
 		atMost = waitValid
 	}
 	k := s.keepingOf(r, token)
-	fresh, renewErr := s.renewCookie(w, r, k, func() (string, error) {
-		renewed, err := s.renewals.Do(ctx, renewalKey(token), atMost, s.renewing(token, k, s.load))
-		if err != nil {
-			return "", err
-		}
-		return s.newest(renewed), nil
-	})
+	fresh, renewErr := s.renewCookie(w, r, k, func() (string, error) { return s.renewDue(ctx, token, k, atMost) })
 	switch {
 	case renewErr == nil:
 		return fresh, nil
@@ -83,8 +78,49 @@ func (s *Sessions[T]) readCookie(w http.ResponseWriter, r *http.Request, token s
 	return c, nil
 }
 
+// renewDue returns the newest token that renewals of a token have made, unless
+// its state has changed since. Then, or if there is none, it renews the newest
+// one. If the state changes while Load runs, it renews once more, and no
+// further: Load of that second renewal began after the call.
+func (s *Sessions[T]) renewDue(ctx context.Context, token string, k keeping, atMost time.Duration) (string, error) {
+	began, newest := s.clock.Read(), s.newest(token)
+	for runs := 0; runs < 2 && (newest == token || s.isStale(ctx, newest)); runs++ {
+		renewed, err := s.renewals.Do(ctx, renewalKey(newest), atMost-s.clock.Steady(began), s.renewing(newest, k, s.load))
+		if err != nil {
+			return "", err
+		}
+		newest = s.newest(renewed)
+	}
+	return newest, nil
+}
+
+// isStale reports whether the state of a token has changed.
+func (s *Sessions[T]) isStale(ctx context.Context, token string) bool {
+	_, err := s.cfg.Verifier.Verify(ctx, token)
+	return errors.Is(err, sessiontoken.ErrChanged)
+}
+
+// Changed marks the state of a subject as changed, such as after a change of
+// the user's role. Call it after the change is committed; Load must read the
+// database that has it. A request with a cookie from before is then answered
+// with the state that Load returns now, and gets a new cookie. A Bearer token
+// from before is 401, and its client refreshes. No session ends.
+//
+// Other replicas do so after the next reading of their list. Nil means that
+// the store has acknowledged the mark. After an error, call it again: see
+// [revoke.List.Changed].
+func (s *Sessions[T]) Changed(ctx context.Context, subject string) error {
+	if s.cfg.Revocations == nil {
+		return errNoIssuer
+	}
+	if err := s.cfg.Revocations.Changed(ctx, subject); err != nil {
+		return fmt.Errorf("sessionhttp: Changed: %w", err)
+	}
+	return nil
+}
+
 // Renew renews the session cookie of a request now, with the state that Load
-// returns after the call, such as after a change of the user's role. Later
+// returns after the call. Where others change the state, use Changed. Later
 // requests with the old cookie get the new one. A request without a cookie is
 // [ErrNoSession]: a client with a refresh token exchanges that instead. With an
 // error no header was written; [Sessions.Refuse] answers it.
@@ -142,8 +178,13 @@ func (s *Sessions[T]) renewCookie(w http.ResponseWriter, r *http.Request, k keep
 	if err != nil {
 		return nil, err
 	}
-	// The session may have been revoked since: the new token is verified too.
+	// The session may have been revoked since: the new token is verified too. If
+	// its state has changed while Load ran, the token is used for this request,
+	// which came before, and renewed at the next one.
 	c, err := s.cfg.Verifier.Verify(r.Context(), renewed)
+	if errors.Is(err, sessiontoken.ErrChanged) {
+		c, err = s.liveOrRenewable(r.Context(), renewed)
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -246,7 +246,7 @@ func (s *Sessions[T]) currentSession(ctx context.Context, r *http.Request) (*nam
 		_, err = s.liveOrRenewable(ctx, token)
 	}
 	switch {
-	case err == nil, errors.Is(err, revoke.ErrOwed):
+	case err == nil, errors.Is(err, revoke.ErrOwed), errors.Is(err, sessiontoken.ErrChanged):
 		return s.live(ctx, token)
 	case errors.Is(err, sessiontoken.ErrClaims) && !errors.Is(err, sessiontoken.ErrAudience):
 		// The state may be of another release's type, or the issuer's clock

@@ -1,0 +1,276 @@
+package revoke
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"slices"
+	"time"
+
+	"github.com/sessiontoken/sessiontoken/internal/clock"
+)
+
+// A mark of Changed has a number, in milliseconds, and a list remembers the
+// greatest number of each subject. A token records the greatest number that was
+// known before its state was read. It is stale if there is a greater one.
+//
+// A token without a number was made where no mark of the subject was known, or
+// its state was read by the caller. It is stale if its iat is not after the
+// second of the number: iat is at most the store's time at which Load began,
+// and a number is at least the store's time at the call of Changed.
+//
+// Changed must find a number that is greater than that of every token whose
+// state was read before the call. Such a token has the number of a mark that
+// was in the store before the call, since a list counts a mark of its own only
+// when the store has it. That mark therefore comes before the call's own in the
+// order of the store, which every reading keeps. So Changed reads the store
+// after its mark is written, and writes another one if a mark with the same
+// number or a greater one came before. Marks that came after it do not matter:
+// a state that was read after one of them was read after the call.
+
+// leeway is the largest Leeway of a verifier.
+const leeway = time.Minute
+
+// keepMarks returns how long after its number a mark is remembered: for as long
+// as a token from before it can be accepted.
+func (l *List) keepMarks() time.Duration { return l.cfg.MaxTTL + leeway + l.cfg.MaxSkew }
+
+// changes are the calls of Changed for one subject that are under way, and what
+// was read in the meantime.
+type changes struct {
+	calls  int
+	others int64 // the greatest number of a mark that another list wrote
+	first  int64 // the greatest number of an own mark that came after smaller ones alone
+}
+
+// Changed marks the state of a subject as changed, such as after a change of
+// the user's role. Call it after the change is committed. Every token of the
+// subject whose state was read before the call is then stale: Check returns
+// [ErrChanged] for it, and it is renewed or refreshed. No session ends. A token
+// whose state is read after the call is not stale.
+//
+// The mark has effect at once here, and at every other replica after SyncEvery
+// and one reading of the store at most.
+//
+// Changed has a limit of 5 s, and the end of ctx does not cancel it. Nil means
+// that the store has acknowledged the mark, and that it reaches all those
+// tokens. After an error, call it again until it returns nil. Until the store
+// has acknowledged the mark, tokens of the subject are stale here and are not
+// renewed here, and the list writes the mark again by itself.
+func (l *List) Changed(ctx context.Context, subject string) error {
+	if subject == "" {
+		return errors.New("revoke: Changed names no subject")
+	}
+	if l.syncing == nil {
+		return errZero
+	}
+	began := l.clock.Read()
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), revokeLimit)
+	defer cancel()
+	e := Entry{Namespace: l.cfg.Namespace, Scope: Changed, Digest: Subject.Digest(subject), Except: l.id, Skip: true}
+	c := l.beginChange(e.Digest)
+	defer l.endChange(e.Digest, c)
+	for known, unread := l.readTime(ctx); ; known = l.knowsTime() {
+		number, err := l.writeMark(ctx, began, e, known, unread)
+		if err != nil {
+			return err
+		}
+		if err := l.syncing.After(ctx, max(1, revokeLimit-l.clock.Steady(began))); err != nil {
+			return fmt.Errorf("revoke: the mark is written, and the store could not be read after it: %w", reasonOf(err))
+		}
+		if l.isFirst(c, number) {
+			return nil
+		}
+	}
+}
+
+// writeMark writes a mark with a number greater than all that are known, and
+// returns it. Concurrent calls share a write that begins after all of them.
+func (l *List) writeMark(ctx context.Context, began clock.Instant, e Entry, known bool, unread error) (int64, error) {
+	stamp := l.stamp
+	if !known {
+		stamp = nil
+	}
+	w, version, number := l.owed.putMark(e, stamp)
+	if w == nil {
+		return 0, errFull
+	}
+	defer l.owed.done(w)
+	l.wakeWriter()
+	if !known {
+		return 0, fmt.Errorf("%w: %w", errStale, reasonOf(unread))
+	}
+	if err := l.writeNow(ctx, began, w, version); err != nil {
+		return 0, fmt.Errorf("revoke: the store has not acknowledged the mark: %w", err)
+	}
+	return number, nil
+}
+
+// beginChange records that a call of Changed is under way.
+func (l *List) beginChange(subject Digest) *changes {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	c := l.changes[subject]
+	if c == nil {
+		c = &changes{others: l.numberOf(subject), first: none}
+		l.changes[subject] = c
+	}
+	c.calls++
+	return c
+}
+
+func (l *List) endChange(subject Digest, c *changes) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if c.calls--; c.calls == 0 {
+		delete(l.changes, subject)
+	}
+}
+
+// order looks at marks in the order of the store, for the calls of Changed that
+// are under way. l.mu is held.
+func (l *List) order(entries []Entry) {
+	if len(l.changes) == 0 {
+		return
+	}
+	for i := range entries {
+		e := &entries[i]
+		if e.Scope != Changed || l.changes[e.Digest] == nil {
+			continue
+		}
+		c, number := l.changes[e.Digest], e.Before.UnixMilli()
+		switch {
+		case e.Except != l.id:
+			c.others = max(c.others, number)
+		case number > c.others:
+			c.first = max(c.first, number)
+		}
+	}
+}
+
+// isFirst reports whether an own mark with this number or a greater one came
+// before all marks of others with its number or a greater one.
+func (l *List) isFirst(c *changes, number int64) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return c.first >= number
+}
+
+// numberOf returns the greatest number of the marks of a subject that the store
+// has, or none.
+func (l *List) numberOf(subject Digest) int64 {
+	if m, ok := l.tables.changed.get(subject); ok {
+		return m.before
+	}
+	return none
+}
+
+// marksIn returns the marks of Changed among entries.
+func marksIn(entries []Entry) []Entry {
+	other := func(e Entry) bool { return e.Scope != Changed }
+	if !slices.ContainsFunc(entries, func(e Entry) bool { return !other(e) }) {
+		return nil
+	}
+	return slices.DeleteFunc(slices.Clone(entries), other)
+}
+
+// applyMarks applies the marks of Changed among entries that the store has
+// acknowledged.
+func (l *List) applyMarks(entries []Entry) {
+	if marks := marksIn(entries); len(marks) > 0 {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		l.tables.apply(marks)
+	}
+}
+
+// Mark returns the number of a token whose state is read after the call: see
+// [Checker]. It answers from memory, unless the store has not acknowledged a
+// mark of the subject that was made here. Then it waits for that, at most 1 s,
+// and returns [ErrOwed] if it does not happen: a number that the store does not
+// have could be given to another mark.
+func (l *List) Mark(ctx context.Context, q *Question) (int64, error) {
+	switch {
+	case l.syncing == nil:
+		return 0, errZero
+	case q == nil:
+		return 0, errNone
+	case !q.prepared:
+		prepared := q.Prepared()
+		q = &prepared
+	}
+	if l.owed.count.Load() > 0 && !l.marksWritten(ctx, q.subject) {
+		return 0, ErrOwed
+	}
+	now, _ := l.view.Now()
+	number := q.Changed // it was known before, at this replica or another one
+	if timeOf(number).Add(l.keepMarks()).Before(now) {
+		number = 0
+	}
+	if m, ok := l.tables.changed.get(q.subject); ok && !m.expired(now.UnixMilli()) {
+		number = max(number, m.before)
+	}
+	return number, nil
+}
+
+// marksWritten waits until the store has acknowledged the marks of a subject
+// that are owed at the call, and reports whether it has.
+func (l *List) marksWritten(ctx context.Context, subject Digest) bool {
+	w, version := l.owed.mark(subject)
+	if w == nil {
+		return true
+	}
+	began := l.clock.Read()
+	for range 2 { // the write under way may have begun before
+		_, _ = l.writing.Try(ctx, max(1, beginLimit-l.clock.Steady(began)))
+		if l.owed.hasWritten(w, version) {
+			return true
+		}
+	}
+	return false
+}
+
+// putMark adds a mark of Changed, or gives the owed one of its subject a
+// greater number, so that a write that is under way does not count for it.
+// stamp is nil if the time is not known. It returns nil if there are maxOwed
+// entries.
+func (o *owed) putMark(e Entry, stamp func(*Entry)) (w *owedEntry, version uint64, number int64) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	name := owedName{Changed, e.Digest}
+	if ws := o.entries[name]; len(ws) > 0 {
+		w = ws[0] // there is one
+		w.version++
+		o.wait(w)
+	} else if w, _ = o.add(name, e, false); w == nil {
+		return nil, 0, 0
+	}
+	if w.stamped = stamp != nil; w.stamped {
+		stamp(&w.entry)
+	}
+	return w, w.version, w.entry.Before.UnixMilli()
+}
+
+// mark returns the owed mark of a subject and its version, or nil.
+func (o *owed) mark(subject Digest) (*owedEntry, uint64) {
+	o.mu.RLock()
+	defer o.mu.RUnlock()
+	if ws := o.entries[owedName{Changed, subject}]; len(ws) > 0 {
+		return ws[0], ws[0].version
+	}
+	return nil, 0
+}
+
+// changedAfter reports whether an owed mark has a greater number than the token
+// of q knows, or has no number yet.
+func (o *owed) changedAfter(q *Question) bool {
+	o.mu.RLock()
+	defer o.mu.RUnlock()
+	for _, w := range o.entries[owedName{Changed, q.subject}] {
+		if w.stamped && w.entry.Before.UnixMilli() > q.fresh || !w.stamped && q.fresh != math.MaxInt64 {
+			return true
+		}
+	}
+	return false
+}
