@@ -7,8 +7,6 @@ import (
 	"math"
 	"slices"
 	"time"
-
-	"github.com/sessiontoken/sessiontoken/internal/clock"
 )
 
 // A mark of Changed has a number, in milliseconds, and a list remembers the
@@ -20,14 +18,12 @@ import (
 // second of the number: iat is at most the store's time at which Load began,
 // and a number is at least the store's time at the call of Changed.
 //
-// Changed must find a number that is greater than that of every token whose
-// state was read before the call. Such a token has the number of a mark that
-// was in the store before the call, since a list counts a mark of its own only
-// when the store has it. That mark therefore comes before the call's own in the
-// order of the store, which every reading keeps. So Changed reads the store
-// after its mark is written, and writes another one if a mark with the same
-// number or a greater one came before. Marks that came after it do not matter:
-// a state that was read after one of them was read after the call.
+// The mark of a call must have a greater number than every token whose state
+// was read before the call. Such a token has the number of a mark that was in
+// the store before the call: Mark returns no number of a mark that the store
+// does not have. So Changed reads the store first, and gives its mark a greater
+// number than all that it has read. Two marks with one number do no harm: each
+// has a greater number than what was in the store before its own call.
 
 // leeway is the largest Leeway of a verifier.
 const leeway = time.Minute
@@ -35,14 +31,6 @@ const leeway = time.Minute
 // keepMarks returns how long after its number a mark is remembered: for as long
 // as a token from before it can be accepted.
 func (l *List) keepMarks() time.Duration { return l.cfg.MaxTTL + leeway + l.cfg.MaxSkew }
-
-// changes are the calls of Changed for one subject that are under way, and what
-// was read in the meantime.
-type changes struct {
-	calls  int
-	others int64 // the greatest number of a mark that another list wrote
-	first  int64 // the greatest number of an own mark that came after smaller ones alone
-}
 
 // Changed marks the state of a subject as changed, such as after a change of
 // the user's role. Call it after the change is committed. Every token of the
@@ -54,10 +42,10 @@ type changes struct {
 // and one reading of the store at most.
 //
 // Changed has a limit of 5 s, and the end of ctx does not cancel it. Nil means
-// that the store has acknowledged the mark, and that it reaches all those
-// tokens. After an error, call it again until it returns nil. Until the store
-// has acknowledged the mark, tokens of the subject are stale here and are not
-// renewed here, and the list writes the mark again by itself.
+// that the store has acknowledged the mark. After an error, call it again until
+// it returns nil. Until the store has acknowledged the mark, tokens of the
+// subject are stale here and cannot be renewed here, and the list writes the
+// mark again by itself.
 func (l *List) Changed(ctx context.Context, subject string) error {
 	if subject == "" {
 		return errors.New("revoke: Changed names no subject")
@@ -68,93 +56,28 @@ func (l *List) Changed(ctx context.Context, subject string) error {
 	began := l.clock.Read()
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), revokeLimit)
 	defer cancel()
-	e := Entry{Namespace: l.cfg.Namespace, Scope: Changed, Digest: Subject.Digest(subject), Except: l.id, Skip: true}
-	c := l.beginChange(e.Digest)
-	defer l.endChange(e.Digest, c)
-	for known, unread := l.readTime(ctx); ; known = l.knowsTime() {
-		number, err := l.writeMark(ctx, began, e, known, unread)
-		if err != nil {
-			return err
-		}
-		if err := l.syncing.After(ctx, max(1, revokeLimit-l.clock.Steady(began))); err != nil {
-			return fmt.Errorf("revoke: the mark is written, and the store could not be read after it: %w", reasonOf(err))
-		}
-		if l.isFirst(c, number) {
-			return nil
-		}
-	}
-}
-
-// writeMark writes a mark with a number greater than all that are known, and
-// returns it. Concurrent calls share a write that begins after all of them.
-func (l *List) writeMark(ctx context.Context, began clock.Instant, e Entry, known bool, unread error) (int64, error) {
+	unread := l.syncing.After(ctx, beginLimit)
+	known := l.knowsTime()
 	stamp := l.stamp
 	if !known {
 		stamp = nil
 	}
-	w, version, number := l.owed.putMark(e, stamp)
+	w, version := l.owed.putMark(Entry{Namespace: l.cfg.Namespace, Scope: Changed, Digest: Subject.Digest(subject), Skip: true}, stamp)
 	if w == nil {
-		return 0, errFull
+		return errFull
 	}
 	defer l.owed.done(w)
 	l.wakeWriter()
 	if !known {
-		return 0, fmt.Errorf("%w: %w", errStale, reasonOf(unread))
+		return fmt.Errorf("%w: %w", errStale, reasonOf(unread))
 	}
 	if err := l.writeNow(ctx, began, w, version); err != nil {
-		return 0, fmt.Errorf("revoke: the store has not acknowledged the mark: %w", err)
+		return fmt.Errorf("revoke: the store has not acknowledged the mark: %w", err)
 	}
-	return number, nil
-}
-
-// beginChange records that a call of Changed is under way.
-func (l *List) beginChange(subject Digest) *changes {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	c := l.changes[subject]
-	if c == nil {
-		c = &changes{others: l.numberOf(subject), first: none}
-		l.changes[subject] = c
+	if unread != nil { // there may be a mark with a greater number
+		return fmt.Errorf("revoke: the mark is written, but the store could not be read before it: %w", reasonOf(unread))
 	}
-	c.calls++
-	return c
-}
-
-func (l *List) endChange(subject Digest, c *changes) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if c.calls--; c.calls == 0 {
-		delete(l.changes, subject)
-	}
-}
-
-// order looks at marks in the order of the store, for the calls of Changed that
-// are under way. l.mu is held.
-func (l *List) order(entries []Entry) {
-	if len(l.changes) == 0 {
-		return
-	}
-	for i := range entries {
-		e := &entries[i]
-		if e.Scope != Changed || l.changes[e.Digest] == nil {
-			continue
-		}
-		c, number := l.changes[e.Digest], e.Before.UnixMilli()
-		switch {
-		case e.Except != l.id:
-			c.others = max(c.others, number)
-		case number > c.others:
-			c.first = max(c.first, number)
-		}
-	}
-}
-
-// isFirst reports whether an own mark with this number or a greater one came
-// before all marks of others with its number or a greater one.
-func (l *List) isFirst(c *changes, number int64) bool {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return c.first >= number
+	return nil
 }
 
 // numberOf returns the greatest number of the marks of a subject that the store
@@ -232,24 +155,25 @@ func (l *List) marksWritten(ctx context.Context, subject Digest) bool {
 }
 
 // putMark adds a mark of Changed, or gives the owed one of its subject a
-// greater number, so that a write that is under way does not count for it.
-// stamp is nil if the time is not known. It returns nil if there are maxOwed
-// entries.
-func (o *owed) putMark(e Entry, stamp func(*Entry)) (w *owedEntry, version uint64, number int64) {
+// greater number, so that a write that is under way does not count for it, and
+// calls share one that begins after all of them. stamp is nil if the time is
+// not known. putMark returns nil if there are maxOwed entries.
+func (o *owed) putMark(e Entry, stamp func(*Entry)) (*owedEntry, uint64) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	name := owedName{Changed, e.Digest}
+	var w *owedEntry
 	if ws := o.entries[name]; len(ws) > 0 {
 		w = ws[0] // there is one
 		w.version++
 		o.wait(w)
 	} else if w, _ = o.add(name, e, false); w == nil {
-		return nil, 0, 0
+		return nil, 0
 	}
 	if w.stamped = stamp != nil; w.stamped {
 		stamp(&w.entry)
 	}
-	return w, w.version, w.entry.Before.UnixMilli()
+	return w, w.version
 }
 
 // mark returns the owed mark of a subject and its version, or nil.

@@ -46,7 +46,7 @@ type Entry struct {
 	Namespace string    // of the list that wrote it: Config.Namespace
 	Scope     Scope     // what Digest names
 	Digest    Digest    // Scope.Digest of the value; for Changed Subject.Digest; for Birth a random id; for All zero
-	Except    Digest    // the session that a Subject entry does not revoke; zero: none. Of Changed: a random id of the list that wrote it
+	Except    Digest    // the session that a Subject entry does not revoke; zero: none
 	Before    time.Time // in whole milliseconds of the store's time: sessions that began later are not revoked. Of Birth: when the store was born. Of Changed: its number
 	Until     time.Time // in whole milliseconds of the store's time: when the entry may be dropped
 	Skip      bool      // a list that does not know Scope ignores the entry; if false, such a list fails closed

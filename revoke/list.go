@@ -1,7 +1,6 @@
 package revoke
 
 import (
-	"crypto/rand"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -81,8 +80,7 @@ const (
 type List struct {
 	cfg     Config
 	logger  *slog.Logger
-	id      Digest // random: Except of the marks that it writes
-	local   bool   // the store is memory of this process, which has no birth mark
+	local   bool // the store is memory of this process, which has no birth mark
 	clock   *clock.Clock
 	made    clock.Instant
 	view    *clock.View
@@ -103,7 +101,6 @@ type List struct {
 	sweptAt clock.Instant
 	births  births
 	reset   *reset                  // a reading of all entries that is under way
-	changes map[Digest]*changes     // calls of Changed that are under way, by subject
 	restore atomic.Pointer[restore] // the writing back of lost entries
 	newborn atomic.Pointer[Entry]   // a birth mark that the store has not acknowledged
 
@@ -175,8 +172,6 @@ func NewList(cfg Config) (*List, error) {
 	if l.logger == nil {
 		l.logger = slog.Default()
 	}
-	_, _ = rand.Read(l.id[:]) // never fails
-	l.changes = map[Digest]*changes{}
 	_, l.local = cfg.Store.(*MemStore)
 	l.wake = make(chan struct{}, 1)
 	l.owed.entries = map[owedName][]*owedEntry{}

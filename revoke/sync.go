@@ -178,7 +178,6 @@ func (l *List) take(cursor string, p Page, asked, got clock.Instant) {
 		}
 	}
 	own := l.own(p.Entries)
-	l.order(own)
 	switch {
 	case l.reset != nil:
 		r := l.reset

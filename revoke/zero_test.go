@@ -26,6 +26,8 @@ func TestZeroList(t *testing.T) {
 		"RevokeOthers":  func() error { return l.RevokeOthers(ctx, "sub", "sid") },
 		"RevokeKey":     func() error { return l.RevokeKey(ctx, "kid", time.Time{}) },
 		"RevokeAll":     func() error { return l.RevokeAll(ctx, time.Now()) },
+		"Changed":       func() error { return l.Changed(ctx, "sub") },
+		"Mark":          func() error { _, err := l.Mark(ctx, &q); return err },
 	} {
 		t.Run(name, func(t *testing.T) { require.ErrorContains(t, call(), "make it with NewList") })
 	}
@@ -33,6 +35,7 @@ func TestZeroList(t *testing.T) {
 	require.False(t, live)
 	require.False(t, l.KeyRevoked("kid"))
 	require.Zero(t, l.RetainFor())
+	require.Zero(t, l.MaxTTL())
 	require.ErrorIs(t, l.Status().Err, revoke.ErrNotRead)
 	require.Empty(t, l.Metrics())
 }
@@ -52,7 +55,7 @@ func TestStatusBeforeTheFirstReading(t *testing.T) {
 // TestBareNumbers: what looks like seconds and is nanoseconds is asked about.
 func TestBareNumbers(t *testing.T) {
 	for field, cfg := range map[string]revoke.Config{
-		"MaxSession": {MaxSession: 86400}, "SyncEvery": {SyncEvery: 86400}, "MaxStale": {MaxStale: 86400}, "MaxSkew": {MaxSkew: 86400},
+		"MaxSession": {MaxSession: 86400}, "MaxTTL": {MaxTTL: 86400}, "SyncEvery": {SyncEvery: 86400}, "MaxStale": {MaxStale: 86400}, "MaxSkew": {MaxSkew: 86400},
 	} {
 		cfg.Store = new(revoke.MemStore)
 		_, err := revoke.NewList(cfg)
