@@ -189,7 +189,7 @@ func (l *List) stamp(e *Entry) {
 		}
 		e.Before = timeOf(before)
 	case Changed:
-		e.Before = timeOf(max(now, l.numberOf(e.Digest)+1, e.Before.UnixMilli()+1))
+		e.Before = timeOf(max(now, l.numberOf(e.Digest)+1, e.Before.UnixMilli()))
 	case Key:
 		e.Before, keep = timeOf(now), max(keep, keepKeys)
 	default:
