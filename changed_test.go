@@ -131,8 +131,9 @@ func TestChangedWhileLoadRuns(t *testing.T) {
 	})
 }
 
-// TestNumberIsKept: a replica that has not read the mark yet keeps the number of
-// the token that it renews, so that no other replica finds the new one stale.
+// TestNumberIsKept: a replica that has not read the mark yet keeps the number
+// of the token that it renews, so that no other replica finds the new one
+// stale.
 func TestNumberIsKept(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		source, store := staticSource(t, keys.EdDSA), new(revoke.MemStore)
@@ -162,9 +163,9 @@ func TestNumberIsKept(t *testing.T) {
 	})
 }
 
-// TestBeginAndChanged: Begin does not know when its state was read. Its token is
-// stale if its iat is not after the second of the mark, whether the mark is known
-// to the issuer or not.
+// TestBeginAndChanged: Begin does not know when its state was read. Its token
+// is stale if its iat is not after the second of the mark, whether the mark is
+// known to the issuer or not.
 func TestBeginAndChanged(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		source, store := staticSource(t, keys.EdDSA), new(revoke.MemStore)
@@ -201,8 +202,8 @@ func (u *readOnly) Append(ctx context.Context, e ...revoke.Entry) error {
 	return u.MemStore.Append(ctx, e...)
 }
 
-// TestNoTokenWhileAMarkIsOwed: until the store has the mark, the issuer can make
-// no token of the subject, and does not load.
+// TestNoTokenWhileAMarkIsOwed: until the store has the mark, the issuer can
+// make no token of the subject, and does not load.
 func TestNoTokenWhileAMarkIsOwed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		source, store := staticSource(t, keys.EdDSA), new(readOnly)
@@ -227,8 +228,8 @@ func TestNoTokenWhileAMarkIsOwed(t *testing.T) {
 	})
 }
 
-// TestRevokedBeforeChanged: a stale token of a session that was revoked, or whose
-// actor's was, is revoked.
+// TestRevokedBeforeChanged: a stale token of a session that was revoked, or
+// whose actor's was, is revoked.
 func TestRevokedBeforeChanged(t *testing.T) {
 	both(t, func(t *testing.T, cache func(*sessiontoken.VerifierConfig)) {
 		source, store := staticSource(t, keys.EdDSA), new(revoke.MemStore)
@@ -248,8 +249,8 @@ func TestRevokedBeforeChanged(t *testing.T) {
 	})
 }
 
-// TestIssuedAtIsNeverAhead: readers without leeway accept the iat of every token,
-// however far the numbers of marks are ahead of the time.
+// TestIssuedAtIsNeverAhead: readers without leeway accept the iat of every
+// token, however far the numbers of marks are ahead of the time.
 func TestIssuedAtIsNeverAhead(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		source, store := staticSource(t, keys.EdDSA), new(revoke.MemStore)
@@ -286,8 +287,8 @@ type brief struct {
 
 func (b brief) MaxTTL() time.Duration { return b.kept }
 
-// TestMarksAreRememberedForATokensLife: no token may outlive the mark that makes
-// it stale.
+// TestMarksAreRememberedForATokensLife: no token may outlive the mark that
+// makes it stale.
 func TestMarksAreRememberedForATokensLife(t *testing.T) {
 	source := staticSource(t, keys.EdDSA)
 	issuer := func(kept, ttl time.Duration) error {
@@ -312,7 +313,8 @@ func TestMarksAreRememberedForATokensLife(t *testing.T) {
 	require.ErrorContains(t, err, "VerifierConfig.MaxTTL")
 }
 
-// markless is a checker whose Mark fails, or gives a number that no claim holds.
+// markless is a checker whose Mark fails, or gives a number that no claim
+// holds.
 type markless struct {
 	*revocations
 	number int64

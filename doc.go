@@ -50,6 +50,11 @@
 // change none of it. A session can belong to groups ([GroupOf]), which are a
 // part of its sid: all sessions of a group can be revoked at once.
 //
+// The application can mark the state of a subject as changed
+// ([revoke.List.Changed]). A token says which mark was the newest that was
+// known before its state was read (chg), and is renewed if there is a newer
+// one.
+//
 // # What this package does not do
 //
 // A token cannot be called back: a verifier without a list accepts it until its

@@ -76,10 +76,10 @@ type IssuerConfig struct {
 	MaxBytes int
 	// Revocations knows the time and what was revoked. Begin asks it when the
 	// session begins; Renew and Resume ask it whether the session was revoked.
-	// It must remember a revocation for at least MaxSession, and its MaxTTL must
-	// be at least TTL. If it fails, no token is issued. If nil, the time is the
-	// machine's, no session can be revoked, and no state can be marked as
-	// changed.
+	// It must remember a revocation for at least MaxSession, and its MaxTTL
+	// must be at least TTL. If it fails, no token is issued. If nil, the time
+	// is the machine's, no session can be revoked, and no state can be marked
+	// as changed.
 	Revocations revoke.Checker
 }
 
@@ -407,10 +407,11 @@ var future = numericDate(maxNumericDate).time()
 
 // Renew exchanges a token of a session for a new one. load reads the state from
 // the authority on it, such as a database: no call signs again a state that a
-// client sent. Renew verifies the token as [Verifier.Verify] does, with one
-// difference: past its exp, the token is accepted within IdleTimeout of its iat
-// and within MaxSession of the session's beginning. After that the error is
-// [ErrExpired]. A token that was issued as [NotRenewable] is [ErrNotRenewable].
+// client sent. Renew verifies the token as [Verifier.Verify] does, with two
+// differences. Past its exp, the token is accepted within IdleTimeout of its
+// iat and within MaxSession of the session's beginning; after that the error is
+// [ErrExpired]. A token whose state has changed ([ErrChanged]) is accepted. A
+// token that was issued as [NotRenewable] is [ErrNotRenewable].
 //
 // The new token has the same subject, session id, begun, auth_time, acr, amr
 // and act, so that the end of the session does not move. Its audience is the
@@ -482,19 +483,20 @@ func (i *Issuer[T]) oldClaims(old *payload, kid string) (*Claims[T], error) {
 }
 
 // load calls the load of the application, and checks before and after it that
-// the session of claims is live. It sets chg of p. p is the new token, kid is the key that signed
-// the old one or will sign the new one, and call is the name of the method for
-// error texts.
+// the session of claims is live. It sets chg of p. p is the new token, kid is
+// the key that signed the old one or will sign the new one, and call is the
+// name of the method for error texts.
 func (i *Issuer[T]) load(ctx context.Context, call string, p *payload, kid string, claims *Claims[T], load func(context.Context, *Claims[T]) (T, error)) (state T, err error) {
 	session, actor := questionOf(p, kid), actorQuestionOf(p)
-	session.Changed = int64(p.Changed)
 	if err := checkRevoked(ctx, i.cfg.Revocations, session, actor); err != nil {
 		return state, err
 	}
 	// The number is asked for before the state is read: a mark that comes later
 	// makes the new token stale.
 	if i.cfg.Revocations != nil {
-		mark, err := i.cfg.Revocations.Mark(ctx, session)
+		replaced := *session
+		replaced.IssuedAt, replaced.Changed = claims.IssuedAt, int64(p.Changed)
+		mark, err := i.cfg.Revocations.Mark(ctx, &replaced)
 		if err != nil {
 			return state, &undecided{"the mark of the state is not known", err}
 		}

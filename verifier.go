@@ -384,8 +384,8 @@ func actorQuestionOf(p *payload) *revoke.Question {
 }
 
 // checkRevoked asks list about a session and about that of its actor. It
-// returns nil if both are live and the state has not changed. list and actor may be nil: neither is then
-// asked.
+// returns nil if both are live and the state has not changed. list and actor
+// may be nil: neither is then asked.
 //
 // A session that is live and stale is ErrChanged only if its actor is live.
 func checkRevoked(ctx context.Context, list revoke.Checker, session, actor *revoke.Question) error {

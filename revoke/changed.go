@@ -109,10 +109,13 @@ func (l *List) applyMarks(entries []Entry) {
 }
 
 // Mark returns the number of a token whose state is read after the call: see
-// [Checker]. It answers from memory, unless the store has not acknowledged a
-// mark of the subject that was made here. Then it waits for that, at most 1 s,
-// and returns [ErrOwed] if it does not happen: a number that the store does not
-// have could be given to another mark.
+// [Checker]. If q.IssuedAt is set, it answers from memory. Otherwise it waits
+// for a reading that began after the call, at most 1 s, and answers from memory
+// if there is none; concurrent calls share it.
+//
+// While the store has not acknowledged a mark of the subject that was made
+// here, Mark waits for that, at most 1 s, and returns [ErrOwed] if it does not
+// happen: a number that the store does not have could be given to another mark.
 func (l *List) Mark(ctx context.Context, q *Question) (int64, error) {
 	switch {
 	case l.syncing == nil:
@@ -125,6 +128,9 @@ func (l *List) Mark(ctx context.Context, q *Question) (int64, error) {
 	}
 	if l.owed.count.Load() > 0 && !l.marksWritten(ctx, q.subject) {
 		return 0, ErrOwed
+	}
+	if q.IssuedAt.IsZero() {
+		_ = l.syncing.After(ctx, beginLimit)
 	}
 	now, _ := l.view.Now()
 	number := q.Changed // it was known before, at this replica or another one

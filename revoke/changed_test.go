@@ -16,17 +16,17 @@ import (
 	"github.com/sessiontoken/sessiontoken/revoke"
 )
 
-// tokenOf returns the question about a token that was made now, with the number of
-// a mark.
+// tokenOf returns the question about a token that was made now, with the number
+// of a mark.
 func tokenOf(subject string, number int64) *revoke.Question {
 	q := revoke.Question{SessionID: "sid", Subject: subject, KeyID: "kid", Began: time.Now(), IssuedAt: time.Now().Truncate(time.Second), Changed: number}.Prepared()
 	return &q
 }
 
-// markOf returns the number for a token of a subject that is made now.
+// markOf returns the number for a token of a subject that is renewed now.
 func markOf(t testing.TB, l *revoke.List, subject string) int64 {
 	t.Helper()
-	n, err := l.Mark(t.Context(), &revoke.Question{Subject: subject})
+	n, err := l.Mark(t.Context(), &revoke.Question{Subject: subject, IssuedAt: time.Now()})
 	require.NoError(t, err)
 	return n
 }
@@ -288,6 +288,32 @@ func TestConcurrentChangedShareWrites(t *testing.T) {
 	})
 }
 
+// A token that replaces no other gets the number of every mark that was in the
+// store before the call: its client may come from a replica that knows of it.
+// If the store cannot be read, it gets what is known.
+func TestMarkWithoutATokenReadsTheStore(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := new(faulty)
+		a, b := newList(t, s), newList(t, s)
+		read(t, b)
+		for range 3 {
+			require.NoError(t, a.Changed(t.Context(), "ada"))
+			before := markOf(t, b, "ada")
+			require.Less(t, before, markOf(t, a, "ada"))
+			number, err := b.Mark(t.Context(), &revoke.Question{Subject: "ada"})
+			require.NoError(t, err)
+			require.Equal(t, markOf(t, a, "ada"), number)
+		}
+		s.mode.Store(hung)
+		began := time.Now()
+		number, err := b.Mark(t.Context(), &revoke.Question{Subject: "ada"})
+		require.NoError(t, err)
+		require.Equal(t, markOf(t, b, "ada"), number)
+		require.LessOrEqual(t, time.Since(began), time.Second)
+		lastReading()
+	})
+}
+
 // An owed mark counts here at once, and for a list that knows no time yet too.
 // No token of the subject is made until the store has it.
 func TestOwedMark(t *testing.T) {
@@ -359,7 +385,7 @@ func TestMarksLiveForMaxTTL(t *testing.T) {
 		}
 		time.Sleep(2 * time.Second)
 		read(t, a)
-		next := revoke.Question{Subject: "7", Changed: number}.Prepared()
+		next := revoke.Question{Subject: "7", IssuedAt: time.Now(), Changed: number}.Prepared()
 		renewed, err := a.Mark(t.Context(), &next)
 		require.NoError(t, err)
 		require.Zero(t, renewed, "no number is carried on for ever")

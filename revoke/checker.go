@@ -76,8 +76,8 @@ type Checker interface {
 	// the session is not known to be revoked. Such an error matches [ErrOwed]
 	// while the store has not acknowledged the revocation of the session.
 	//
-	// If q.IssuedAt is set, Check returns [ErrChanged] itself for a live session
-	// whose token may hold a state from before the last change.
+	// If q.IssuedAt is set, Check returns [ErrChanged] itself for a live
+	// session whose token may hold a state from before the last change.
 	Check(ctx context.Context, q *Question) error
 	// Now returns the store's time. An error means that it is not known.
 	Now(ctx context.Context) (time.Time, error)
@@ -93,8 +93,12 @@ type Checker interface {
 	Begin(ctx context.Context, q Question) (time.Time, error)
 	// Mark returns the number that a token records as its Question.Changed if
 	// its state is read after the call: the greatest of the marks of q.Subject
-	// and of q.Changed, the number of the token that it replaces. 0 means that
-	// no mark lives. An error means that the number is not known.
+	// and of q.Changed. q.IssuedAt and q.Changed are those of the token that it
+	// replaces, and are used as they are in a prepared question too. Without an
+	// IssuedAt there is no such token, such as for a refresh token, and the
+	// checker has the store read first: the client may come from a replica that
+	// knows of a mark already. 0 means that no mark lives. An error means that
+	// the number is not known.
 	Mark(ctx context.Context, q *Question) (int64, error)
 	// MaxTTL returns how long a token may be valid at most, so that marks are
 	// remembered for as long as a token from before them.

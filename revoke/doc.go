@@ -2,6 +2,10 @@
 // a subject, all of a subject but one, all of a group, all tokens of a key, or
 // everything.
 //
+// It also marks the state of a subject as changed, such as the user's role
+// ([List.Changed]): tokens with a state from before are then renewed or
+// refreshed, and no session ends.
+//
 // A token cannot be called back, so that every verifier asks a [List] whether
 // the session of a token was revoked. The list is a copy of a [Store] in
 // memory, so that an answer needs no I/O. Other replicas know of a revocation

@@ -68,3 +68,35 @@ func ExampleList_RevokeOthers() {
 	// this-one <nil>
 	// another revoke: the session is revoked
 }
+
+// After the user's role has changed: a token with the state from before is
+// stale, and one whose state is read now is not. No session ends.
+func ExampleList_Changed() {
+	ctx := context.Background()
+	list, err := revoke.NewList(revoke.Config{Store: new(revoke.MemStore)})
+	if err != nil {
+		log.Fatal(err)
+	}
+	began, err := list.Begin(ctx, revoke.Question{Subject: "user-42"})
+	if err != nil {
+		log.Fatal(err)
+	}
+	// Verifiers and issuers ask these questions.
+	token := revoke.Question{SessionID: "session-1", Subject: "user-42", Began: began, IssuedAt: began}.Prepared()
+	fmt.Println("fresh:", list.Check(ctx, &token) == nil)
+
+	// The change is committed.
+	if err := list.Changed(ctx, "user-42"); err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println("stale:", errors.Is(list.Check(ctx, &token), revoke.ErrChanged))
+	if token.Changed, err = list.Mark(ctx, &token); err != nil { // before the state is read
+		log.Fatal(err)
+	}
+	token = token.Prepared()
+	fmt.Println("renewed:", list.Check(ctx, &token) == nil)
+	// Output:
+	// fresh: true
+	// stale: true
+	// renewed: true
+}

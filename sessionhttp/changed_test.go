@@ -333,6 +333,29 @@ func TestChangedBearer(t *testing.T) {
 	})
 }
 
+// A bearer client that refreshes at a replica that has not read the mark yet is
+// served with its next token, also within the second of the mark.
+func TestChangedBearerBehindABalancer(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		c := newCompany(t)
+		a, b := c.replica(t), c.replica(t)
+		tokens := a.native(t)
+		b.sync(t)
+		time.Sleep(200 * time.Millisecond)
+		for mark := range 5 {
+			c.promote(t, a)
+			require.Equal(t, 401, a.status(request("GET", "/role", "", bearer(tokens.AccessToken)...)))
+			resp := b.do(refreshRequest(grant(tokens.RefreshToken)))
+			require.Equal(t, 200, resp.StatusCode)
+			tokens = tokensIn(t, resp)
+			resp = a.do(request("GET", "/role", "", bearer(tokens.AccessToken)...))
+			require.Equal(t, 200, resp.StatusCode)
+			require.Equal(t, strconv.Itoa(mark+1), body(t, resp))
+			require.EqualValues(t, mark+1, c.loads.Load())
+		}
+	})
+}
+
 // While a mark is owed, its subject is not served with the old state, keeps the
 // cookie, and is not signed out. Other subjects notice nothing.
 func TestOwedMark(t *testing.T) {
@@ -362,8 +385,8 @@ func TestOwedMark(t *testing.T) {
 	})
 }
 
-// If Load fails, the request is 503: the old state is not served, and the user is
-// not signed out.
+// If Load fails, the request is 503: the old state is not served, and the user
+// is not signed out.
 func TestChangedAndLoadFails(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		c := newCompany(t)

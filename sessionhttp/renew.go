@@ -178,9 +178,9 @@ func (s *Sessions[T]) renewCookie(w http.ResponseWriter, r *http.Request, k keep
 	if err != nil {
 		return nil, err
 	}
-	// The session may have been revoked since: the new token is verified too. If
-	// its state has changed while Load ran, the token is used for this request,
-	// which came before, and renewed at the next one.
+	// The session may have been revoked since: the new token is verified too.
+	// If its state has changed while Load ran, the token is used for this
+	// request, which came before, and renewed at the next one.
 	c, err := s.cfg.Verifier.Verify(r.Context(), renewed)
 	if errors.Is(err, sessiontoken.ErrChanged) {
 		c, err = s.liveOrRenewable(r.Context(), renewed)
