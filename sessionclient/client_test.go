@@ -194,17 +194,17 @@ func TestKilledBetweenExchangeAndSave(t *testing.T) {
 				for n := range 50 {
 					time.Sleep(4*time.Minute + 30*time.Second)
 					if tt.killed(n) {
-						before := string(w.keeper.record)
+						before := w.keeper.text()
 						w.keeper.failing(errDisk) // nothing is written by a process that is dead
 						_, _, _ = w.client.Token(t.Context())
-						require.Equal(t, before, string(w.keeper.record))
+						require.Equal(t, before, w.keeper.text())
 						w.keeper.failing(nil)
 						time.Sleep(tt.away)
 						w.restart(t)
 					}
-					old := string(w.keeper.record)
+					old := w.keeper.text()
 					require.Equal(t, 200, w.get(t), "generation %d", n)
-					require.NotEqual(t, old, string(w.keeper.record))
+					require.NotEqual(t, old, w.keeper.text())
 				}
 				require.GreaterOrEqual(t, w.exchanges.Load(), int64(75))
 				require.Zero(t, w.Metrics()["refresh_reuse_total"])
@@ -249,7 +249,7 @@ func TestLostAnswers(t *testing.T) {
 		{"hung", func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }},
 		{"cut", func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }},
 		{"garbage", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "<html>"+marker) }},
-		{"a proxy's 504", func(w http.ResponseWriter, _ *http.Request) { http.Error(w, marker, 504) }},
+		{"a proxy's 504", func(w http.ResponseWriter, _ *http.Request) { http.Error(w, marker, http.StatusGatewayTimeout) }},
 		{"over 64 KiB", func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write(make([]byte, 65<<10)) }},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -356,14 +356,14 @@ func TestSignInOrTryAgain(t *testing.T) {
 					}
 					tt.answer(rw)
 				})
-				record := string(w.keeper.record)
+				record := w.keeper.text()
 				_, _, err := w.client.Token(t.Context())
 				if tt.signIn {
 					requireSignIn(t, err)
 				} else {
 					requireTryAgain(t, err)
 				}
-				require.Equal(t, record, string(w.keeper.record))
+				require.Equal(t, record, w.keeper.text())
 				require.LessOrEqual(t, w.exchanges.Load(), int64(3))
 				exchanges := w.exchanges.Load()
 				_, err = w.http.Get(apiURL)
@@ -397,7 +397,7 @@ func TestNeverSignedIn(t *testing.T) {
 		requireSignIn(t, err)
 		require.NoError(t, w.client.SignOut(t.Context()))
 		for _, record := range []string{"x", "{}", `{"version":2}`, `{"version":1,"access_token":"a"}`, marker} {
-			w.keeper.record = []byte(record)
+			w.keeper.set(record)
 			_, _, err := w.client.Token(t.Context())
 			requireSignIn(t, err)
 		}
@@ -443,10 +443,10 @@ func TestSignInRefuses(t *testing.T) {
 			"negative":         func(t *sessionclient.Tokens) { t.ExpiresIn = -1 },
 			"for ever":         func(t *sessionclient.Tokens) { t.ExpiresIn = 1 << 62 },
 		} {
-			record, tokens := string(w.keeper.record), good
+			record, tokens := w.keeper.text(), good
 			change(&tokens)
 			requireTryAgain(t, w.client.SignIn(t.Context(), tokens))
-			require.Equal(t, record, string(w.keeper.record), name)
+			require.Equal(t, record, w.keeper.text(), name)
 		}
 		w.keeper.failing(errDisk)
 		require.ErrorIs(t, w.client.SignIn(t.Context(), good), errDisk)
@@ -472,7 +472,7 @@ func TestSignOut(t *testing.T) {
 		mux.HandleFunc("/revoke", func(rw http.ResponseWriter, r *http.Request) {
 			if down {
 				rw.Header().Set("Retry-After", "1")
-				http.Error(rw, marker, 503)
+				http.Error(rw, marker, http.StatusServiceUnavailable)
 				return
 			}
 			revoke.ServeHTTP(rw, r)
@@ -480,12 +480,12 @@ func TestSignOut(t *testing.T) {
 		w.transport = piped(t, mux)
 		w.restart(t)
 		requireTryAgain(t, w.client.SignOut(t.Context()))
-		require.NotEmpty(t, w.keeper.record)
+		require.NotEmpty(t, w.keeper.text())
 		require.Equal(t, 200, w.get(t))
 
 		down = false
 		require.NoError(t, w.client.SignOut(t.Context()))
-		require.Empty(t, w.keeper.record)
+		require.Empty(t, w.keeper.text())
 		_, _, err := w.client.Token(t.Context())
 		requireSignIn(t, err)
 		req, err := http.NewRequest("GET", apiURL, nil)
@@ -508,7 +508,7 @@ func TestSignOutGoesOn(t *testing.T) {
 		cancel()
 		require.ErrorIs(t, w.client.SignOut(ctx), context.Canceled)
 		time.Sleep(time.Second)
-		require.Empty(t, w.keeper.record)
+		require.Empty(t, w.keeper.text())
 		_, _, err := w.client.Token(t.Context())
 		requireSignIn(t, err)
 	})

@@ -32,7 +32,7 @@ type site struct {
 	exchanges atomic.Int64 // forms with a refresh token
 	probes    atomic.Int64 // other forms at the token endpoint
 	calls     atomic.Int64 // of the API
-	seen      sync.Map     // every token in an answer or a request
+	presented sync.Map     // refresh tokens, for tests that look
 
 	// around wraps the token endpoint, if it is set.
 	around atomic.Pointer[func(w http.ResponseWriter, r *http.Request, next http.Handler)]
@@ -60,7 +60,6 @@ func newSite(t testing.TB) *site {
 	s.mux.HandleFunc("/token", func(w http.ResponseWriter, r *http.Request) {
 		if r.FormValue("refresh_token") != "" {
 			s.exchanges.Add(1)
-			s.seen.Store(r.FormValue("refresh_token"), true)
 		} else {
 			s.probes.Add(1)
 		}
@@ -79,7 +78,9 @@ func newSite(t testing.TB) *site {
 }
 
 // wrap sets what answers instead of the token endpoint.
-func (s *site) wrap(f func(w http.ResponseWriter, r *http.Request, next http.Handler)) { s.around.Store(&f) }
+func (s *site) wrap(f func(w http.ResponseWriter, r *http.Request, next http.Handler)) {
+	s.around.Store(&f)
+}
 
 // unwrap lets the token endpoint answer again.
 func (s *site) unwrap() { s.around.Store(nil) }
@@ -136,7 +137,6 @@ type memory struct {
 	locked chan struct{}
 	mu     sync.Mutex
 	record []byte
-	saves  int
 	fail   error // of the next Save, which saves nothing
 }
 
@@ -163,9 +163,20 @@ func (m *memory) Save(_ context.Context, record []byte) error {
 	if m.fail != nil {
 		return m.fail
 	}
-	m.saves++
 	m.record = append([]byte(nil), record...)
 	return nil
+}
+
+func (m *memory) text() string {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return string(m.record)
+}
+
+func (m *memory) set(record string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.record = []byte(record)
 }
 
 func (m *memory) failing(err error) {
