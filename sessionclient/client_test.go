@@ -3,6 +3,7 @@ package sessionclient_test
 import (
 	"context"
 	"fmt"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"sync"
@@ -249,6 +250,13 @@ func TestLostAnswers(t *testing.T) {
 		{"hung", func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }},
 		{"cut", func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }},
 		{"garbage", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "<html>"+marker) }},
+		{"no HTTP", func(w http.ResponseWriter, _ *http.Request) {
+			conn, _, err := w.(http.Hijacker).Hijack()
+			if err == nil {
+				_, _ = conn.Write([]byte(marker + " " + marker + "\r\n\r\n"))
+				conn.Close()
+			}
+		}},
 		{"a proxy's 504", func(w http.ResponseWriter, _ *http.Request) { http.Error(w, marker, http.StatusGatewayTimeout) }},
 		{"over 64 KiB", func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write(make([]byte, 65<<10)) }},
 	} {
@@ -384,6 +392,68 @@ func TestSignInOrTryAgain(t *testing.T) {
 			})
 		})
 	}
+}
+
+// TestRetryAfterOfTheEndpoint: a Retry-After is waited for up to 5 s; beyond that
+// the call fails at once.
+func TestRetryAfterOfTheEndpoint(t *testing.T) {
+	for after, took := range map[string]time.Duration{"1": 2 * time.Second, "5": 10 * time.Second, "6": 0, "24": 0} {
+		bubble(t, func(t *testing.T) {
+			w := newWorld(t)
+			time.Sleep(6 * time.Minute)
+			w.wrap(func(rw http.ResponseWriter, _ *http.Request, _ http.Handler) {
+				rw.Header().Set("Retry-After", after)
+				rw.WriteHeader(http.StatusServiceUnavailable)
+			})
+			begin := time.Now()
+			_, _, err := w.client.Token(t.Context())
+			requireTryAgain(t, err)
+			require.Equal(t, took, time.Since(begin), after)
+		})
+	}
+}
+
+// endless is a body without an end.
+type endless struct{ read atomic.Int64 }
+
+func (e *endless) Read(p []byte) (int, error) {
+	if e.read.Add(int64(len(p))) > 1<<20 {
+		return 0, io.ErrUnexpectedEOF
+	}
+	return len(p), nil
+}
+
+func (*endless) Close() error { return nil }
+
+// TestEndlessAnswer: little more than 64 KiB of an answer is read.
+func TestEndlessAnswer(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		w := newWorld(t)
+		time.Sleep(6 * time.Minute)
+		body := new(endless)
+		c, err := sessionclient.New(sessionclient.Config{
+			TokenURL: "https://id.example/token", Origins: []string{"https://api.example"}, Keeper: w.keeper,
+			HTTPClient: &http.Client{Transport: roundTripper(func(*http.Request) (*http.Response, error) {
+				return &http.Response{StatusCode: 404, Body: body}, nil
+			})},
+		})
+		require.NoError(t, err)
+		_, _, err = c.Token(t.Context())
+		requireTryAgain(t, err)
+		require.ErrorContains(t, err, "over 65536 bytes")
+		require.LessOrEqual(t, body.read.Load(), int64(3*(128<<10)))
+	})
+}
+
+// TestSignInReplaces: after a sign-in the token is that of the new session.
+func TestSignInReplaces(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		w := newWorld(t)
+		w.token(t)
+		tokens := w.signIn(t)
+		require.NoError(t, w.client.SignIn(t.Context(), tokens))
+		require.Equal(t, tokens.AccessToken, w.token(t))
+	})
 }
 
 // TestNeverSignedIn: without a record the error says that the user has to sign

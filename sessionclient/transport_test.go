@@ -345,6 +345,12 @@ func TestTokenGoesToItsOriginsOnly(t *testing.T) {
 		require.Equal(t, "Basic dTpw", got["api.example/own"])
 		send("https://u:p@api.example/user")
 		require.Equal(t, "Basic dTpw", got["api.example/user"])
+		req, err := http.NewRequest("GET", "https://u:p@api.example/transport", nil)
+		require.NoError(t, err)
+		resp, err := w.http.Transport.RoundTrip(req)
+		require.NoError(t, err)
+		resp.Body.Close()
+		require.Empty(t, got["api.example/transport"])
 	})
 }
 
