@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"net/netip"
 	"net/url"
+	"strings"
 	"sync"
 	"time"
 
@@ -177,7 +179,7 @@ func checkURL(raw string) (*url.URL, error) {
 	switch {
 	case err != nil || u.Opaque != "" || u.Hostname() == "":
 		return nil, errors.New("is not an absolute URL with a host")
-	case u.Scheme != "https" && !(u.Scheme == "http" && arg.IsLoopback(u.Hostname())):
+	case u.Scheme != "https" && !(u.Scheme == "http" && isLoopback(u.Hostname())):
 		return nil, errors.New("must be https, or http on a loopback host")
 	case u.User != nil:
 		return nil, errors.New("must not have user information")
@@ -185,6 +187,16 @@ func checkURL(raw string) (*url.URL, error) {
 		return nil, errors.New("must not have a fragment")
 	}
 	return u, nil
+}
+
+// isLoopback reports whether a host is localhost or a loopback address. A name
+// below localhost is none: a resolver may ask others for it.
+func isLoopback(host string) bool {
+	ip, err := netip.ParseAddr(host)
+	if err != nil {
+		return strings.EqualFold(host, "localhost")
+	}
+	return ip.Zone() == "" && ip.Unmap().IsLoopback()
 }
 
 // Token returns an access token that is valid now, and its end by this machine's

@@ -26,7 +26,7 @@ func TestNew(t *testing.T) {
 	}{
 		{"good", func(*sessionclient.Config) {}, ""},
 		{"loopback", func(c *sessionclient.Config) {
-			c.TokenURL, c.RevokeURL, c.Origins = "http://127.0.0.1:1/token", "", []string{"http://localhost:8080"}
+			c.TokenURL, c.RevokeURL, c.Origins = "http://127.0.0.1:1/token", "", []string{"http://localhost:8080", "http://[::1]"}
 		}, ""},
 		{"no token URL", func(c *sessionclient.Config) { c.TokenURL = "" }, "Config.TokenURL is required"},
 		{"token URL over http", func(c *sessionclient.Config) { c.TokenURL = "http://id.example/" + marker }, "Config.TokenURL must be https"},
@@ -38,6 +38,7 @@ func TestNew(t *testing.T) {
 		{"revocation elsewhere", func(c *sessionclient.Config) { c.RevokeURL = "https://other.example/" }, "Config.RevokeURL must have the origin"},
 		{"no origins", func(c *sessionclient.Config) { c.Origins = nil }, "Config.Origins is required"},
 		{"origin over http", func(c *sessionclient.Config) { c.Origins = []string{"http://api.example"} }, "Config.Origins holds one that must be https"},
+		{"origin below localhost over http", func(c *sessionclient.Config) { c.Origins = []string{"http://api.localhost"} }, "Config.Origins holds one that must be https"},
 		{"origin with a path", func(c *sessionclient.Config) { c.Origins = []string{"https://api.example/"} }, "Config.Origins holds one that must end after the host"},
 		{"no keeper", func(c *sessionclient.Config) { c.Keeper = nil }, "Config.Keeper is required"},
 		{"nil keeper", func(c *sessionclient.Config) { c.Keeper = (*memory)(nil) }, "Config.Keeper is required"},
@@ -185,9 +186,11 @@ func TestKilledBetweenExchangeAndSave(t *testing.T) {
 		name   string
 		killed func(generation int) bool
 		away   time.Duration
+		kills  float64
+		late   float64
 	}{
-		{"each, within RetryWindow", func(int) bool { return true }, 20 * time.Second},
-		{"every second, late", func(n int) bool { return n%2 == 0 }, 25 * time.Minute},
+		{"each, within RetryWindow", func(int) bool { return true }, 20 * time.Second, 50, 0},
+		{"every second, late", func(n int) bool { return n%2 == 0 }, 25 * time.Minute, 25, 25},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			bubble(t, func(t *testing.T) {
@@ -207,8 +210,72 @@ func TestKilledBetweenExchangeAndSave(t *testing.T) {
 					require.Equal(t, 200, w.get(t), "generation %d", n)
 					require.NotEqual(t, old, w.keeper.text())
 				}
-				require.GreaterOrEqual(t, w.exchanges.Load(), int64(75))
-				require.Zero(t, w.Metrics()["refresh_reuse_total"])
+				require.Equal(t, 50+tt.kills, float64(w.exchanges.Load()))
+				require.Equal(t, tt.kills, w.metric(t, "refresh_retries_total")+w.metric(t, "refresh_late_retries_total"))
+				require.Equal(t, tt.late, w.metric(t, "refresh_late_retries_total"))
+				require.Zero(t, w.metric(t, "refresh_reuse_detections_total"))
+			})
+		})
+	}
+}
+
+// TestKilledTooOften: a program that is killed in each generation, and comes back
+// late each time, looks like a thief: its user has to sign in again.
+func TestKilledTooOften(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		w := newWorld(t)
+		for range 2 {
+			time.Sleep(4*time.Minute + 30*time.Second)
+			w.keeper.failing(errDisk)
+			_, _, _ = w.client.Token(t.Context())
+			w.keeper.failing(nil)
+			time.Sleep(25 * time.Minute)
+			w.restart(t)
+			_, _, err := w.client.Token(t.Context())
+			if w.exchanges.Load() == 2 {
+				require.NoError(t, err)
+			} else {
+				requireSignIn(t, err)
+			}
+		}
+		require.Equal(t, int64(4), w.exchanges.Load())
+		require.Equal(t, float64(1), w.metric(t, "refresh_reuse_detections_total"))
+	})
+}
+
+// TestMargin: an access token is not used in the time before its end that Margin
+// is, or in the last quarter of a short life.
+func TestMargin(t *testing.T) {
+	for _, tt := range []struct {
+		name    string
+		margin  time.Duration
+		life    int64
+		goodFor time.Duration
+	}{
+		{"default", 0, 300, 290 * time.Second},
+		{"a minute", time.Minute, 300, 240 * time.Second},
+		{"an hour", time.Hour, 300, 225 * time.Second},
+		{"a short life", 0, 8, 6 * time.Second},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			bubble(t, func(t *testing.T) {
+				w := newWorld(t)
+				c, err := sessionclient.New(sessionclient.Config{
+					TokenURL: "https://id.example/token", ClientID: "app", Origins: []string{"https://api.example"}, Keeper: w.keeper,
+					HTTPClient: &http.Client{Transport: w.transport}, Margin: tt.margin,
+				})
+				require.NoError(t, err)
+				w.wrap(func(rw http.ResponseWriter, _ *http.Request, _ http.Handler) { rw.WriteHeader(http.StatusNotFound) })
+				tokens := w.signIn(t)
+				tokens.ExpiresIn = tt.life
+				require.NoError(t, c.SignIn(t.Context(), tokens))
+				time.Sleep(tt.goodFor - 1)
+				got, _, err := c.Token(t.Context())
+				require.NoError(t, err)
+				require.Equal(t, tokens.AccessToken, got)
+				time.Sleep(1)
+				_, _, err = c.Token(t.Context())
+				requireTryAgain(t, err)
 			})
 		})
 	}
@@ -235,7 +302,7 @@ func TestSuccessorIsSavedBeforeUse(t *testing.T) {
 		require.Equal(t, int64(1), w.exchanges.Load())
 		time.Sleep(6 * time.Minute)
 		require.Equal(t, 200, w.get(t))
-		require.Zero(t, w.Metrics()["refresh_reuse_total"])
+		require.Zero(t, w.metric(t, "refresh_reuse_detections_total"))
 	})
 }
 
@@ -282,7 +349,7 @@ func TestLostAnswers(t *testing.T) {
 				require.Equal(t, int64(2), w.exchanges.Load())
 				time.Sleep(6 * time.Minute)
 				require.Equal(t, 200, w.get(t))
-				require.Zero(t, w.Metrics()["refresh_reuse_total"])
+				require.Zero(t, w.metric(t, "refresh_reuse_detections_total"))
 			})
 		})
 	}

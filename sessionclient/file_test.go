@@ -185,7 +185,7 @@ func TestTwoProcesses(t *testing.T) {
 		require.Equal(t, tokens[0], tokens[1])
 		require.Equal(t, n, s.exchanges.Load())
 	}
-	require.Zero(t, s.Metrics()["refresh_reuse_total"])
+	require.Zero(t, s.metric(t, "refresh_reuse_detections_total"))
 }
 
 func processConfig(t testing.TB, server, path string) sessionclient.Config {

@@ -77,6 +77,13 @@ func newSite(t testing.TB) *site {
 	return s
 }
 
+// metric returns a metric of the site, which must exist.
+func (s *site) metric(t testing.TB, name string) float64 {
+	t.Helper()
+	require.Contains(t, s.Metrics(), name)
+	return s.Metrics()[name]
+}
+
 // wrap sets what answers instead of the token endpoint.
 func (s *site) wrap(f func(w http.ResponseWriter, r *http.Request, next http.Handler)) {
 	s.around.Store(&f)

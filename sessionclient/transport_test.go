@@ -208,7 +208,7 @@ func TestAPIThatRefusesEverything(t *testing.T) {
 			time.Sleep(100 * time.Millisecond)
 		}
 		require.Less(t, w.exchanges.Load(), int64(40))
-		require.Zero(t, w.Metrics()["refresh_reuse_total"])
+		require.Zero(t, w.metric(t, "refresh_reuse_detections_total"))
 	})
 }
 
