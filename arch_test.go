@@ -180,6 +180,7 @@ func TestAPI(t *testing.T) {
 // package of every module that a user imports: each line is one more name to
 // learn. A group of constants or variables is one line, and methods are none.
 func TestFewNames(t *testing.T) {
+	long(t)
 	most := map[string]int{".": 34, "keys": 30, "authority": 8}
 	const others = 14
 	seen := 0

@@ -283,6 +283,7 @@ func main() {}
 // TestReadmeFragmentsBuild compiles each part of a program in the documents, which
 // has at most 15 lines, in a function of its own.
 func TestReadmeFragmentsBuild(t *testing.T) {
+	long(t)
 	program := []byte(given)
 	for _, fragment := range fragments(t) {
 		require.LessOrEqual(t, strings.Count(fragment, "\n"), 15, "%s is too long", fragment)

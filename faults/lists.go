@@ -581,6 +581,7 @@ func Orders(t *testing.T, s revoke.Store) {
 		t.Fatal(err)
 	}
 	l := newList(t, s, "")
+	until(t, 30*time.Second, "the list answers", func() bool { return ask(l, session{"x", "x", now}) != "undecided" })
 	for n, revoked := range want {
 		subject := fmt.Sprint("user-", n)
 		for _, id := range []string{"a", "b", "c", "d"} {

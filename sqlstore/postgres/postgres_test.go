@@ -18,7 +18,7 @@ func TestExampleOpen(t *testing.T) {
 	said := dsn
 	defer func() { dsn = said }()
 	dsn = at
-	require.Equal(t, "true <nil>\n", printed(t, ExampleOpen))
+	require.Equal(t, "true\n", printed(t, ExampleOpen))
 }
 
 // printed is what a function prints.
