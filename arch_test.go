@@ -63,7 +63,7 @@ func TestDependencies(t *testing.T) {
 		"github.com/lestrrat-go/option", "github.com/segmentio/asm", "github.com/decred/dcrd/dcrec/secp256k1/v4", "golang.org/x/crypto", "golang.org/x/sys",
 		"github.com/goccy/go-json", // with the build tag jwx_goccy alone
 	}
-	for _, p := range goList(t, "-deps", module, module+"/authority", module+"/keys", module+"/refresh", module+"/remote", module+"/revoke", module+"/sessionhttp", module+"/sessiontest") {
+	for _, p := range goList(t, "-deps", module, module+"/authority", module+"/keys", module+"/refresh", module+"/remote", module+"/revoke", module+"/sessionclient", module+"/sessionhttp", module+"/sessiontest") {
 		if p.Standard {
 			continue
 		}
@@ -92,6 +92,7 @@ func TestArrows(t *testing.T) {
 		"/authority":           {"", "internal/arg", "internal/clock", "internal/flight", "keys", "refresh", "revoke", "sessionhttp"},
 		"/remote":              {"", "internal/arg", "internal/clock", "internal/flight", "internal/loud", "internal/strictjson", "keys", "sessionhttp"},
 		"/revoke":              {"internal/arg", "internal/clock", "internal/flight", "internal/loud", "internal/sid"},
+		"/sessionclient":       {"internal/arg", "internal/clock", "internal/flight"}, // and the standard library
 		"/sessionhttp":         {"", "internal/arg", "internal/clock", "internal/flight", "internal/loud", "internal/testhook", "refresh", "revoke"},
 		"/sessiontest":         {"", "internal/testhook", "sessionhttp"},
 		"/storetest":           {"internal/clock", "keys", "refresh", "revoke"},
@@ -112,6 +113,9 @@ func TestArrows(t *testing.T) {
 				require.Equal(t, "github.com/lestrrat-go/jwx/v2/jwk", i)
 			}
 			require.NotContains(t, i, "testify")
+			if name == "/sessionclient" && !strings.HasPrefix(i, module) {
+				require.NotContains(t, i, ".", "sessionclient needs the standard library alone")
+			}
 			require.False(t, name == "" && i == "crypto/tls", "the root serves over HTTP, and fetches nothing")
 		}
 	}
@@ -156,7 +160,7 @@ func TestTaggedModules(t *testing.T) {
 // change of the API, to be reviewed as one and written with -update.
 func TestAPI(t *testing.T) {
 	var out bytes.Buffer
-	dirs := []string{".", "authority", "keys", "refresh", "remote", "revoke", "sessionhttp", "sessiontest", "storetest"}
+	dirs := []string{".", "authority", "keys", "refresh", "remote", "revoke", "sessionclient", "sessionhttp", "sessiontest", "storetest"}
 	for _, dir := range dirs {
 		out.WriteString("package " + dir + "\n")
 		for _, n := range exported(t, dir) {
@@ -193,7 +197,7 @@ func TestFewNames(t *testing.T) {
 		require.LessOrEqual(t, len(lines), bar, "%s has too many names:\n%s", dir, out)
 		seen++
 	}
-	require.GreaterOrEqual(t, seen, 13)
+	require.GreaterOrEqual(t, seen, 14)
 }
 
 // importable returns the directories of the packages that users import. The

@@ -29,6 +29,8 @@
 //   - refresh keeps sessions going with refresh tokens that work once.
 //   - sessionhttp puts all of them behind net/http; sessiontest is for tests of
 //     handlers behind it.
+//   - sessionclient is for programs that call such an API: it renews and keeps
+//     their tokens.
 //   - sqlstore and redisstore, modules of their own, keep what replicas share;
 //     storetest has the tests of a store.
 //
