@@ -22,6 +22,7 @@ require (
 	github.com/sessiontoken/sessiontoken/redisstore v0.1.0
 	github.com/sessiontoken/sessiontoken/sqlstore v0.1.0
 	github.com/stretchr/testify v1.12.1
+	golang.org/x/oauth2 v0.38.0
 )
 
 require (
