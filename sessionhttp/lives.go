@@ -72,6 +72,12 @@ func (ls *lives[T]) remove(l *Live[T]) {
 	}
 }
 
+func (ls *lives[T]) size() int {
+	ls.mu.Lock()
+	defer ls.mu.Unlock()
+	return len(ls.heap)
+}
+
 // never is later than all other times.
 const never = math.MaxUint32
 
