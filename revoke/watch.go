@@ -30,7 +30,7 @@ const (
 //     The session goes on, and so does the watch.
 //   - [ErrRevoked] if the session, its subject, one of its groups, its key or
 //     everything is revoked. The watch has ended.
-//   - Any other error if the list cannot tell any more, such as [ErrOwed] or
+//   - Any other error if the list no longer knows, such as [ErrOwed] or
 //     past MaxStale. The watch has ended.
 //
 // A revocation that this list makes is told when the store has acknowledged it,
@@ -305,7 +305,7 @@ func (l *List) recheck(w *watch) {
 	q := w.question()
 	l.watches.mu.Unlock()
 	st := l.state.Load()
-	err := l.cannotTell(st)
+	err := l.whyUnknown(st)
 	if err == nil {
 		err = l.check(st, &q)
 	}
@@ -314,9 +314,9 @@ func (l *List) recheck(w *watch) {
 	}
 }
 
-// cannotTell returns why a list with this state fails for every session, or nil.
+// whyUnknown returns why a list with this state fails for every session, or nil.
 // Unlike Check, it does not have the store read.
-func (l *List) cannotTell(st *state) error {
+func (l *List) whyUnknown(st *state) error {
 	switch {
 	case st == nil:
 		return fmt.Errorf("%w: %w", ErrNotRead, reasonOf(l.lastErr()))
@@ -369,7 +369,7 @@ func (l *List) tellStale() {
 		ws.mu.Unlock()
 		return
 	}
-	err := l.cannotTell(l.state.Load())
+	err := l.whyUnknown(l.state.Load())
 	if err == nil {
 		ws.steps = 0
 		ws.timer.Reset(l.staleIn())

@@ -37,7 +37,7 @@ func ExampleSessions_Live() {
 		switch why := context.Cause(live); {
 		case errors.Is(why, revoke.ErrRevoked):
 			_, _ = fmt.Fprint(w, "event: signed-out\ndata:\n\n")
-		case errors.Is(why, sessionhttp.ErrCannotTell):
+		case errors.Is(why, sessionhttp.ErrUndecided):
 			_, _ = fmt.Fprint(w, "retry: 5000\n\n") // the browser connects again
 		}
 	})))

@@ -34,7 +34,7 @@ type LiveOptions struct {
 //   - [sessiontoken.ErrExpired]: the Bearer token has expired.
 //   - [ErrIdle], [ErrMaxSession]: the session has reached that end.
 //   - [ErrSessionOver]: Load returned it.
-//   - [ErrCannotTell]: the server does not know whether the session is live.
+//   - [ErrUndecided]: the server does not know whether the session is live.
 //     The client may connect again later.
 //   - [context.Canceled]: Stop was called.
 //   - Otherwise the cause of the parent.
@@ -141,7 +141,7 @@ type watcher interface {
 // refusal returns an end of a session as an error that Refuse answers.
 func refusal(cause error) error {
 	switch {
-	case errors.Is(cause, ErrCannotTell):
+	case errors.Is(cause, ErrUndecided):
 		return undecided{"Live", cause}
 	case errors.Is(cause, revoke.ErrRevoked):
 		return sessiontoken.ErrRevoked
@@ -153,15 +153,15 @@ func refusal(cause error) error {
 	return cause
 }
 
-// cannotTell is ErrCannotTell with the reason. It matches no reason why a session
+// notKnown is ErrUndecided with the reason. It matches no reason why a session
 // ends, even if err does: err may be about something else.
-type cannotTell struct{ err error }
+type notKnown struct{ err error }
 
-func (e *cannotTell) Error() string { return ErrCannotTell.Error() + ": " + e.err.Error() }
+func (e *notKnown) Error() string { return ErrUndecided.Error() + ": " + e.err.Error() }
 
-func (e *cannotTell) Is(target error) bool {
+func (e *notKnown) Is(target error) bool {
 	switch target {
-	case ErrCannotTell:
+	case ErrUndecided:
 		return true
 	case revoke.ErrRevoked, revoke.ErrChanged, sessiontoken.ErrInvalid, sessiontoken.ErrExpired, sessiontoken.ErrRevoked, ErrIdle, ErrMaxSession, ErrSessionOver:
 		return false
@@ -354,6 +354,6 @@ func (l *Live[T]) told(err error) {
 	case err == revoke.ErrChanged, err == revoke.ErrRevoked: // themselves: see revoke.ErrRevoked
 		l.end(err, context.Canceled)
 	default:
-		l.end(&cannotTell{err}, context.Canceled)
+		l.end(&notKnown{err}, context.Canceled)
 	}
 }

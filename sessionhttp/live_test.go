@@ -428,9 +428,9 @@ func TestLiveLoad(t *testing.T) {
 		within time.Duration // after the claims expire; negative: before
 	}{
 		{"the session is over", sessionhttp.ErrSessionOver, false, revoke.ErrRevoked, -time.Second},
-		{"the database is down", errDown, false, sessionhttp.ErrCannotTell, time.Second},
-		{"an error about another token", sessiontoken.ErrExpired, false, sessionhttp.ErrCannotTell, time.Second},
-		{"an error about another list", revoke.ErrRevoked, false, sessionhttp.ErrCannotTell, time.Second},
+		{"the database is down", errDown, false, sessionhttp.ErrUndecided, time.Second},
+		{"an error about another token", sessiontoken.ErrExpired, false, sessionhttp.ErrUndecided, time.Second},
+		{"an error about another list", revoke.ErrRevoked, false, sessionhttp.ErrUndecided, time.Second},
 		{"the database heals", errDown, true, nil, 0},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -449,7 +449,7 @@ func TestLiveLoad(t *testing.T) {
 				}
 				time.Sleep(36*time.Second + test.within)
 				require.ErrorIs(t, cause(t, l), test.want)
-				if test.want == sessionhttp.ErrCannotTell {
+				if test.want == sessionhttp.ErrUndecided {
 					for _, verdict := range []error{revoke.ErrRevoked, sessiontoken.ErrExpired, sessiontoken.ErrInvalid} {
 						require.NotErrorIs(t, cause(t, l), verdict)
 					}
@@ -474,7 +474,7 @@ func TestLiveLoadHangs(t *testing.T) {
 		s.slow.Store(int64(time.Hour))
 		time.Sleep(5*time.Minute + time.Second)
 		for _, l := range all {
-			require.ErrorIs(t, cause(t, l), sessionhttp.ErrCannotTell)
+			require.ErrorIs(t, cause(t, l), sessionhttp.ErrUndecided)
 		}
 		nothingLeft(t, b)
 		time.Sleep(2 * time.Hour)
@@ -530,7 +530,7 @@ func TestLiveRenewalsAreFew(t *testing.T) {
 }
 
 // TestLiveStale: when the list has not read its store for MaxStale, all
-// connections end as "cannot tell" within a second, and none before. No new one
+// connections end as undecided within a second, and none before. No new one
 // opens until the store is back.
 func TestLiveStale(t *testing.T) {
 	bubble(t, func(t *testing.T) {
@@ -553,7 +553,7 @@ func TestLiveStale(t *testing.T) {
 		}
 		time.Sleep(1100 * time.Millisecond)
 		for _, l := range all {
-			require.ErrorIs(t, cause(t, l), sessionhttp.ErrCannotTell)
+			require.ErrorIs(t, cause(t, l), sessionhttp.ErrUndecided)
 			require.ErrorIs(t, cause(t, l), errDown)
 		}
 		nothingLeft(t, b)
@@ -577,7 +577,7 @@ func TestLiveOwed(t *testing.T) {
 		l := b.open(t, t.Context(), options{}, request("GET", "/", cookie))
 		s.revoked.down.Store(true)
 		require.Equal(t, 503, b.status(request("POST", "/out", cookie)))
-		require.ErrorIs(t, cause(t, l), sessionhttp.ErrCannotTell)
+		require.ErrorIs(t, cause(t, l), sessionhttp.ErrUndecided)
 		require.ErrorIs(t, cause(t, l), revoke.ErrOwed)
 	})
 }

@@ -136,7 +136,7 @@ func (s *Sessions[T]) visitDue() {
 	switch {
 	case len(ls.heap) > 0 && err == nil:
 		s.setTimer(now)
-	case len(ls.heap) > 0 && ls.timer != nil: // the list cannot tell, and ends them
+	case len(ls.heap) > 0 && ls.timer != nil: // the list does not know, and ends them
 		ls.timer.Reset(time.Second)
 	}
 	ls.mu.Unlock()
@@ -163,7 +163,7 @@ func (s *Sessions[T]) nextOf(l *Live[T], now uint32) (next uint32, cause error) 
 	case now >= idle:
 		return 0, ErrIdle
 	case now >= expires:
-		return 0, &cannotTell{l.lastFailure()}
+		return 0, &notKnown{l.lastFailure()}
 	}
 	return min(over, idle, expires), nil
 }

@@ -17,14 +17,14 @@ import (
 const (
 	GoingAway     = 1001 // the server shuts down
 	SignedOut     = 1008 // policy violation: the session has ended; sign in again
-	TryAgainLater = 1013 // the server cannot tell
+	TryAgainLater = 1013 // it is not known whether the session is live
 	Unauthorized  = 3000 // the token is no longer accepted; refresh it and connect again
 )
 
 // Reason returns the close code and the text for the end of a connection.
 func Reason(why error) (code int, text string) {
 	switch {
-	case errors.Is(why, sessionhttp.ErrCannotTell):
+	case errors.Is(why, sessionhttp.ErrUndecided):
 		return TryAgainLater, "try again later"
 	case errors.Is(why, revoke.ErrRevoked), errors.Is(why, sessionhttp.ErrSessionOver):
 		return SignedOut, "signed out"

@@ -236,7 +236,7 @@ func TestReason(t *testing.T) {
 		{sessionhttp.ErrMaxSession, live.SignedOut},
 		{revoke.ErrChanged, live.Unauthorized},
 		{sessiontoken.ErrExpired, live.Unauthorized},
-		{sessionhttp.ErrCannotTell, live.TryAgainLater},
+		{sessionhttp.ErrUndecided, live.TryAgainLater},
 		{context.Canceled, live.GoingAway},
 	} {
 		code, text := live.Reason(test.why)
