@@ -90,6 +90,7 @@ func nothingLeft(t testing.TB, replicas ...*replica) {
 	t.Helper()
 	for _, r := range replicas {
 		require.Zero(t, r.Metrics()["sessionhttp_live_connections"])
+		require.Zero(t, r.list.Metrics()["revocation_watches"])
 	}
 }
 
@@ -820,5 +821,7 @@ func TestLiveRace(t *testing.T) {
 	}
 	wg.Wait()
 	require.Empty(t, missed)
-	require.Eventually(t, func() bool { return r.Metrics()["sessionhttp_live_connections"] == 0 }, time.Minute, time.Millisecond)
+	require.Eventually(t, func() bool {
+		return r.Metrics()["sessionhttp_live_connections"] == 0 && r.list.Metrics()["revocation_watches"] == 0
+	}, time.Minute, time.Millisecond)
 }
