@@ -41,6 +41,14 @@ var errSignedOut = errors.New("signed out")
 // signIn has a user sign in at a site.
 func signIn(t *testing.T, site, subject string, native bool) *visitor {
 	t.Helper()
+	v, err := signedIn(t, site, subject, native)
+	if err != nil {
+		t.Fatalf("%s cannot sign in: %v", subject, err)
+	}
+	return v
+}
+
+func signedIn(t *testing.T, site, subject string, native bool) (*visitor, error) {
 	v := &visitor{http: &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 4}, Timeout: 10 * time.Second}, site: site}
 	t.Cleanup(v.http.CloseIdleConnections)
 	path := "/sign-in"
@@ -52,12 +60,10 @@ func signIn(t *testing.T, site, subject string, native bool) *visitor {
 		err = json.Unmarshal(body, &v.tokens)
 	}
 	if err != nil || resp.StatusCode != http.StatusOK {
-		t.Fatalf("%s cannot sign in: %v", subject, errors.Join(err, statusError(resp, body)))
+		return nil, errors.Join(err, statusError(resp, body))
 	}
-	if _, err := v.ask(site); err != nil {
-		t.Fatal(err)
-	}
-	return v
+	_, err = v.ask(site)
+	return v, err
 }
 
 // send sends a request with what the visitor has, and takes the cookie of the
@@ -176,14 +182,14 @@ func times(d, trip time.Duration) string { return fmt.Sprintf("%.1f", float64(d)
 // HowSoonChanged measures how long it takes, from the acknowledgement of
 // Changed in one process, until a whole request in another is served with the
 // new role: with a cookie, and by a client with a Bearer token that refreshes.
-// Each is measured 100 times, in full size 1,000 times, or as often as
+// Each is measured n times, in full size 1,000 times, or as often as
 // SESSIONTOKEN_TRIALS says.
 //
 // In the same run it measures how long a revoked session is still served, and
 // what one renewal takes: the sum is the bar, and ten times that is asserted.
 // Nobody may be signed out, and each mark may cost one Load a client.
-func HowSoonChanged(t *testing.T, place string, every time.Duration) {
-	n := trials(sized(100, 1000))
+func HowSoonChanged(t *testing.T, place string, every time.Duration, n int) {
+	n = trials(sized(n, 1000))
 	role := Role{Place: place, SyncEvery: every, MaxStale: 30 * time.Second, Serves: t.TempDir()}
 	a, b := Start(t, role), Start(t, role)
 	trip := b.must(t, request{Op: "roundTrip"}).Took
@@ -191,13 +197,25 @@ func HowSoonChanged(t *testing.T, place string, every time.Duration) {
 	loads := func(p *Process) int64 { return p.must(t, request{Op: "status"}).Loads }
 
 	leavers := make([]*visitor, n)
-	for i := range leavers {
-		leavers[i] = signIn(t, site, "leaver", false)
+	var signingIn sync.WaitGroup
+	for first := range 10 { // at once: they share readings
+		signingIn.Go(func() {
+			for i := first; i < n; i += 10 {
+				var err error
+				if leavers[i], err = signedIn(t, site, "leaver", false); err != nil {
+					t.Errorf("leaver %d cannot sign in: %v", i, err)
+				}
+			}
+		})
+	}
+	signingIn.Wait()
+	if t.Failed() {
+		return
 	}
 	visitors := map[string]*visitor{"cookie": signIn(t, site, "cookie", false), "bearer": signIn(t, site, "bearer", true)}
 
 	renewals := map[string]spread{}
-	for range n { // at rest
+	for range max(20, n/5) { // at rest
 		begin := time.Now()
 		resp, body, err := visitors["cookie"].send(site, "POST", "/renew", nil)
 		if err != nil || resp.StatusCode != http.StatusOK {
@@ -320,7 +338,7 @@ func HowSoonChanged(t *testing.T, place string, every time.Duration) {
 // have the last role in the end, without a further renewal; and no token's iat
 // may lie in the future.
 func ChangedOften(t *testing.T, place string, every time.Duration) {
-	marks := sized(400, 4000)
+	marks := sized(100, 4000)
 	role := Role{Place: place, SyncEvery: every, MaxStale: 30 * time.Second, Serves: t.TempDir()}
 	replicas := []*Process{Start(t, role), Start(t, role)}
 	var sites [2]string

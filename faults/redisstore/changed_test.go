@@ -1,6 +1,7 @@
 package redisstore_test
 
 import (
+	"strings"
 	"testing"
 	"time"
 
@@ -8,7 +9,13 @@ import (
 )
 
 func TestHowSoonChanged(t *testing.T) {
-	each(t, func(t *testing.T, place string) { faults.HowSoonChanged(t, place, time.Second) })
+	each(t, func(t *testing.T, place string) {
+		n := 100
+		if strings.HasPrefix(place, "cluster") {
+			n = 20
+		}
+		faults.HowSoonChanged(t, place, time.Second, n)
+	})
 }
 
 func TestChangedOften(t *testing.T) {
