@@ -187,7 +187,7 @@ func times(d, trip time.Duration) string { return fmt.Sprintf("%.1f", float64(d)
 //
 // In the same run it measures how long a revoked session is still served, and
 // what one renewal takes: the sum is the bar, and ten times that is asserted.
-// Nobody may be signed out, and each mark may cost one Load a client.
+// No client may be signed out, and each mark may cost one Load a client.
 func HowSoonChanged(t *testing.T, place string, every time.Duration, n int) {
 	n = trials(sized(n, 1000))
 	role := Role{Place: place, SyncEvery: every, MaxStale: 30 * time.Second, Serves: t.TempDir()}
