@@ -252,7 +252,7 @@ func HowSoonChanged(t *testing.T, place string, every time.Duration, n int) {
 					failed <- errors.New("it never came")
 					return
 				}
-				time.Sleep(100 * time.Microsecond)
+				time.Sleep(200 * time.Microsecond)
 			}
 		}()
 		acknowledged := time.Unix(0, a.must(t, change).At)
