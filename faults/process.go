@@ -45,6 +45,7 @@ type answer struct {
 	Verdict    string        `json:",omitempty"` // of verify: see verdictOf
 	Token      string        `json:",omitempty"`
 	Sess       string        `json:",omitempty"`
+	Subject    string        `json:",omitempty"`
 	At         int64         `json:",omitempty"` // when it was done, in Unix nanoseconds
 	Stale      bool          `json:",omitempty"` // the last reading of the store failed
 	URL        string        `json:",omitempty"`

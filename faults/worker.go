@@ -178,7 +178,7 @@ func (w *worker) do(r request) (a answer, err error) {
 	case "issue":
 		var c *sessiontoken.Claims[state]
 		if a.Token, c, err = w.issuer.Issue(ctx, r.Subject, state{Name: "Ada"}); err == nil {
-			a.Sess = c.SessionID
+			a.Sess, a.Subject = c.SessionID, c.Subject
 		}
 	case "renew":
 		a.Token, _, err = w.issuer.Renew(ctx, r.Token, func(context.Context, *sessiontoken.Claims[state]) (state, error) { return state{Name: "Ada"}, nil })
@@ -213,6 +213,9 @@ func (w *worker) do(r request) (a answer, err error) {
 		}
 	case "exchange":
 		a.Token, _, err = w.manager.Exchange(ctx, refresh.Presented{Token: r.Token}, func(context.Context, refresh.Family) error { return nil })
+	case "changed":
+		err = w.list.Changed(ctx, r.Subject)
+		a.At = time.Now().UnixNano()
 	case "promote":
 		err = w.site.promote(ctx, r.Subject, r.Role)
 		a.At = time.Now().UnixNano()
@@ -252,7 +255,7 @@ func (w *worker) verify(token string) string {
 	return verdictOf(err)
 }
 
-// verdictOf is "ok", "revoked", "expired", "undecided" (503), or "invalid" with the
+// verdictOf is "ok", "revoked", "changed", "expired", "undecided" (503), or "invalid" with the
 // reason.
 func verdictOf(err error) string {
 	switch {
@@ -260,6 +263,8 @@ func verdictOf(err error) string {
 		return "ok"
 	case errors.Is(err, sessiontoken.ErrRevoked):
 		return "revoked"
+	case errors.Is(err, sessiontoken.ErrChanged):
+		return "changed"
 	case errors.Is(err, sessiontoken.ErrExpired):
 		return "expired"
 	case errors.Is(err, sessiontoken.ErrInvalid):
