@@ -302,7 +302,7 @@ func (v *Verifier[T]) claimsOf(e *cached[T]) (*Claims[T], error) {
 	if v.cache.copies.able {
 		claims := e.claims
 		claims.unshare()
-		v.cache.copies.copy(&claims.State, &e.claims.State)
+		v.cache.copies.unshare(&claims.State, &e.claims.State)
 		return &claims, nil
 	}
 	return v.states.claims(&e.payload, e.key.KeyID())
