@@ -68,6 +68,20 @@ func (c *company) replica(t testing.TB, change ...func(*parts)) *replica {
 	return r
 }
 
+// replicasApart returns two replicas on machines whose clocks are two minutes
+// apart, and that of the store between them.
+func (c *company) replicasApart(t testing.TB) (replicas []*replica) {
+	t.Helper()
+	_, err := c.revoked.Since(t.Context(), "") // the store keeps the clock of its first call
+	require.NoError(t, err)
+	for _, ahead := range []time.Duration{-time.Minute, time.Minute} {
+		machine := new(clock.Clock)
+		machine.SetAhead(ahead)
+		clock.As(machine, func() { replicas = append(replicas, c.replica(t)) })
+	}
+	return replicas
+}
+
 // promote changes the role and marks that, at a replica.
 func (c *company) promote(t testing.TB, r *replica) {
 	t.Helper()
@@ -489,12 +503,7 @@ func TestSignInAndChanged(t *testing.T) {
 func TestChangedWithClocksApart(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		c := newCompany(t)
-		var replicas []*replica
-		for _, ahead := range []time.Duration{-time.Minute, time.Minute} {
-			machine := new(clock.Clock)
-			machine.SetAhead(ahead)
-			clock.As(machine, func() { replicas = append(replicas, c.replica(t)) })
-		}
+		replicas := c.replicasApart(t)
 		browser := replicas[0].browse(t)
 		time.Sleep(2 * time.Second)
 		for mark := range int64(50) {
@@ -518,12 +527,7 @@ func TestChangedWithClocksApart(t *testing.T) {
 func TestIssuedAtWithManyMarks(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		c := newCompany(t)
-		var replicas []*replica
-		for _, ahead := range []time.Duration{-time.Minute, time.Minute} {
-			machine := new(clock.Clock)
-			machine.SetAhead(ahead)
-			clock.As(machine, func() { replicas = append(replicas, c.replica(t)) })
-		}
+		replicas := c.replicasApart(t)
 		right := jwt.NewValidator(jwt.WithIssuedAt())
 		reads := func(token string) {
 			t.Helper()
