@@ -234,9 +234,9 @@ func (w *worker) do(r request) (a answer, err error) {
 	return a, err
 }
 
-// roundTrip returns the median time of 200 readings of a small row.
+// roundTrip returns the median time of 50 readings of a small row.
 func (w *worker) roundTrip(ctx context.Context) (time.Duration, error) {
-	var took [200]time.Duration
+	var took [50]time.Duration
 	for i := range took {
 		begin := time.Now()
 		if _, err := w.store.Load(ctx, "none"); err != nil {
