@@ -230,6 +230,10 @@ func HowSoonChanged(t *testing.T, place string, every time.Duration, n int) {
 	}
 
 	visitors["bearer"].refreshes = 0
+	pause := 200 * time.Microsecond // between two requests of a poll
+	if every < 100*time.Millisecond {
+		pause = every / 40
+	}
 	soon := map[string]spread{}
 	// measure begins to poll, makes a change, and waits until the poll has seen
 	// it.
@@ -252,7 +256,7 @@ func HowSoonChanged(t *testing.T, place string, every time.Duration, n int) {
 					failed <- errors.New("it never came")
 					return
 				}
-				time.Sleep(200 * time.Microsecond)
+				time.Sleep(pause)
 			}
 		}()
 		acknowledged := time.Unix(0, a.must(t, change).At)
@@ -393,7 +397,7 @@ func ChangedOften(t *testing.T, place string, every time.Duration) {
 					return
 				}
 				requests.Add(1)
-				time.Sleep(rand.N(4 * time.Millisecond))
+				time.Sleep(rand.N(10 * time.Millisecond))
 			}
 		})
 	}

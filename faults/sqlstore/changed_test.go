@@ -11,7 +11,7 @@ import (
 func TestHowSoonChanged(t *testing.T) {
 	each(t, func(t *testing.T, d sqlstore.Dialect) {
 		at, _ := place(t, d)
-		faults.HowSoonChanged(t, at, 20*time.Millisecond, 60)
+		faults.HowSoonChanged(t, at, 20*time.Millisecond, 40)
 	})
 }
 
