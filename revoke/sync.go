@@ -263,10 +263,15 @@ func (l latest) merge(m latest) latest {
 // setTime updates the view with the time of a page, and with the latest time of
 // its entries. Then it stamps the entries that were owed while the time was not
 // known.
+//
+// The time of an entry is an upper bound: it is ahead of the store's time by
+// what the reading took that its list knew the time from. What the store's
+// clock has certainly reached is earlier by that, so that iat, which is taken
+// from the view, does not lie in the future.
 func (l *List) setTime(p Page, read latest, asked, got clock.Instant) {
 	l.view.Tell(p.Time, asked, got)
 	if read.any != none {
-		l.view.AtLeast(timeOf(read.any))
+		l.view.AtLeast(timeOf(read.any).Add(-longestReading))
 	}
 	l.seen(read)
 	l.timed.Store(&timed{asked})
