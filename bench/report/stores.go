@@ -16,6 +16,10 @@ func operatingTables(output string) (map[string]string, error) {
 	if err != nil {
 		return nil, err
 	}
+	changed, err := changedTable(part(output, "changed"))
+	if err != nil {
+		return nil, err
+	}
 	faults, err := faultsTable(part(output, "faults"))
 	if err != nil {
 		return nil, err
@@ -28,7 +32,7 @@ func operatingTables(output string) (map[string]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	return map[string]string{"measured soon": soon, "measured faults": faults, "measured soak": soak, "measured list": list}, nil
+	return map[string]string{"measured soon": soon, "measured changed": changed, "measured faults": faults, "measured soak": soak, "measured list": list}, nil
 }
 
 // part is what the output has between the lines of one part of measure-stores.

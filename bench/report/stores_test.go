@@ -45,6 +45,7 @@ func TestTablesOfStores(t *testing.T) {
 
 	for _, test := range []struct{ name, old, new string }{
 		{"no part soon", "# soon, ", "# later, "},
+		{"no part changed", "# changed, ", "# same, "},
 		{"no part faults", "# faults, ", "# luck, "},
 		{"no part list", "# list, ", "# lust, "},
 		{"no part many", "# many, ", "# few, "},
