@@ -211,7 +211,11 @@ func (l *List) take(cursor string, p Page, asked, got clock.Instant) {
 	if st != nil {
 		next.since = st.since
 	}
-	if !l.local {
+	switch {
+	case l.local:
+	case l.isReadOnly():
+		l.followBirths(next, st, p.Time, asked)
+	default:
 		if len(l.births) == 0 {
 			l.makeBirth(p.Time)
 		}
