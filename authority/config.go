@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/http"
 	"net/url"
 	"regexp"
 	"slices"
@@ -62,9 +63,9 @@ type Config[T any] struct {
 	// the store, and its Run replaces [Authority.Run]. Optional.
 	Host *Host
 	// Secrets are at least 32 random bytes each, the same on every replica,
-	// such as from a secret manager. From each secret two keys are derived by
-	// HKDF: one seals the private keys in the store, one makes refresh tokens.
-	// New data is made with the first secret, and that of all secrets is
+	// such as from a secret manager. From each secret keys are derived by HKDF:
+	// one seals the private keys in the store, one makes refresh tokens, one
+	// encrypts the names in the feed. New data is made with the first secret, and that of all secrets is
 	// accepted. Required, unless Store is Memory().
 	//
 	// To replace a secret while replicas roll, finish each step everywhere
@@ -91,9 +92,26 @@ type Config[T any] struct {
 	// HTTP configures sessions over HTTP: cookies, origins, pages. Leave out
 	// Verifier, Issuer, Refresh, Revocations, Load and Logger: New sets them.
 	HTTP sessionhttp.Config[T]
+	// Feed lets APIs without the store follow the revocations and changes over
+	// https, by package remote. Optional.
+	Feed Feed
 	// Logger gets a line for each failure, at most one a reason and minute. Nil
 	// means slog.Default(), or with Host its logger.
 	Logger *slog.Logger
+}
+
+// Feed says who may read the feed of revocations. Without a credential in it
+// there is no feed. A reader learns when sessions, subjects, groups and keys
+// were revoked or have changed. It can check whether a name that it knows is
+// among them, and cannot read the names.
+type Feed struct {
+	// Tokens are bearer tokens: at least 32 random characters of base64url, hex
+	// or the like. All of them are accepted, so that they can be replaced one
+	// after the other. Optional.
+	Tokens []string
+	// Check permits requests without such a token, such as those with a client
+	// certificate that it knows. It is called for each of them. Optional.
+	Check func(r *http.Request) bool
 }
 
 // maxName is how many bytes the name of a ring can have.
@@ -137,6 +155,9 @@ func (cfg *Config[T]) check() error {
 	}
 	if m, ok := cfg.store().(*memory); ok && len(cfg.Secrets) == 0 {
 		cfg.Secrets = [][]byte{m.secret()}
+	}
+	if err := cfg.Feed.check(); err != nil {
+		return err
 	}
 	return checkSecrets(cfg.Secrets)
 }
