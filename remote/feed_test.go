@@ -518,6 +518,15 @@ func TestFeedAfterALoss(t *testing.T) {
 				s.mode.Store(refused)
 				require.NoError(t, s.any().Revocations().RevokeSession(t.Context(), claims.SessionID))
 				tt.lose(t, s)
+				time.Sleep(3 * time.Second)
+				var dead2 string // revoked after the loss, as the entry with the number of one before
+				for range 3 {
+					token, claims := s.signIn(t, sessiontoken.Start{Subject: "ada"})
+					require.NoError(t, s.any().Revocations().RevokeSession(t.Context(), claims.SessionID))
+					if dead2 == "" {
+						dead2 = token
+					}
+				}
 				s.mode.Store(healthy)
 				time.Sleep(6 * time.Second) // the reading after that
 				for range 200 {
@@ -529,6 +538,13 @@ func TestFeedAfterALoss(t *testing.T) {
 					}
 					time.Sleep(100 * time.Millisecond)
 				}
+				err := verify(t, r, dead2)
+				for i := 0; errors.Is(err, sessiontoken.ErrSignature) || err != nil && !errors.Is(err, sessiontoken.ErrInvalid); i++ { // the new keys are not known here yet
+					require.Less(t, i, 100)
+					time.Sleep(time.Second)
+					err = verify(t, r, dead2)
+				}
+				require.ErrorIs(t, err, sessiontoken.ErrRevoked)
 				if tt.back {
 					require.NoError(t, verify(t, r, live))
 					require.ErrorIs(t, verify(t, r, dead), sessiontoken.ErrRevoked)
