@@ -20,7 +20,7 @@ const (
 	feedKeeps = 200 * time.Millisecond
 	// feedReads is how many readings of the store a second the feed makes at
 	// most, and feedRuns how many at once.
-	feedReads = 100
+	feedReads = 500
 	feedRuns  = 8
 	// feedPages is how many pages are kept at most.
 	feedPages = 32
@@ -28,6 +28,9 @@ const (
 	// it reads a store that cannot wait.
 	feedWatch = 10 * time.Second
 	feedPoll  = 250 * time.Millisecond
+	// feedApart is the least time between two items of news: entries that come
+	// faster share one.
+	feedApart = 20 * time.Millisecond
 )
 
 var errFeedRate = errors.New("the feed reads the store too often")
@@ -48,6 +51,7 @@ type feedLog struct {
 	watched    string            // the cursor of the watch; empty if it has none
 	total      uint64            // the news of all namespaces
 	news       map[string]uint64 // by namespace, of those that serve a feed
+	newsAt     clock.Instant     // of the last item
 	cannotWait bool              // the store does not support Wait
 	second     clock.Instant     // in which readings are counted
 	readings   int
@@ -154,10 +158,13 @@ func (f *feedLog) runWatch(ctx context.Context, r *flight.Run) error {
 	began := f.clock.Read()
 	for {
 		f.mu.Lock()
-		cursor, cannotWait := f.watched, f.cannotWait
+		cursor, newsAt, cannotWait := f.watched, f.newsAt, f.cannotWait
 		f.mu.Unlock()
 		if cursor == "" {
 			return nil // the readers know one
+		}
+		if !newsAt.IsZero() {
+			wait(ctx, feedApart-f.clock.Age(newsAt))
 		}
 		p, err := f.read(ctx, cursor)
 		if err != nil {
@@ -219,6 +226,7 @@ func (f *feedLog) take(cursor string, p revoke.Page) (news bool) {
 			f.news[namespace]++
 		}
 		f.total++
+		f.newsAt = f.clock.Read()
 		return true
 	}
 	for i := range p.Entries {
@@ -229,6 +237,7 @@ func (f *feedLog) take(cursor string, p revoke.Page) (news bool) {
 	}
 	if news {
 		f.total++
+		f.newsAt = f.clock.Read()
 	}
 	return news
 }

@@ -4,10 +4,11 @@ import (
 	"context"
 	"crypto/aes"
 	"crypto/cipher"
-	"crypto/rand"
+	crand "crypto/rand"
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net/http"
 	"net/url"
 	"strconv"
@@ -40,6 +41,7 @@ const (
 	maxFeedKeys   = 16      // keys that are remembered
 	maxFeedAge    = time.Hour
 
+	feedRetry     = 250 * time.Millisecond // and up to twice that, before a request that failed is repeated
 	feedWait      = 25 * time.Second       // of one long poll at most
 	feedWaitEnds  = 500 * time.Millisecond // before the caller's deadline
 	feedDiscovery = 10 * time.Minute       // how long a discovered URL is used while the feed answers
@@ -97,6 +99,12 @@ func (f *feed) SinceAfter(ctx context.Context, cursor string, after clock.Instan
 	ctx, cancel := context.WithTimeout(ctx, f.client.timeout)
 	defer cancel()
 	p, asked, got, err = f.read(ctx, cursor, after)
+	if err != nil && !errors.Is(err, ErrFeed) {
+		// The list reads again in feedSync only.
+		if pause(ctx, feedRetry+rand.N(feedRetry)); ctx.Err() == nil {
+			p, asked, got, err = f.read(ctx, cursor, after)
+		}
+	}
 	f.mu.Lock()
 	f.failed = err != nil
 	f.mu.Unlock()
@@ -108,7 +116,7 @@ func (f *feed) read(ctx context.Context, cursor string, after clock.Instant) (p 
 	for range 2 {
 		var sent clock.Instant
 		var body []byte
-		nonce := rand.Text()
+		nonce := crand.Text()
 		if body, sent, err = f.ask(ctx, nonce, values, maxFeedBody); err != nil {
 			return p, asked, got, err
 		}
@@ -143,10 +151,14 @@ func (f *feed) Wait(ctx context.Context, cursor string) error {
 			<-ctx.Done()
 			return ctx.Err()
 		}
-		nonce := rand.Text()
+		nonce := crand.Text()
 		body, _, err := f.ask(ctx, nonce, url.Values{"cursor": {cursor}, "wait": {strconv.FormatInt(most.Milliseconds(), 10)}}, maxAnswerBody)
 		if err != nil {
-			return err
+			if errors.Is(err, ErrFeed) {
+				return err
+			}
+			pause(ctx, feedRetry+rand.N(feedRetry))
+			continue
 		}
 		var answer struct {
 			Nonce string `json:"nonce"`
@@ -161,6 +173,16 @@ func (f *feed) Wait(ctx context.Context, cursor string) error {
 	}
 }
 
+// pause waits for d, or until ctx ends.
+func pause(ctx context.Context, d time.Duration) {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-ctx.Done():
+	}
+}
+
 // key returns the cipher of the key with an id. It asks the authority for a key
 // that it does not know.
 func (f *feed) key(ctx context.Context, id string) (cipher.Block, error) {
@@ -170,7 +192,7 @@ func (f *feed) key(ctx context.Context, id string) (cipher.Block, error) {
 	if block != nil {
 		return block, nil
 	}
-	nonce := rand.Text()
+	nonce := crand.Text()
 	body, _, err := f.ask(ctx, nonce, url.Values{"key": {id}}, maxAnswerBody)
 	if err != nil {
 		return nil, fmt.Errorf("feed: the key of the page: %w", err)
