@@ -92,26 +92,23 @@ type Config[T any] struct {
 	// HTTP configures sessions over HTTP: cookies, origins, pages. Leave out
 	// Verifier, Issuer, Refresh, Revocations, Load and Logger: New sets them.
 	HTTP sessionhttp.Config[T]
-	// Feed lets APIs without the store follow the revocations and changes over
-	// https, by package remote. Optional.
-	Feed Feed
+	// FeedTokens are the credentials of the feed of revocations, which APIs
+	// without the store read by package remote: bearer tokens of at least 32
+	// random characters of base64url, hex or the like. All of them are
+	// accepted, so that they can be replaced one after the other. Without
+	// FeedTokens and FeedCheck there is no feed.
+	//
+	// A reader of the feed learns when sessions, subjects, groups and keys were
+	// revoked or have changed. It can check whether a name that it knows is
+	// among them, and cannot read the names. Optional.
+	FeedTokens []string
+	// FeedCheck permits requests to the feed that have none of FeedTokens, such
+	// as those with a client certificate that it knows. It is called for each
+	// of them. Optional.
+	FeedCheck func(r *http.Request) bool
 	// Logger gets a line for each failure, at most one a reason and minute. Nil
 	// means slog.Default(), or with Host its logger.
 	Logger *slog.Logger
-}
-
-// Feed says who may read the feed of revocations. Without a credential in it
-// there is no feed. A reader learns when sessions, subjects, groups and keys
-// were revoked or have changed. It can check whether a name that it knows is
-// among them, and cannot read the names.
-type Feed struct {
-	// Tokens are bearer tokens: at least 32 random characters of base64url, hex
-	// or the like. All of them are accepted, so that they can be replaced one
-	// after the other. Optional.
-	Tokens []string
-	// Check permits requests without such a token, such as those with a client
-	// certificate that it knows. It is called for each of them. Optional.
-	Check func(r *http.Request) bool
 }
 
 // maxName is how many bytes the name of a ring can have.
@@ -156,11 +153,14 @@ func (cfg *Config[T]) check() error {
 	if m, ok := cfg.store().(*memory); ok && len(cfg.Secrets) == 0 {
 		cfg.Secrets = [][]byte{m.secret()}
 	}
-	if err := cfg.Feed.check(); err != nil {
+	if err := checkFeedTokens(cfg.FeedTokens); err != nil {
 		return err
 	}
 	return checkSecrets(cfg.Secrets)
 }
+
+// servesFeed reports whether the feed has a credential.
+func (cfg *Config[T]) servesFeed() bool { return len(cfg.FeedTokens) > 0 || cfg.FeedCheck != nil }
 
 // checkStore returns an error unless the configuration has one store, its own
 // or that of its host.

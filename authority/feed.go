@@ -309,26 +309,23 @@ const (
 	maxFeedToken = 4096
 )
 
-// checkFeed returns an error for a feed that cannot work. It names a token by
-// its index.
-func (f Feed) check() error {
+// checkFeedTokens returns an error for a credential that cannot be safe. It
+// names the token by its index.
+func checkFeedTokens(tokens []string) error {
 	seen := map[string]int{}
-	for i, token := range f.Tokens {
+	for i, token := range tokens {
 		switch first, again := seen[token]; {
 		case len(token) < minFeedToken || len(token) > maxFeedToken:
-			return fmt.Errorf("authority: Config.Feed.Tokens[%d] has %d characters; it must have at least %d random ones, such as 'openssl rand -hex 32' prints, and at most %d", i, len(token), minFeedToken, maxFeedToken)
+			return fmt.Errorf("authority: Config.FeedTokens[%d] has %d characters; it must have at least %d random ones, such as 'openssl rand -hex 32' prints, and at most %d", i, len(token), minFeedToken, maxFeedToken)
 		case !isBearer(token):
-			return fmt.Errorf("authority: Config.Feed.Tokens[%d] has a character that a bearer token cannot have", i)
+			return fmt.Errorf("authority: Config.FeedTokens[%d] has a character that a bearer token cannot have", i)
 		case again:
-			return fmt.Errorf("authority: Config.Feed.Tokens[%d] is the same as Config.Feed.Tokens[%d]", i, first)
+			return fmt.Errorf("authority: Config.FeedTokens[%d] is the same as Config.FeedTokens[%d]", i, first)
 		}
 		seen[token] = i
 	}
 	return nil
 }
-
-// isServed reports whether the feed has a credential.
-func (f Feed) isServed() bool { return len(f.Tokens) > 0 || f.Check != nil }
 
 // isBearer reports whether a token has the form of RFC 6750 section 2.1.
 func isBearer(token string) bool {

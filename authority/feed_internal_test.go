@@ -57,7 +57,7 @@ func FuzzFeedQuery(f *testing.F) {
 		f.Add(q)
 	}
 	const token = "0123456789abcdef0123456789abcdef"
-	cfg := Config[struct{}]{Issuer: "https://auth.example", Namespace: "https://auth.example", Store: Memory(), Secrets: [][]byte{[]byte(token)}, Feed: Feed{Tokens: []string{token}}}
+	cfg := Config[struct{}]{Issuer: "https://auth.example", Namespace: "https://auth.example", Store: Memory(), Secrets: [][]byte{[]byte(token)}, FeedTokens: []string{token}}
 	h, err := newFeedHandler(&cfg)
 	require.NoError(f, err)
 	f.Fuzz(func(t *testing.T, raw string) {

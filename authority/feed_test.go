@@ -30,7 +30,7 @@ const (
 )
 
 func withFeed(tokens ...string) func(*cfg) {
-	return func(c *cfg) { c.Feed.Tokens = tokens }
+	return func(c *cfg) { c.FeedTokens = tokens }
 }
 
 // feedRequest asks the feed, with a query after the nonce.
@@ -76,10 +76,10 @@ func TestFeedNeedsACredential(t *testing.T) {
 		served bool
 	}{
 		{"nothing", func(*cfg) {}, false},
-		{"an empty list", func(c *cfg) { c.Feed.Tokens = []string{} }, false},
+		{"an empty list", func(c *cfg) { c.FeedTokens = []string{} }, false},
 		{"a token", withFeed(feedToken), true},
 		{"a check", func(c *cfg) {
-			c.Feed.Check = func(r *http.Request) bool { return r.Header.Get("X-Client") == "api" }
+			c.FeedCheck = func(r *http.Request) bool { return r.Header.Get("X-Client") == "api" }
 		}, true},
 	} {
 		for _, path := range []string{"", "/tenants/a"} {
@@ -190,7 +190,7 @@ func TestFeedConfig(t *testing.T) {
 		"twice":      {feedToken, feedToken},
 	} {
 		_, err := authority.New(config(authority.Memory(), withFeed(tokens...)))
-		require.ErrorContains(t, err, "Config.Feed.Tokens[", name)
+		require.ErrorContains(t, err, "Config.FeedTokens[", name)
 		require.NotContains(t, err.Error(), feedToken[:31], name)
 	}
 }

@@ -68,7 +68,7 @@ type feedPage struct {
 // newFeedHandler makes the feed of a configuration that was checked.
 func newFeedHandler[T any](cfg *Config[T]) (*feedHandler, error) {
 	h := &feedHandler{
-		namespace: cfg.Namespace, check: cfg.Feed.Check, plainHTTP: cfg.HTTP.TLSInFront, clock: clock.Here(), loud: loud.New(cfg.Logger),
+		namespace: cfg.Namespace, check: cfg.FeedCheck, plainHTTP: cfg.HTTP.TLSInFront, clock: clock.Here(), loud: loud.New(cfg.Logger),
 		pages: flight.NewKeyed[feedCursor, *feedPage](flight.KeyedConfig{
 			Limit: readLimit, Pause: 100 * time.Millisecond, MaxPause: time.Second, MaxRuns: 2 * feedRuns, MaxKept: feedPages,
 		}),
@@ -83,7 +83,7 @@ func newFeedHandler[T any](cfg *Config[T]) (*feedHandler, error) {
 		birth := m.birth()
 		h.birth = &birth
 	}
-	for _, token := range cfg.Feed.Tokens {
+	for _, token := range cfg.FeedTokens {
 		h.tokens = append(h.tokens, sha256.Sum256([]byte(token)))
 	}
 	var err error
@@ -135,7 +135,7 @@ func (h *feedHandler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "served over https only", http.StatusForbidden)
 		return
 	case !h.permits(r):
-		h.loud.Warn("feed_unauthorized", "authority: a request for the feed of revocations has no credential of Config.Feed; check the FeedToken of the APIs")
+		h.loud.Warn("feed_unauthorized", "authority: a request for the feed of revocations has no credential of Config.FeedTokens; check the FeedToken of the APIs")
 		header.Set("WWW-Authenticate", `Bearer realm="session-revocations"`)
 		http.Error(w, "a credential of the feed is required", http.StatusUnauthorized)
 		return

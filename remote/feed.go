@@ -254,7 +254,7 @@ func (f *feed) ask(ctx context.Context, nonce string, values url.Values, maxBody
 
 var (
 	errFeedOrigin = fmt.Errorf("%w: the discovery document names one with another scheme, host or port than Config.Issuer", ErrFeed)
-	errNoFeed     = fmt.Errorf("%w: the discovery document names none; set authority.Config.Feed", ErrFeed)
+	errNoFeed     = fmt.Errorf("%w: the discovery document names none; set authority.Config.FeedTokens", ErrFeed)
 )
 
 // locate returns the URL of the feed. It reads the document again after a

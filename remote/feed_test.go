@@ -144,7 +144,7 @@ func (s *site) start(t testing.TB, change ...func(*issuing.Config[state])) *repl
 	t.Helper()
 	config := issuing.Config[state]{
 		Issuer: testIssuer, Audience: []string{"orders"}, Store: s.store, Algorithm: keys.EdDSA,
-		Logger: slog.New(slog.DiscardHandler), Feed: issuing.Feed{Tokens: []string{feedToken}},
+		Logger: slog.New(slog.DiscardHandler), FeedTokens: []string{feedToken},
 		Load:   func(context.Context, *sessiontoken.Claims[state]) (state, error) { return state{Name: "Ada"}, nil },
 		Limits: issuing.Limits{TTL: time.Hour},
 	}

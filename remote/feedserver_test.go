@@ -35,8 +35,8 @@ func serve(t testing.TB, store issuing.Store) *served {
 	url := "https://" + server.Listener.Addr().String()
 	a, err := issuing.New(issuing.Config[state]{
 		Issuer: url, Audience: []string{"orders"}, Store: store, Algorithm: keys.EdDSA, Logger: slog.New(slog.DiscardHandler),
-		Feed: issuing.Feed{Tokens: []string{feedToken}},
-		Load: func(context.Context, *sessiontoken.Claims[state]) (state, error) { return state{}, nil },
+		FeedTokens: []string{feedToken},
+		Load:       func(context.Context, *sessiontoken.Claims[state]) (state, error) { return state{}, nil },
 	})
 	require.NoError(t, err)
 	handler = a.WellKnown()

@@ -45,7 +45,7 @@ type Config struct {
 	MaxStale time.Duration
 
 	// FeedToken returns the credential for the authority's feed of revocations:
-	// one of its Feed.Tokens. It is called for each request to the feed, so
+	// one of its FeedTokens. It is called for each request to the feed, so
 	// that a credential that is replaced takes effect without a restart. With
 	// it, a session that is revoked at the authority is refused here, mostly
 	// within a second, and at most 5 s and one request later while the feed
