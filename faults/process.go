@@ -28,6 +28,9 @@ type Role struct {
 	Rotates             bool          // its keys rotate every 10 s
 	Verifies            bool          // it only verifies, with the keys
 	KeysFrom            string        // of this URL; empty: of the store
+
+	Listens string // where it serves an authority's documents; empty: it is no authority
+	Follows string // the issuer of that; without Listens it is an API that follows its feed
 }
 
 // request and answer are lines that a process reads and writes.
