@@ -23,7 +23,7 @@ const (
 	feedReads = 500
 	feedRuns  = 8
 	// feedPages is how many pages are kept at most.
-	feedPages = 32
+	feedPages = 16
 	// feedWatch is how long one run of the watch takes, and feedPoll how often
 	// it reads a store that cannot wait.
 	feedWatch = 10 * time.Second
@@ -53,6 +53,7 @@ type feedLog struct {
 	news       map[string]uint64 // by namespace, of those that serve a feed
 	newsAt     clock.Instant     // of the last item
 	cannotWait bool              // the store does not support Wait
+	here       chan struct{}     // gets a value when this process has added entries
 	second     clock.Instant     // in which readings are counted
 	readings   int
 }
@@ -72,7 +73,7 @@ type storePage struct {
 }
 
 func newFeedLog(store Store) *feedLog {
-	f := &feedLog{store: store, clock: clock.Here(), news: map[string]uint64{}}
+	f := &feedLog{store: store, clock: clock.Here(), news: map[string]uint64{}, here: make(chan struct{}, 1)}
 	if m, ok := store.(*memory); ok {
 		f.store = memoryFeed{m}
 	}
@@ -181,7 +182,7 @@ func (f *feedLog) runWatch(ctx context.Context, r *flight.Run) error {
 		case news, left <= 0:
 			return nil
 		case cannotWait:
-			wait(ctx, min(left, feedPoll))
+			f.awaitHere(ctx, min(left, feedPoll))
 		default:
 			f.awaitStore(ctx, p.Next, left)
 		}
@@ -196,6 +197,40 @@ func (f *feedLog) read(ctx context.Context, cursor string) (revoke.Page, error) 
 		err = errors.New("the store returns the same page again")
 	}
 	return p, err
+}
+
+// appended tells the watch that this process has added entries, so that it does
+// not wait for its next reading.
+func (f *feedLog) appended() {
+	select {
+	case f.here <- struct{}{}:
+	default: // it is told already
+	}
+}
+
+// awaitHere waits for entries that this process adds, for at most atMost.
+func (f *feedLog) awaitHere(ctx context.Context, atMost time.Duration) {
+	t := time.NewTimer(atMost)
+	defer t.Stop()
+	select {
+	case <-f.here:
+	case <-t.C:
+	case <-ctx.Done():
+	}
+}
+
+// tellingStore is a store that tells of each Append that succeeded.
+type tellingStore struct {
+	revoke.Store
+	appended func() // or nil
+}
+
+func (s tellingStore) Append(ctx context.Context, entries ...revoke.Entry) error {
+	err := s.Store.Append(ctx, entries...)
+	if err == nil && s.appended != nil {
+		s.appended()
+	}
+	return err
 }
 
 // awaitStore waits for the store's next entry, for at most atMost.

@@ -58,7 +58,7 @@ func FuzzFeedQuery(f *testing.F) {
 	}
 	const token = "0123456789abcdef0123456789abcdef"
 	cfg := Config[struct{}]{Issuer: "https://auth.example", Namespace: "https://auth.example", Store: Memory(), Secrets: [][]byte{[]byte(token)}, FeedTokens: []string{token}}
-	h, err := newFeedHandler(&cfg)
+	h, err := newFeedHandler(&cfg, newFeedLog(cfg.Store))
 	require.NoError(f, err)
 	f.Fuzz(func(t *testing.T, raw string) {
 		q, err := parseFeedQuery(raw)

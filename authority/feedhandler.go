@@ -66,17 +66,12 @@ type feedPage struct {
 }
 
 // newFeedHandler makes the feed of a configuration that was checked.
-func newFeedHandler[T any](cfg *Config[T]) (*feedHandler, error) {
+func newFeedHandler[T any](cfg *Config[T], log *feedLog) (*feedHandler, error) {
 	h := &feedHandler{
-		namespace: cfg.Namespace, check: cfg.FeedCheck, plainHTTP: cfg.HTTP.TLSInFront, clock: clock.Here(), loud: loud.New(cfg.Logger),
+		log: log, namespace: cfg.Namespace, check: cfg.FeedCheck, plainHTTP: cfg.HTTP.TLSInFront, clock: clock.Here(), loud: loud.New(cfg.Logger),
 		pages: flight.NewKeyed[feedCursor, *feedPage](flight.KeyedConfig{
 			Limit: readLimit, Pause: 100 * time.Millisecond, MaxPause: time.Second, MaxRuns: 2 * feedRuns, MaxKept: feedPages,
 		}),
-	}
-	if cfg.Host != nil {
-		h.log = cfg.Host.feed
-	} else {
-		h.log = newFeedLog(cfg.Store)
 	}
 	h.log.serve(cfg.Namespace)
 	if m, ok := h.log.store.(memoryFeed); ok {

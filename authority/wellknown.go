@@ -37,7 +37,7 @@ func (a *Authority[T]) addWellKnown(cfg *Config[T]) error {
 	if !cfg.servesFeed() {
 		return nil
 	}
-	feed, err := newFeedHandler(cfg)
+	feed, err := newFeedHandler(cfg, a.feed)
 	if err != nil {
 		return within("the feed", err)
 	}
