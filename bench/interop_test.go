@@ -4,9 +4,12 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"math/rand/v2"
 	"net/http"
 	"net/http/httptest"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/go-jose/go-jose/v4"
 	josejwt "github.com/go-jose/go-jose/v4/jwt"
@@ -21,6 +24,7 @@ import (
 	"github.com/sessiontoken/sessiontoken/bench"
 	"github.com/sessiontoken/sessiontoken/keys"
 	"github.com/sessiontoken/sessiontoken/remote"
+	"github.com/sessiontoken/sessiontoken/revoke"
 )
 
 // TestInteropRead: a token of each algorithm is read by other libraries with
@@ -130,6 +134,63 @@ func readJWXv3(t *testing.T, client *http.Client, url, token string) (string, st
 	require.NoError(t, err)
 	subject, _ := parsed.Subject()
 	return subject, sid, string(text)
+}
+
+// TestInteropIssuedAt: with 200 marks of changed state a second, no other
+// library, without leeway and with the right time, refuses the iat of a token.
+func TestInteropIssuedAt(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		list, err := revoke.NewList(revoke.Config{Store: new(revoke.MemStore)})
+		require.NoError(t, err)
+		ring, err := keys.NewRing(keys.RingConfig{Store: new(keys.MemStore)})
+		require.NoError(t, err)
+		issuer, err := sessiontoken.NewIssuer[bench.State](sessiontoken.IssuerConfig{Issuer: bench.Issuer, Audience: []string{bench.Audience}, Keys: ring, Revocations: list})
+		require.NoError(t, err)
+		token, _, err := issuer.Issue(t.Context(), bench.Subject, bench.SampleState())
+		require.NoError(t, err)
+		for range 600 {
+			time.Sleep(5 * time.Millisecond)
+			for range 1 + rand.IntN(3) { // also several in one millisecond
+				require.NoError(t, list.Changed(t.Context(), bench.Subject))
+			}
+			token, _, err = issuer.Renew(t.Context(), token, func(context.Context, *sessiontoken.Claims[bench.State]) (bench.State, error) {
+				return bench.SampleState(), nil
+			})
+			require.NoError(t, err)
+			now := time.Now()
+			for name, read := range map[string]func(token string, now time.Time) error{
+				"go-jose": issuedAtGoJOSE, "golang-jwt": issuedAtGolangJWT, "jwx v2": issuedAtJWXv2, "jwx v3": issuedAtJWXv3,
+			} {
+				require.NoError(t, read(token, now), name)
+				require.Error(t, read(token, now.Truncate(time.Second).Add(-time.Millisecond)), "%s would notice", name)
+			}
+		}
+	})
+}
+
+func issuedAtGoJOSE(token string, now time.Time) error {
+	parsed, err := josejwt.ParseSigned(token, []jose.SignatureAlgorithm{jose.ES256})
+	if err != nil {
+		return err
+	}
+	var claims josejwt.Claims
+	return errors.Join(parsed.UnsafeClaimsWithoutVerification(&claims), claims.ValidateWithLeeway(josejwt.Expected{Time: now}, 0))
+}
+
+func issuedAtGolangJWT(token string, now time.Time) error {
+	var claims jwt.RegisteredClaims
+	_, _, err := jwt.NewParser().ParseUnverified(token, &claims)
+	return errors.Join(err, jwt.NewValidator(jwt.WithIssuedAt(), jwt.WithTimeFunc(func() time.Time { return now })).Validate(claims))
+}
+
+func issuedAtJWXv2(token string, now time.Time) error {
+	_, err := jwtv2.Parse([]byte(token), jwtv2.WithVerify(false), jwtv2.WithValidate(true), jwtv2.WithClock(jwtv2.ClockFunc(func() time.Time { return now })))
+	return err
+}
+
+func issuedAtJWXv3(token string, now time.Time) error {
+	_, err := jwtv3.Parse([]byte(token), jwtv3.WithVerify(false), jwtv3.WithValidate(true), jwtv3.WithClock(jwtv3.ClockFunc(func() time.Time { return now })))
+	return err
 }
 
 // TestInteropWritten: what other libraries write in our profile is read by us,

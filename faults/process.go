@@ -28,6 +28,10 @@ type Role struct {
 	Rotates             bool          // its keys rotate every 10 s
 	Verifies            bool          // it only verifies, with the keys
 	KeysFrom            string        // of this URL; empty: of the store
+	Serves              string        // it serves a site, with the roles of its users in this folder
+
+	Listens string // where it serves an authority's documents; empty: it is no authority
+	Follows string // the issuer of that; without Listens it is an API that follows its feed
 }
 
 // request and answer are lines that a process reads and writes.
@@ -35,19 +39,24 @@ type request struct {
 	ID                        int
 	Op                        string
 	Token, Subject, Sess, Key string
+	Role                      int `json:",omitempty"`
 }
 
 type answer struct {
 	ID         int
-	Error      string `json:",omitempty"` // the call failed
-	Verdict    string `json:",omitempty"` // of verify: see verdictOf
-	Token      string `json:",omitempty"`
-	Sess       string `json:",omitempty"`
-	At         int64  `json:",omitempty"` // when it was done, in Unix nanoseconds
-	Stale      bool   `json:",omitempty"` // the last reading of the store failed
-	URL        string `json:",omitempty"`
-	Rotations  int    `json:",omitempty"`
-	Goroutines int    `json:",omitempty"`
+	Error      string        `json:",omitempty"` // the call failed
+	Verdict    string        `json:",omitempty"` // of verify: see verdictOf
+	Token      string        `json:",omitempty"`
+	Sess       string        `json:",omitempty"`
+	Subject    string        `json:",omitempty"`
+	At         int64         `json:",omitempty"` // when it was done, in Unix nanoseconds
+	Stale      bool          `json:",omitempty"` // the last reading of the store failed
+	URL        string        `json:",omitempty"`
+	Rotations  int           `json:",omitempty"`
+	Goroutines int           `json:",omitempty"`
+	Site       string        `json:",omitempty"` // the URL of the site that it serves
+	Loads      int64         `json:",omitempty"` // of the site
+	Took       time.Duration `json:",omitempty"`
 }
 
 // Process is a process that was started.

@@ -201,7 +201,8 @@ func SmallDisk(t *testing.T, mib int) *servers.Disk {
 
 // Revoked revokes 100 sessions a second in one process while faults happen, one after the
 // other, and two others verify: one of them behind the fault, which is at the
-// place that through names. Whatever was acknowledged must be known: to those that
+// place that through names. Every tenth time it marks the state of a subject as
+// changed instead. Whatever was acknowledged must be known: to those that
 // lived through it, and to one that starts afterwards.
 func Revoked(t *testing.T, place, through string, faults ...Fault) {
 	role := Role{Place: place, SyncEvery: 100 * time.Millisecond, MaxStale: 2 * time.Second, TTL: 10 * time.Minute}
@@ -263,7 +264,7 @@ func Revoked(t *testing.T, place, through string, faults ...Fault) {
 		})
 	}
 	time.Sleep(time.Second)
-	acknowledged := w.stop(t, faults)
+	acknowledged, marked := w.stop(t, faults)
 
 	afterwards := Start(t, role)
 	wait(t, 10*time.Second, "a verifier that starts afterwards answers", answers(afterwards))
@@ -282,6 +283,16 @@ func Revoked(t *testing.T, place, through string, faults ...Fault) {
 		if missed > 0 {
 			t.Errorf("the verifier %s missed %d of %d acknowledged revocations", p.name, missed, len(acknowledged))
 		}
+		missed = 0
+		for _, token := range marked {
+			if p.verify(token) != "changed" {
+				missed++
+			}
+		}
+		t.Logf("the verifier %s: %d marks of a changed state, %d unknown", p.name, len(marked), missed)
+		if missed > 0 || len(marked) == 0 {
+			t.Errorf("the verifier %s does not know %d of %d acknowledged marks", p.name, missed, len(marked))
+		}
 		if v := p.verify(valid); v != "ok" {
 			t.Errorf("the verifier %s: a valid token is %s", p.name, v)
 		}
@@ -299,6 +310,7 @@ type writing struct {
 
 type outcome struct {
 	acknowledged []string // their tokens
+	marked       []string // those of subjects whose mark was acknowledged
 	failed       map[string]int
 }
 
@@ -336,6 +348,14 @@ func startWriting(t *testing.T, issuer *Process) *writing {
 			}
 			a := spare[0]
 			spare = spare[1:]
+			if i%10 == 9 {
+				if m := issuer.call(request{Op: "changed", Subject: a.Subject}); m.Error == "" {
+					o.marked = append(o.marked, a.Token)
+				} else {
+					o.failed[m.Error]++
+				}
+				continue
+			}
 			if _, err := issuer.revoke(a.Sess); err == nil {
 				o.acknowledged = append(o.acknowledged, a.Token)
 			} else { // it may have happened; it is not repeated, so that nothing hides behind that
@@ -358,7 +378,7 @@ func startWriting(t *testing.T, issuer *Process) *writing {
 	return w
 }
 
-func (w *writing) stop(t *testing.T, faults []Fault) (acknowledged []string) {
+func (w *writing) stop(t *testing.T, faults []Fault) (acknowledged, marked []string) {
 	t.Helper()
 	close(w.quit)
 	o := <-w.done
@@ -376,7 +396,7 @@ func (w *writing) stop(t *testing.T, faults []Fault) (acknowledged []string) {
 	if len(o.acknowledged) < 10 {
 		t.Errorf("only %d revocations were acknowledged", len(o.acknowledged))
 	}
-	return o.acknowledged
+	return o.acknowledged, o.marked
 }
 
 // KeepRevoking has a process revoke sessions, one after the other and for d, without

@@ -13,6 +13,7 @@ import (
 	"net/http"
 	"os"
 	"runtime"
+	"slices"
 	"sync"
 	"time"
 
@@ -44,11 +45,15 @@ func Main(open func(place string) (Store, error)) bool {
 }
 
 // state is what tokens carry here.
-type state struct{ Name string }
+type state struct {
+	Name string
+	Role int
+}
 
 const (
 	issuerName = "https://auth.example"
 	audience   = "api"
+	clientID   = "app"
 )
 
 type worker struct {
@@ -57,17 +62,26 @@ type worker struct {
 	list     *revoke.List
 	ring     *keys.Ring
 	manager  *refresh.Manager
+	store    Store
+	site     *site  // if the role is to serve one
 	url      string // of its JWKS
 	out      *json.Encoder
 	outMu    sync.Mutex
 }
 
 func newWorker(r Role, open func(place string) (Store, error)) (*worker, error) {
+	w := &worker{out: json.NewEncoder(os.Stdout)}
+	if r.Follows != "" && r.Listens == "" {
+		return w, newFollower(w, r)
+	}
 	store, err := open(r.Place)
 	if err != nil {
 		return nil, err
 	}
-	w := &worker{out: json.NewEncoder(os.Stdout)}
+	w.store = store
+	if r.Listens != "" {
+		return w, newAuthority(w, r, store)
+	}
 	ctx := context.Background()
 	if w.list, err = revoke.NewList(revoke.Config{Store: store, SyncEvery: r.SyncEvery, MaxStale: r.MaxStale, Logger: quiet}); err != nil {
 		return nil, err
@@ -103,6 +117,11 @@ func newWorker(r Role, open func(place string) (Store, error)) (*worker, error) 
 	w.manager, err = refresh.NewManager(refresh.Config{Store: store, Secrets: [][]byte{bytes.Repeat([]byte{1}, 32)}, Revocations: w.list, Logger: quiet})
 	if err != nil {
 		return nil, err
+	}
+	if r.Serves != "" {
+		if err := w.serveSite(r.Serves); err != nil {
+			return nil, err
+		}
 	}
 	return w, w.publish(w.ring)
 }
@@ -165,11 +184,11 @@ func (w *worker) do(r request) (a answer, err error) {
 	switch r.Op {
 	case "issue":
 		var c *sessiontoken.Claims[state]
-		if a.Token, c, err = w.issuer.Issue(ctx, r.Subject, state{"Ada"}); err == nil {
-			a.Sess = c.SessionID
+		if a.Token, c, err = w.issuer.Issue(ctx, r.Subject, state{Name: "Ada"}); err == nil {
+			a.Sess, a.Subject = c.SessionID, c.Subject
 		}
 	case "renew":
-		a.Token, _, err = w.issuer.Renew(ctx, r.Token, func(context.Context, *sessiontoken.Claims[state]) (state, error) { return state{"Ada"}, nil })
+		a.Token, _, err = w.issuer.Renew(ctx, r.Token, func(context.Context, *sessiontoken.Claims[state]) (state, error) { return state{Name: "Ada"}, nil })
 		a.Verdict, err = verdictOf(err), nil
 	case "revoke":
 		err = w.list.RevokeSession(ctx, r.Sess)
@@ -201,14 +220,39 @@ func (w *worker) do(r request) (a answer, err error) {
 		}
 	case "exchange":
 		a.Token, _, err = w.manager.Exchange(ctx, refresh.Presented{Token: r.Token}, func(context.Context, refresh.Family) error { return nil })
+	case "changed":
+		err = w.list.Changed(ctx, r.Subject)
+		a.At = time.Now().UnixNano()
+	case "promote":
+		err = w.site.promote(ctx, r.Subject, r.Role)
+		a.At = time.Now().UnixNano()
+	case "roundTrip":
+		a.Took, err = w.roundTrip(ctx)
 	case "status":
 		a.Stale = w.list.Status().Err != nil
 		a.URL, a.Goroutines = w.url, runtime.NumGoroutine()
+		if w.site != nil {
+			a.Site, a.Loads = w.site.url, w.site.loads.Load()
+		}
 		a.Rotations = int(w.ring.Metrics()["ring_rotations_total"])
 	default:
 		err = fmt.Errorf("no such thing as %s", r.Op)
 	}
 	return a, err
+}
+
+// roundTrip returns the median time of 50 readings of a small row.
+func (w *worker) roundTrip(ctx context.Context) (time.Duration, error) {
+	var took [50]time.Duration
+	for i := range took {
+		begin := time.Now()
+		if _, err := w.store.Load(ctx, "none"); err != nil {
+			return 0, err
+		}
+		took[i] = time.Since(begin)
+	}
+	slices.Sort(took[:])
+	return took[len(took)/2], nil
 }
 
 func (w *worker) verify(token string) string {
@@ -218,7 +262,7 @@ func (w *worker) verify(token string) string {
 	return verdictOf(err)
 }
 
-// verdictOf is "ok", "revoked", "expired", "undecided" (503), or "invalid" with the
+// verdictOf is "ok", "revoked", "changed", "expired", "undecided" (503), or "invalid" with the
 // reason.
 func verdictOf(err error) string {
 	switch {
@@ -226,6 +270,8 @@ func verdictOf(err error) string {
 		return "ok"
 	case errors.Is(err, sessiontoken.ErrRevoked):
 		return "revoked"
+	case errors.Is(err, sessiontoken.ErrChanged):
+		return "changed"
 	case errors.Is(err, sessiontoken.ErrExpired):
 		return "expired"
 	case errors.Is(err, sessiontoken.ErrInvalid):

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -397,14 +398,14 @@ func TestStoreClockSetBack(t *testing.T) {
 	})
 }
 
-// The newest entry is a lower bound on the store's time, unless it is further
-// ahead of the store's clock than MaxSkew.
+// The newest entry, less the longest reading, is a lower bound on the store's
+// time, unless it is further ahead of the store's clock than MaxSkew.
 func TestNewestEntryIsAFloor(t *testing.T) {
 	for _, row := range []struct {
 		name         string
 		ahead, moves time.Duration
 	}{
-		{"behind", -time.Hour, 0}, {"30 s ahead", 30 * time.Second, 30 * time.Second}, {"2 min ahead", 2 * time.Minute, 0},
+		{"behind", -time.Hour, 0}, {"5 s ahead", 5 * time.Second, 0}, {"30 s ahead", 30 * time.Second, 25 * time.Second}, {"2 min ahead", 2 * time.Minute, 0},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -418,4 +419,43 @@ func TestNewestEntryIsAFloor(t *testing.T) {
 			})
 		})
 	}
+}
+
+// faraway is a store that questions take a while to reach.
+type faraway struct {
+	revoke.Store
+	way time.Duration
+}
+
+func (f faraway) Since(ctx context.Context, cursor string) (revoke.Page, error) {
+	time.Sleep(f.way)
+	return f.Store.Since(ctx, cursor)
+}
+
+// No list has a time that the store's clock has not reached: iat never lies in
+// the future, also when another replica, for which readings take long, revokes
+// or marks.
+func TestTimeIsNeverAhead(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := new(faulty)
+		a, b := running(t, faraway{s, 900 * time.Millisecond}), running(t, s)
+		time.Sleep(10 * time.Second)
+		for i := range 20 {
+			time.Sleep(170 * time.Millisecond)
+			sid := strconv.Itoa(i)
+			for _, revokes := range []func() error{
+				func() error { return a.RevokeSession(t.Context(), sid) },
+				func() error { return a.RevokeSubject(t.Context(), "bob") },
+				func() error { return a.Changed(t.Context(), "ada") },
+			} {
+				require.NoError(t, revokes())
+				read(t, b)
+				for _, l := range []*revoke.List{a, b} {
+					now, err := l.Now(t.Context())
+					require.NoError(t, err)
+					require.False(t, now.After(time.Now()))
+				}
+			}
+		}
+	})
 }

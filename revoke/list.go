@@ -71,6 +71,9 @@ const (
 	// revokeLimit is how long a revocation takes at most, and how long Run
 	// writes after its context has ended.
 	revokeLimit = 5 * time.Second
+	// longestReading is how long the reading of one page takes at most, for
+	// every configuration.
+	longestReading = 5 * time.Second
 	// writeLimit is how long one write takes at most.
 	writeLimit = 4 * time.Second
 )
@@ -203,4 +206,4 @@ func (l *List) Staleness() (healthy, most time.Duration) {
 }
 
 // readLimit returns the limit of reading one page.
-func (l *List) readLimit() time.Duration { return min(l.cfg.MaxStale/2, 5*time.Second) }
+func (l *List) readLimit() time.Duration { return min(l.cfg.MaxStale/2, longestReading) }

@@ -75,15 +75,7 @@ func (l *List) news(ctx context.Context) bool {
 	cursor := l.cursor
 	l.mu.Unlock()
 	err := make(chan error, 1)
-	go func() {
-		defer l.waiting.Store(false)
-		defer func() {
-			if recover() != nil {
-				err <- flight.ErrPanic
-			}
-		}()
-		err <- l.cfg.Store.Wait(ctx, cursor)
-	}()
+	go func() { err <- l.waitOnce(ctx, cursor) }()
 	select {
 	case err := <-err:
 		if errors.Is(err, errors.ErrUnsupported) {
@@ -93,6 +85,17 @@ func (l *List) news(ctx context.Context) bool {
 	case <-ctx.Done():
 		return false
 	}
+}
+
+// waitOnce calls the store's Wait. When it returns, another call may be made.
+func (l *List) waitOnce(ctx context.Context, cursor string) (err error) {
+	defer l.waiting.Store(false)
+	defer func() {
+		if recover() != nil {
+			err = flight.ErrPanic
+		}
+	}()
+	return l.cfg.Store.Wait(ctx, cursor)
 }
 
 // read reads the new entries, page by page. A page is applied even if a later
@@ -213,7 +216,11 @@ func (l *List) take(cursor string, p Page, asked, got clock.Instant) {
 	if st != nil {
 		next.since = st.since
 	}
-	if !l.local {
+	switch {
+	case l.local:
+	case l.isReadOnly():
+		l.followBirths(next, st, p.Time, asked)
+	default:
 		if len(l.births) == 0 {
 			l.makeBirth(p.Time)
 		}
@@ -263,10 +270,15 @@ func (l latest) merge(m latest) latest {
 // setTime updates the view with the time of a page, and with the latest time of
 // its entries. Then it stamps the entries that were owed while the time was not
 // known.
+//
+// The time of an entry is an upper bound: it is ahead of the store's time by
+// what the reading took that its list knew the time from. What the store's
+// clock has certainly reached is earlier by that, so that iat, which is taken
+// from the view, does not lie in the future.
 func (l *List) setTime(p Page, read latest, asked, got clock.Instant) {
 	l.view.Tell(p.Time, asked, got)
 	if read.any != none {
-		l.view.AtLeast(timeOf(read.any))
+		l.view.AtLeast(timeOf(read.any).Add(-longestReading))
 	}
 	l.seen(read)
 	l.timed.Store(&timed{asked})

@@ -14,6 +14,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/golang-jwt/jwt/v5"
 	"github.com/stretchr/testify/require"
 
 	"github.com/sessiontoken/sessiontoken"
@@ -65,6 +66,20 @@ func (c *company) replica(t testing.TB, change ...func(*parts)) *replica {
 		_, _ = fmt.Fprint(w, claims.State.Rev)
 	})))
 	return r
+}
+
+// replicasApart returns two replicas on machines whose clocks are two minutes
+// apart, and that of the store between them.
+func (c *company) replicasApart(t testing.TB) (replicas []*replica) {
+	t.Helper()
+	_, err := c.revoked.Since(t.Context(), "") // the store keeps the clock of its first call
+	require.NoError(t, err)
+	for _, ahead := range []time.Duration{-time.Minute, time.Minute} {
+		machine := new(clock.Clock)
+		machine.SetAhead(ahead)
+		clock.As(machine, func() { replicas = append(replicas, c.replica(t)) })
+	}
+	return replicas
 }
 
 // promote changes the role and marks that, at a replica.
@@ -488,12 +503,7 @@ func TestSignInAndChanged(t *testing.T) {
 func TestChangedWithClocksApart(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		c := newCompany(t)
-		var replicas []*replica
-		for _, ahead := range []time.Duration{-time.Minute, time.Minute} {
-			machine := new(clock.Clock)
-			machine.SetAhead(ahead)
-			clock.As(machine, func() { replicas = append(replicas, c.replica(t)) })
-		}
+		replicas := c.replicasApart(t)
 		browser := replicas[0].browse(t)
 		time.Sleep(2 * time.Second)
 		for mark := range int64(50) {
@@ -506,6 +516,46 @@ func TestChangedWithClocksApart(t *testing.T) {
 				replicas[rand.IntN(2)].wants(t, browser, mark+1)
 			}
 			require.Equal(t, loads+1, c.loads.Load())
+		}
+	})
+}
+
+// With 200 marks a second on one subject, replicas whose clocks are two minutes
+// apart and a balancer between them, verifiers of other kinds with the right
+// time and without leeway refuse no token for its iat, and each client is
+// served with the last state in the end.
+func TestIssuedAtWithManyMarks(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		c := newCompany(t)
+		replicas := c.replicasApart(t)
+		right := jwt.NewValidator(jwt.WithIssuedAt())
+		reads := func(token string) {
+			t.Helper()
+			var claims jwt.RegisteredClaims
+			_, _, err := jwt.NewParser().ParseUnverified(token, &claims)
+			require.NoError(t, err)
+			require.NoError(t, right.Validate(claims))
+		}
+		cookie, tokens := replicas[0].browse(t), replicas[1].native(t)
+		for mark := range int64(1000) {
+			time.Sleep(5 * time.Millisecond)
+			at := replicas[rand.IntN(2)]
+			c.promote(t, at)
+			loads := c.loads.Load()
+			at.wants(t, cookie, mark+1)
+			reads(cookie.session)
+			resp := replicas[rand.IntN(2)].do(refreshRequest(grant(tokens.RefreshToken)))
+			require.Equal(t, 200, resp.StatusCode)
+			tokens = tokensIn(t, resp)
+			reads(tokens.AccessToken)
+			resp = at.do(request("GET", "/role", "", bearer(tokens.AccessToken)...))
+			require.Equal(t, 200, resp.StatusCode)
+			require.Equal(t, strconv.FormatInt(mark+1, 10), body(t, resp))
+			require.Equal(t, loads+2, c.loads.Load(), "one for the cookie, one for the refresh")
+		}
+		for _, r := range replicas {
+			r.sync(t)
+			r.wants(t, cookie, 1000)
 		}
 	})
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"reflect"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -120,6 +121,54 @@ func Revocations(t *testing.T, open func(t *testing.T) (a, b revoke.Store)) {
 			if !reflect.DeepEqual(g, w) {
 				t.Fatalf("entry %d: %+v came back as %+v", i, w, g)
 			}
+		}
+	})
+	run("marks of changed states", "an entry that is skipped where its scope is not known is kept, paged and dropped as any other, however far its Before is from the time", func(t *testing.T, a, b revoke.Store) {
+		now := time.Now().UTC().Truncate(time.Millisecond)
+		mark := func(subject string, number, until time.Time) revoke.Entry {
+			return revoke.Entry{Namespace: "ns", Scope: revoke.Changed, Digest: revoke.Subject.Digest(subject), Before: number, Until: until, Skip: true}
+		}
+		// Numbers are ahead of the time where marks are many: by 1 ms each.
+		var want []revoke.Entry
+		for i := range 2000 {
+			number := now.Add(time.Duration(i) * time.Millisecond)
+			want = append(want, mark("busy", number, number.Add(time.Hour)))
+		}
+		want = append(want,
+			mark("past", now.Add(-24*time.Hour), now.Add(time.Minute)),
+			mark("ahead", now.Add(30*24*time.Hour), now.Add(31*24*time.Hour)),
+			mark("first", time.UnixMilli(1).UTC(), now.Add(time.Hour)),
+			mark("last", time.UnixMilli(253402300799999).UTC(), now.Add(time.Hour)),
+		)
+		over := mark("over", now.Add(30*24*time.Hour), now.Add(-2*time.Hour))
+		cursor, seen := "", 0
+		for _, part := range [][]revoke.Entry{want[:1], append([]revoke.Entry{over}, want[1:1000]...), want[1000:]} {
+			check(t, a.Append(t.Context(), part...))
+			var got []revoke.Entry
+			got, cursor = since(t, b, cursor)
+			for _, g := range got {
+				g.Before, g.Until = g.Before.UTC(), g.Until.UTC()
+				switch {
+				case g.Digest == over.Digest:
+				case seen < len(want) && reflect.DeepEqual(g, want[seen]):
+					seen++
+				case !slices.Contains(want[:seen], g): // it may come again
+					t.Fatalf("%d entries came back as they were, and then %+v", seen, g)
+				}
+			}
+		}
+		if seen != len(want) {
+			t.Fatalf("%d entries of %d", seen, len(want))
+		}
+		got, _ := since(t, b, "") // as a replica that starts
+		n := 0
+		for _, g := range got {
+			if g.Digest != over.Digest {
+				n++
+			}
+		}
+		if n != len(want) {
+			t.Fatalf("a replica that starts reads %d entries of %d", n, len(want))
 		}
 	})
 	run("many at once", "Append takes a thousand entries, and keeps their order", func(t *testing.T, a, b revoke.Store) {

@@ -45,6 +45,7 @@ func TestTablesOfStores(t *testing.T) {
 
 	for _, test := range []struct{ name, old, new string }{
 		{"no part soon", "# soon, ", "# later, "},
+		{"no part changed", "# changed, ", "# same, "},
 		{"no part faults", "# faults, ", "# luck, "},
 		{"no part list", "# list, ", "# lust, "},
 		{"no part many", "# many, ", "# few, "},
@@ -60,6 +61,35 @@ func TestTablesOfStores(t *testing.T) {
 			changed := strings.Replace(string(committed), test.old, test.new, 1)
 			require.NotEqual(t, string(committed), changed)
 			_, err := operatingTables(changed)
+			require.Error(t, err)
+		})
+	}
+}
+
+func TestTableOfChangedStates(t *testing.T) {
+	var output strings.Builder
+	for _, engine := range []string{"cluster", "one", "sqlite", "postgres"} {
+		test := "    TestHowSoonChanged/" + engine + ": "
+		output.WriteString(test + "one round trip to the store takes 42µs; lists read every 20ms; 1000 trials over two processes; 0 sign-outs, one Load a mark and client\n" +
+			test + "revoked, until a request is refused: p50 3.44ms, p99 17.46ms; in round trips p50 82.1, p99 415.7\n" +
+			test + "one renewal with a cookie: p50 660µs, p99 7.14ms; in round trips p50 15.6, p99 170.4\n" +
+			test + "changed, until a request with a cookie has the new role: p50 680µs, p99 16.29ms; in round trips p50 16.2, p99 387.9\n" +
+			test + "one renewal with a bearer: p50 2.12ms, p99 11.85ms; in round trips p50 50.7, p99 282.9\n" +
+			test + "changed, until a request with a bearer has the new role: p50 6.15ms, p99 1.02s; in round trips p50 146.8, p99 24285.7\n")
+	}
+	table, err := changedTable(output.String())
+	require.NoError(t, err)
+	require.Contains(t, table, "| PostgreSQL | 20 ms | 0.04 ms | 3.4 ms (82) / 17.5 ms (416) | 0.7 ms (16) / 16.3 ms (388) | 6.2 ms (147) / 1020.0 ms (24286) |\n")
+	for _, test := range []struct{ name, old, new string }{
+		{"an engine that was not measured", "/sqlite: one round", "/other: one round"},
+		{"no cookie", "/one: changed, until a request with a cookie", "/one: changed, later"},
+		{"a sign-out", "/postgres: one round trip to the store takes 42µs; lists read every 20ms; 1000 trials over two processes; 0 sign-outs", "/postgres: one round trip to the store takes 42µs; lists read every 20ms; 1000 trials over two processes; 1 sign-outs"},
+		{"no duration", "p99 1.02s", "p99 soon"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			changed := strings.Replace(output.String(), test.old, test.new, 1)
+			require.NotEqual(t, output.String(), changed)
+			_, err := changedTable(changed)
 			require.Error(t, err)
 		})
 	}
