@@ -395,6 +395,26 @@ func TestFeedListOnlyReads(t *testing.T) {
 	})
 }
 
+// TestFeedBegin: what begins by the list of an API is later than every
+// revocation that was acknowledged before the call.
+func TestFeedBegin(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSite(t, newEngine(), 2)
+		settle()
+		r := s.api(t)
+		settle()
+		for range 100 {
+			require.NoError(t, s.any().Revocations().RevokeSubject(t.Context(), "ada"))
+			acknowledged := time.Now()
+			began, err := r.Revocations().Begin(t.Context(), revoke.Question{Subject: "ada"})
+			require.NoError(t, err)
+			require.False(t, began.Before(acknowledged.Truncate(time.Millisecond)))
+			require.NoError(t, r.Revocations().Check(t.Context(), &revoke.Question{SessionID: "sid", Subject: "ada", Began: began}))
+			time.Sleep(time.Duration(rand.Int64N(int64(300 * time.Millisecond))))
+		}
+	})
+}
+
 // TestFeedWhileTheAuthorityFails: tokens are accepted for 30 s, then none is,
 // and what was revoked meanwhile is known when the fault is over.
 func TestFeedWhileTheAuthorityFails(t *testing.T) {
