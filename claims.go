@@ -13,6 +13,7 @@ import (
 
 	"github.com/sessiontoken/sessiontoken/internal/jws"
 	"github.com/sessiontoken/sessiontoken/internal/strictjson"
+	"github.com/sessiontoken/sessiontoken/revoke"
 )
 
 // Claims is what a verified token says. There is no other way to get one than
@@ -45,6 +46,17 @@ type Claims[T any] struct {
 	Context []byte
 
 	State T // the application's own, the claim "state"
+
+	changed milliDate // chg
+}
+
+// Question returns the question whether the session is live and the state is
+// current, such as for [revoke.List.Watch]. It does not ask about the Actor.
+func (c *Claims[T]) Question() revoke.Question {
+	return revoke.Question{
+		SessionID: c.SessionID, Subject: c.Subject, KeyID: c.KeyID, Began: c.Began,
+		IssuedAt: c.IssuedAt, Changed: int64(c.changed),
+	}
 }
 
 // Actor is who acts for the subject of a session (RFC 8693 section 4.1), such
@@ -356,6 +368,7 @@ func claimsOf[T any](p *payload, kid string) *Claims[T] {
 		AMR:       slices.Clone([]string(p.AMR)),
 		Actor:     p.Actor.actor(),
 		Renewable: bool(p.Renewable),
+		changed:   p.Changed,
 	}
 }
 

@@ -587,6 +587,56 @@ func (i *Issuer[T]) Resume(ctx context.Context, r Resumption, load func(context.
 	return token, claims, err
 }
 
+// Reload returns the claims of a session with the state that load reads now. It
+// is for a connection that outlives the token that it was opened with: Reload
+// makes no token. old are claims that Verify or Reload returned. load is given
+// a copy of them.
+//
+// The new claims have the IssuedAt and Expires of a token that is issued now.
+// They keep the TokenID and the KeyID of old: if that key is revoked, so is what
+// was opened with it. Errors are those of Renew. IdleTimeout is not checked:
+// the caller knows whether the connection is used.
+func (i *Issuer[T]) Reload(ctx context.Context, old *Claims[T], load func(context.Context, *Claims[T]) (T, error)) (*Claims[T], error) {
+	if old == nil || load == nil {
+		return nil, errors.New("sessiontoken: Reload: claims and load are required")
+	}
+	// The state is at least as fresh as this moment, which becomes the iat.
+	now, err := i.Now(ctx)
+	if err != nil {
+		return nil, err
+	}
+	given := *old
+	given.unshare()
+	raw, err := json.Marshal(&old.State)
+	if err == nil {
+		var none T
+		given.State = none
+		err = i.states.decode(raw, &given.State)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("sessiontoken: Reload: the old state: %w", reasonOf(err))
+	}
+	p := payload{
+		Issuer: old.Issuer, Subject: old.Subject, TokenID: old.TokenID, SessionID: old.SessionID,
+		AuthTime: numericDate(max(0, old.AuthTime.Unix())), ACR: shortText(old.ACR), AMR: old.AMR,
+		Renewable: onlyTrue(old.Renewable), Changed: old.changed,
+	}
+	if a := old.Actor; a != nil {
+		p.Actor = actorClaim{a.Subject, a.SessionID, milliDate(a.Began.UnixMilli())}
+	}
+	i.setTimes(&p, now, milliDate(old.Began.UnixMilli()))
+	if err := i.endWithSession(&p, now); err != nil {
+		return nil, err
+	}
+	state, err := i.load(ctx, "Reload", &p, old.KeyID, &given, load)
+	if err != nil {
+		return nil, err
+	}
+	c := claimsOf[T](&p, old.KeyID)
+	c.State, c.Context = state, old.Context
+	return c, nil
+}
+
 // Identify returns which session a token belongs to, as a question for a
 // [revoke.Checker]. It checks the signature, the issuer and the audience alone.
 // The token may be expired or revoked, have an iat in the future, be signed by

@@ -125,6 +125,7 @@ func (l *List) endReset(st *state) bool {
 		return false
 	}
 	l.tables.merge(&r.seen)
+	l.hear([]Entry{{Scope: All}})
 	if l.local {
 		return true
 	}

@@ -62,10 +62,12 @@ func (l *List) Changed(ctx context.Context, subject string) error {
 	if !known {
 		stamp = nil
 	}
-	w, version := l.owed.putMark(Entry{Namespace: l.cfg.Namespace, Scope: Changed, Digest: Subject.Digest(subject), Skip: true}, stamp)
+	e := Entry{Namespace: l.cfg.Namespace, Scope: Changed, Digest: Subject.Digest(subject), Skip: true}
+	w, version := l.owed.putMark(e, stamp)
 	if w == nil {
 		return errFull
 	}
+	defer l.tellSoon(e)()
 	defer l.owed.done(w)
 	l.wakeWriter()
 	if !known {

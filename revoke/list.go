@@ -104,6 +104,9 @@ type List struct {
 	restore atomic.Pointer[restore] // the writing back of lost entries
 	newborn atomic.Pointer[Entry]   // a birth mark that the store has not acknowledged
 
+	untold  []Entry // applied, and not told to watches yet; mu guards it
+	watches watches
+
 	owed    owed
 	wake    chan struct{} // wakes Run for an owed entry
 	waiting atomic.Bool   // a call of the store's Wait is under way

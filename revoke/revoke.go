@@ -105,6 +105,7 @@ func (l *List) revoke(ctx context.Context, e Entry) error {
 	if w == nil {
 		return errFull
 	}
+	defer l.tellSoon(e)()
 	defer l.owed.done(w)
 	l.wakeWriter()
 	if !stamped {

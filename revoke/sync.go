@@ -108,11 +108,13 @@ func (l *List) read(ctx context.Context, r *flight.Run) error {
 		}
 		if err != nil {
 			r.Commit(l.applyPending)
+			l.tellNews()
 			return err
 		}
 		if !r.Commit(func() { l.take(cursor, page, asked, got) }) {
 			return flight.ErrLate
 		}
+		l.tellNews()
 		if !page.More {
 			return nil
 		}
@@ -300,6 +302,7 @@ func (l *List) applyPending() {
 func (l *List) applyLocked() {
 	live := l.live(l.pending)
 	l.tables.apply(live)
+	l.hear(live)
 	l.births.add(live)
 	l.pending = nil
 }

@@ -102,7 +102,13 @@ func needed(next http.Handler) {
 
 // with returns a request with its session.
 func (s *Sessions[T]) with(r *http.Request, c *sessiontoken.Claims[T]) *http.Request {
-	return r.WithContext(context.WithValue(r.Context(), contextKey[T]{s}, c))
+	var value any = c
+	if c.Renewable {
+		if _, ok, _ := bearer(r.Header); ok {
+			value = (*bearerClaims[T])(c)
+		}
+	}
+	return r.WithContext(context.WithValue(r.Context(), contextKey[T]{s}, value))
 }
 
 // given returns the session that a test has put into a request, if there is

@@ -36,6 +36,7 @@ import (
 	"log/slog"
 	"net/http"
 	"strings"
+	"time"
 
 	"github.com/sessiontoken/sessiontoken"
 	"github.com/sessiontoken/sessiontoken/internal/clock"
@@ -44,7 +45,8 @@ import (
 	"github.com/sessiontoken/sessiontoken/revoke"
 )
 
-// The reasons to refuse a request, beside those of package sessiontoken.
+// The reasons to refuse a request or to end a [Live] connection, beside those of
+// packages sessiontoken and revoke.
 var (
 	// ErrNoSession means that the request has no session. 401.
 	ErrNoSession = errors.New("sessionhttp: no session")
@@ -57,6 +59,13 @@ var (
 	// ErrSessionOver is returned by Config.Load to end a session, such as that
 	// of a blocked user. The session is then revoked. 401.
 	ErrSessionOver = errors.New("sessionhttp: the session is over")
+	// ErrIdle ends a connection that was not used for IdleTimeout.
+	ErrIdle = errors.New("sessionhttp: the connection was not used for IdleTimeout")
+	// ErrMaxSession ends a connection whose session has reached MaxSession.
+	ErrMaxSession = errors.New("sessionhttp: the session has reached MaxSession")
+	// ErrCannotTell ends a connection when the server does not know any more
+	// whether its session is live. The client may connect again later.
+	ErrCannotTell = errors.New("sessionhttp: it is not known whether the session is live")
 )
 
 // errInsecure means that a token was to be handed out over plain http. 403.
@@ -154,9 +163,16 @@ type Sessions[T any] struct {
 	leaving  hung // of sign-outs, which need neither Load nor a signer
 	finding  hung // of what looks a refresh token up
 	tidying  hung // of deletions that sign-outs leave behind
-	clock    *clock.Clock
-	log      *loud.Log
-	counted  counters
+
+	lives       lives[T]
+	reloading   hung          // of renewals of live connections
+	watcher     watcher       // nil if there is none
+	unwatchable bool          // the verifier has a list without Watch
+	leeway      time.Duration // the verifier's
+
+	clock   *clock.Clock
+	log     *loud.Log
+	counted counters
 }
 
 // New checks the configuration and returns the sessions for it. An error names
@@ -190,6 +206,12 @@ func New[T any](cfg Config[T]) (*Sessions[T], error) {
 	if cfg.Issuer != nil {
 		s.issuer = cfg.Issuer.Config()
 	}
+	verifier := cfg.Verifier.Config()
+	s.leeway = verifier.Leeway
+	if verifier.Revocations != nil {
+		s.watcher, _ = verifier.Revocations.(watcher)
+		s.unwatchable = s.watcher == nil
+	}
 	if err := s.sessionCookie("x").Valid(); err != nil {
 		return nil, fmt.Errorf("sessionhttp: Config.CookieName or Config.CookieDomain: %w", err)
 	}
@@ -209,9 +231,18 @@ func New[T any](cfg Config[T]) (*Sessions[T], error) {
 // one state type can be nested.
 type contextKey[T any] struct{ sessions *Sessions[T] }
 
+// bearerClaims are the claims of a renewable token that came in an
+// Authorization header: it is not renewed.
+type bearerClaims[T any] sessiontoken.Claims[T]
+
 // FromContext returns the session of a request that came through
 // [Sessions.Require] of s, or through its [Sessions.Optional] with a session.
 func (s *Sessions[T]) FromContext(ctx context.Context) (*sessiontoken.Claims[T], bool) {
-	c, ok := ctx.Value(contextKey[T]{s}).(*sessiontoken.Claims[T])
-	return c, ok
+	switch c := ctx.Value(contextKey[T]{s}).(type) {
+	case *sessiontoken.Claims[T]:
+		return c, true
+	case *bearerClaims[T]:
+		return (*sessiontoken.Claims[T])(c), true
+	}
+	return nil, false
 }
