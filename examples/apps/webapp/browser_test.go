@@ -144,7 +144,7 @@ func becomes(t *testing.T, ctx context.Context, selector, want string) {
 	t.Helper()
 	var got string
 	js := fmt.Sprintf(`(document.querySelector(%q) || {}).innerText || ""`, selector)
-	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); time.Sleep(50 * time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline); time.Sleep(50 * time.Millisecond) {
 		if err := chromedp.Run(ctx, chromedp.Evaluate(js, &got)); err == nil && got == want {
 			return
 		}
