@@ -94,7 +94,8 @@ const faults = `(() => {
 	const seen = (el) => el.checkVisibility() && !el.closest(".hidden");
 	if (doc.scrollWidth > doc.clientWidth) out.push("the page is " + doc.scrollWidth + " wide in a window of " + doc.clientWidth);
 	for (const el of document.querySelectorAll("body *")) {
-		if (seen(el) && el.getBoundingClientRect().right > doc.clientWidth + 1 && !el.closest("pre")) out.push("out of the window: " + el.outerHTML.slice(0, 60));
+		const card = el.parentElement.closest(".card, header, body");
+		if (seen(el) && el.getBoundingClientRect().right > card.getBoundingClientRect().right + 1) out.push("out of its card: " + el.outerHTML.slice(0, 60));
 	}
 	const words = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
 	const luminance = (c) => {
