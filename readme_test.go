@@ -239,6 +239,7 @@ import (
 	"github.com/sessiontoken/sessiontoken/refresh"
 	"github.com/sessiontoken/sessiontoken/remote"
 	"github.com/sessiontoken/sessiontoken/revoke"
+	"github.com/sessiontoken/sessiontoken/sessionclient"
 	"github.com/sessiontoken/sessiontoken/sessionhttp"
 )
 
@@ -249,7 +250,8 @@ type State struct {
 
 type database struct{}
 
-func (database) LoadState(context.Context, string) (State, error) { return State{}, nil }
+func (database) LoadState(context.Context, string) (State, error)  { return State{}, nil }
+func (database) SetRole(context.Context, string, string) error { return nil }
 
 var (
 	ctx           = context.Background()
@@ -262,6 +264,7 @@ var (
 	secret        []byte
 	newest, older []byte
 	token         string
+	tokens        sessionclient.Tokens
 	signer        crypto.Signer
 	orders        http.Handler
 	load          func(context.Context, *sessiontoken.Claims[State]) (State, error)
@@ -275,6 +278,7 @@ var (
 	_             keys.RingConfig
 )
 
+func stream(http.ResponseWriter, context.Context)            {}
 func answer(http.ResponseWriter, sessionhttp.Tokens, error) {}
 
 func main() {}

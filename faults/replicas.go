@@ -172,7 +172,7 @@ func Frozen(s *servers.Server) Fault {
 // that is started again afterwards, as its supervisor would do.
 func Full(t *testing.T, s *servers.Server, disk *servers.Disk, says string) Fault {
 	return Fault{
-		Name: "a disk that is full", Begin: disk.Fill, Lasts: 4 * time.Second,
+		Name: "a disk that is full for 4 s", Begin: disk.Fill, Lasts: 4 * time.Second,
 		End: func() error {
 			if err := disk.Free(); err != nil || s == nil || !s.Ended() {
 				return err

@@ -216,6 +216,26 @@ func (c *Client) Token(ctx context.Context) (accessToken string, expires time.Ti
 	return g.access, g.expires(), nil
 }
 
+// Renew returns another access token than one that an API has refused as
+// expired or stale, as [Client.Token] does. [Client.Transport] needs no call of
+// it: it is for other protocols. If an API refuses renewed tokens too, they are
+// renewed at growing intervals, up to 30 s; Renew returns an error in between.
+func (c *Client) Renew(ctx context.Context, refused string) (accessToken string, expires time.Time, err error) {
+	if !c.refuse(refused) {
+		return "", time.Time{}, errRefusedAgain
+	}
+	g, err := c.other(ctx, refused)
+	switch {
+	case err != nil:
+		return "", time.Time{}, err
+	case g.access == refused:
+		return "", time.Time{}, errRefusedAgain
+	}
+	return g.access, g.expires(), nil
+}
+
+var errRefusedAgain = errors.New("sessionclient: the API refuses renewed access tokens too; the next one is renewed after a pause")
+
 var errNoToken = errors.New("sessionclient: the access token expired on the way")
 
 // grant returns a grant that is good. It renews one that is due.

@@ -4,9 +4,9 @@
 //
 // A [Client] keeps an access token, which is a session token, and the
 // single-use refresh token for the next one. [Client.Transport] adds the access
-// token to requests. [Client.Token] returns it, such as for a WebSocket.
-// [Client.SignIn] takes the tokens of a new sign-in, and [Client.SignOut]
-// revokes the session.
+// token to requests. [Client.Token] returns it for other protocols, and
+// [Client.Renew] renews one that was refused there. [Client.SignIn] takes the
+// tokens of a new sign-in, and [Client.SignOut] revokes the session.
 //
 // # Renewal
 //

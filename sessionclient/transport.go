@@ -1,6 +1,7 @@
 package sessionclient
 
 import (
+	"context"
 	"errors"
 	"io"
 	"net/http"
@@ -67,7 +68,7 @@ func (t *transport) RoundTrip(req *http.Request) (*http.Response, error) {
 				return resp, nil
 			}
 			renewed = true
-			next, err := c.other(req, g)
+			next, err := c.other(req.Context(), g.access)
 			if errors.Is(err, ErrSignIn) {
 				drain(resp.Body)
 				return nil, err
@@ -126,16 +127,17 @@ func origin(u *url.URL) string {
 	return u.Scheme + "://" + strings.ToLower(u.Hostname()) + ":" + port
 }
 
-// other returns another grant than one that was refused, if it can be had.
-func (c *Client) other(req *http.Request, refused *grant) (g *grant, err error) {
+// other returns another grant than that of a refused access token, if it can be
+// had.
+func (c *Client) other(ctx context.Context, refused string) (g *grant, err error) {
 	c.mu.Lock()
 	g = c.good()
 	c.mu.Unlock()
-	if g != nil && g.access != refused.access {
+	if g != nil && g.access != refused {
 		return g, nil
 	}
 	for range 2 { // the first may have begun before the refusal
-		if g, err = c.renewed(req.Context(), 0); err != nil || g.access != refused.access {
+		if g, err = c.renewed(ctx, 0); err != nil || g.access != refused {
 			break
 		}
 	}

@@ -442,3 +442,39 @@ func TestBodyIsClosedOnce(t *testing.T) {
 		require.Zero(t, w.calls.Load())
 	})
 }
+
+// TestRenew: Renew is the exchange that a refused token causes, for protocols
+// other than HTTP: one for all callers, and no more than a Transport makes.
+func TestRenew(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		w := newWorld(t)
+		old := w.token(t)
+		var calls sync.WaitGroup
+		for range 50 {
+			calls.Go(func() {
+				token, expires, err := w.client.Renew(t.Context(), old)
+				if err != nil || token == old || time.Until(expires) < 4*time.Minute {
+					t.Errorf("until %v: %v", expires, err)
+				}
+			})
+		}
+		calls.Wait()
+		require.EqualValues(t, 1, w.exchanges.Load())
+
+		begin, renewed := time.Now(), 0
+		for time.Since(begin) < 10*time.Minute {
+			if _, _, err := w.client.Renew(t.Context(), w.token(t)); err == nil {
+				renewed++
+			} else {
+				requireTryAgain(t, err)
+			}
+			time.Sleep(100 * time.Millisecond)
+		}
+		require.Greater(t, renewed, 10)
+		require.Less(t, w.exchanges.Load(), int64(40))
+
+		require.NoError(t, w.client.SignOut(t.Context()))
+		_, _, err := w.client.Renew(t.Context(), old)
+		requireSignIn(t, err)
+	})
+}

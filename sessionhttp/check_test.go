@@ -4,6 +4,7 @@ import (
 	"errors"
 	"net/http"
 	"net/http/httptest"
+	"strings"
 	"testing"
 	"time"
 
@@ -111,4 +112,56 @@ func TestMiddlewareNeedsAHandler(t *testing.T) {
 		require.Panics(t, func() { r.Optional(next) })
 		require.Panics(t, func() { r.RequireFresh(time.Minute, next) })
 	}
+}
+
+// TestCheckBearer: CheckBearer answers as Check does to the same Authorization
+// field. It reads nothing else, and counts what it refuses.
+func TestCheckBearer(t *testing.T) {
+	s := newSite(t)
+	r := s.replica()
+	token := r.native(t).AccessToken
+	for _, test := range []struct {
+		name   string
+		values []string
+		want   error
+	}{
+		{"valid", []string{"Bearer " + token}, nil},
+		{"another case", []string{"bEARER " + token}, nil},
+		{"nothing", nil, sessionhttp.ErrNoSession},
+		{"another scheme", []string{"Basic YTpi"}, sessionhttp.ErrNoSession},
+		{"two", []string{"Bearer " + token, "Bearer " + token}, sessionhttp.ErrBadRequest},
+		{"no token", []string{"Bearer "}, sessionhttp.ErrBadRequest},
+		{"two spaces", []string{"Bearer  " + token}, sessionhttp.ErrBadRequest},
+		{"not ours", []string{"Bearer abc"}, sessiontoken.ErrMalformed},
+		{"changed", []string{"Bearer " + token[:len(token)-4] + "AAAA"}, sessiontoken.ErrInvalid},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			req := request("GET", "/me", "")
+			req.Header["Authorization"] = test.values
+			wanted, checkErr := r.Check(recorder(), req)
+			before := refusals(r)
+			c, err := r.CheckBearer(t.Context(), test.values)
+			if test.want == nil {
+				require.NoError(t, err)
+				require.NoError(t, checkErr)
+				require.Equal(t, wanted, c)
+				require.Equal(t, before, refusals(r))
+				return
+			}
+			require.ErrorIs(t, err, test.want)
+			require.Equal(t, checkErr, err)
+			require.Nil(t, c)
+			require.Equal(t, before+1, refusals(r))
+		})
+	}
+}
+
+// refusals returns how many requests a replica has refused, for any reason.
+func refusals(r *replica) (sum float64) {
+	for name, n := range r.Metrics() {
+		if strings.HasPrefix(name, "sessionhttp_refused_") {
+			sum += n
+		}
+	}
+	return sum
 }

@@ -23,7 +23,10 @@ var errTooMany = fmt.Errorf("%w: too many cookies of one name", ErrBadRequest)
 // bearer reads the Authorization headers (RFC 6750 section 2.1). ok reports
 // whether one has the scheme Bearer. Other schemes are ignored.
 func bearer(h http.Header) (token string, ok bool, err error) {
-	values := h["Authorization"]
+	return bearerOf(h["Authorization"])
+}
+
+func bearerOf(values []string) (token string, ok bool, err error) {
 	for _, v := range values {
 		scheme, rest, spaced := strings.Cut(v, " ")
 		if !strings.EqualFold(scheme, "Bearer") {

@@ -34,7 +34,7 @@ type LiveOptions struct {
 //   - [sessiontoken.ErrExpired]: the Bearer token has expired.
 //   - [ErrIdle], [ErrMaxSession]: the session has reached that end.
 //   - [ErrSessionOver]: Load returned it.
-//   - [ErrCannotTell]: the server does not know whether the session is live.
+//   - [ErrUndecided]: the server does not know whether the session is live.
 //     The client may connect again later.
 //   - [context.Canceled]: Stop was called.
 //   - Otherwise the cause of the parent.
@@ -46,18 +46,19 @@ type Live[T any] struct {
 	sessions *Sessions[T]
 	claims   atomic.Pointer[sessiontoken.Claims[T]]
 	ended    atomic.Pointer[ending]
-	used     atomic.Int64 // when the connection was used last, in Unix milliseconds
+	used     atomic.Uint32 // when the connection was used last, rounded up
 
 	mu      sync.Mutex
 	done    chan struct{} // made by the first call of Done
 	unwatch func()
 	rare    *rare
 
-	// The fields below belong to sessions.lives, whose lock guards them.
-	deadline int64 // when it is visited next, in Unix milliseconds
-	renewAt  int64 // when it is renewed next, in Unix milliseconds
-	place    int32 // in the heap; -1: not in it
-	queued   bool  // for a renewal, or being renewed
+	// The fields below belong to sessions.lives, whose lock guards them. All
+	// times are in Unix seconds.
+	deadline uint32 // when it is visited next
+	renewAt  uint32 // when it is renewed next
+	place    int32  // in the heap; -1: not in it
+	queued   bool   // for a renewal, or being renewed
 
 	renews         bool // by Load, without a token; does not change
 	endWhenChanged bool // does not change
@@ -106,7 +107,7 @@ func (s *Sessions[T]) Live(ctx context.Context, c *sessiontoken.Claims[T], o Liv
 	if s.unwatchable {
 		return nil, errUnwatchable
 	}
-	now, err := s.nowMillis(ctx)
+	now, err := s.cfg.Verifier.Now(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -116,7 +117,7 @@ func (s *Sessions[T]) Live(ctx context.Context, c *sessiontoken.Claims[T], o Liv
 		renews: s.cfg.Issuer != nil && c.Renewable && !isBearer && !o.Bearer,
 	}
 	l.claims.Store(c)
-	l.used.Store(now)
+	l.used.Store(unixSeconds(now) + 1)
 	l.renewAt = l.renewalOf(c, now)
 	if ctx.Done() != nil {
 		l.rare = &rare{stopParent: context.AfterFunc(ctx, l.parentEnded)}
@@ -140,7 +141,7 @@ type watcher interface {
 // refusal returns an end of a session as an error that Refuse answers.
 func refusal(cause error) error {
 	switch {
-	case errors.Is(cause, ErrCannotTell):
+	case errors.Is(cause, ErrUndecided):
 		return undecided{"Live", cause}
 	case errors.Is(cause, revoke.ErrRevoked):
 		return sessiontoken.ErrRevoked
@@ -152,15 +153,15 @@ func refusal(cause error) error {
 	return cause
 }
 
-// cannotTell is ErrCannotTell with the reason. It matches no reason why a session
+// notKnown is ErrUndecided with the reason. It matches no reason why a session
 // ends, even if err does: err may be about something else.
-type cannotTell struct{ err error }
+type notKnown struct{ err error }
 
-func (e *cannotTell) Error() string { return ErrCannotTell.Error() + ": " + e.err.Error() }
+func (e *notKnown) Error() string { return ErrUndecided.Error() + ": " + e.err.Error() }
 
-func (e *cannotTell) Is(target error) bool {
+func (e *notKnown) Is(target error) bool {
 	switch target {
-	case ErrCannotTell:
+	case ErrUndecided:
 		return true
 	case revoke.ErrRevoked, revoke.ErrChanged, sessiontoken.ErrInvalid, sessiontoken.ErrExpired, sessiontoken.ErrRevoked, ErrIdle, ErrMaxSession, ErrSessionOver:
 		return false
@@ -175,8 +176,8 @@ func (l *Live[T]) Claims() *sessiontoken.Claims[T] { return l.claims.Load() }
 // session with a cookie ends if that does not happen for the issuer's
 // IdleTimeout.
 func (l *Live[T]) Used() {
-	if now, err := l.sessions.nowMillis(context.Background()); err == nil {
-		l.used.Store(now)
+	if now, err := l.sessions.cfg.Verifier.Now(context.Background()); err == nil {
+		l.used.Store(unixSeconds(now) + 1)
 	}
 }
 
@@ -209,7 +210,7 @@ func (l *Live[T]) Renew(ctx context.Context, token string) error {
 // renewed is called when the connection has new claims.
 func (l *Live[T]) renewed(c *sessiontoken.Claims[T]) {
 	s := l.sessions
-	now, err := s.nowMillis(context.Background())
+	now, err := s.cfg.Verifier.Now(context.Background())
 	s.lives.mu.Lock()
 	l.queued = false // before the watch, which may renew again
 	if err == nil {
@@ -353,6 +354,6 @@ func (l *Live[T]) told(err error) {
 	case err == revoke.ErrChanged, err == revoke.ErrRevoked: // themselves: see revoke.ErrRevoked
 		l.end(err, context.Canceled)
 	default:
-		l.end(&cannotTell{err}, context.Canceled)
+		l.end(&notKnown{err}, context.Canceled)
 	}
 }

@@ -54,8 +54,13 @@ func (s *Sessions[T]) report(r *http.Request, err error) {
 	if s.cfg.OnRefused != nil {
 		s.cfg.OnRefused(r, err)
 	}
+	s.count(r.Context(), err)
+}
+
+// count reports a refusal to the metrics and the log.
+func (s *Sessions[T]) count(ctx context.Context, err error) {
 	f := faultOf(err)
-	if r.Context().Err() != nil {
+	if ctx.Err() != nil {
 		f = faultGone // the client has gone away
 	}
 	s.counted.refused(f)

@@ -24,6 +24,28 @@ func (s *Sessions[T]) Check(w http.ResponseWriter, r *http.Request) (*sessiontok
 	return s.claims(w, r)
 }
 
+// CheckBearer returns the session of the values of an Authorization field, for
+// protocols other than HTTP requests, such as gRPC. It reads no cookie. Its
+// errors are those of Check; they are counted, and logged as [Sessions.Refuse]
+// does.
+func (s *Sessions[T]) CheckBearer(ctx context.Context, authorization []string) (*sessiontoken.Claims[T], error) {
+	if c, ok := s.given(ctx); ok {
+		return c, nil
+	}
+	token, isBearer, err := bearerOf(authorization)
+	if err == nil && !isBearer {
+		err = ErrNoSession
+	}
+	if err == nil {
+		var c *sessiontoken.Claims[T]
+		if c, err = s.cfg.Verifier.Verify(ctx, token); err == nil {
+			return c, nil
+		}
+	}
+	s.count(ctx, err)
+	return nil, err
+}
+
 // Require calls next for requests with a valid session. It refuses the others:
 //
 //   - 401, with WWW-Authenticate (RFC 6750 section 3), without a valid session;
@@ -111,19 +133,18 @@ func (s *Sessions[T]) with(r *http.Request, c *sessiontoken.Claims[T]) *http.Req
 	return r.WithContext(context.WithValue(r.Context(), contextKey[T]{s}, value))
 }
 
-// given returns the session that a test has put into a request, if there is
-// one. Only a test can do that: see package internal/testhook.
-func (s *Sessions[T]) given(r *http.Request) (*sessiontoken.Claims[T], bool) {
+// given returns the session that a test has put into a context, if there is one. Only a test can do that: see package internal/testhook.
+func (s *Sessions[T]) given(ctx context.Context) (*sessiontoken.Claims[T], bool) {
 	if testhook.Claims == nil {
 		return nil, false
 	}
-	c, ok := testhook.Claims(r.Context(), s).(sessiontoken.Claims[T])
+	c, ok := testhook.Claims(ctx, s).(sessiontoken.Claims[T])
 	return &c, ok
 }
 
 // now returns the time that an AuthTime is compared with.
 func (s *Sessions[T]) now(r *http.Request) (time.Time, error) {
-	if _, ok := s.given(r); ok {
+	if _, ok := s.given(r.Context()); ok {
 		return s.clock.Now(), nil
 	}
 	return s.cfg.Verifier.Now(r.Context())
@@ -132,7 +153,7 @@ func (s *Sessions[T]) now(r *http.Request) (time.Time, error) {
 // claims returns the session of a request. It sets a cookie that was renewed,
 // and removes one that is dead.
 func (s *Sessions[T]) claims(w http.ResponseWriter, r *http.Request) (*sessiontoken.Claims[T], error) {
-	if c, ok := s.given(r); ok {
+	if c, ok := s.given(r.Context()); ok {
 		if err := s.checkOrigin(r); err != nil {
 			return nil, err
 		}

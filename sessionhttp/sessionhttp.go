@@ -63,9 +63,9 @@ var (
 	ErrIdle = errors.New("sessionhttp: the connection was not used for IdleTimeout")
 	// ErrMaxSession ends a connection whose session has reached MaxSession.
 	ErrMaxSession = errors.New("sessionhttp: the session has reached MaxSession")
-	// ErrCannotTell ends a connection when the server does not know any more
+	// ErrUndecided ends a connection when the server does not know any more
 	// whether its session is live. The client may connect again later.
-	ErrCannotTell = errors.New("sessionhttp: it is not known whether the session is live")
+	ErrUndecided = errors.New("sessionhttp: it is not known whether the session is live")
 )
 
 // errInsecure means that a token was to be handed out over plain http. 403.
