@@ -60,18 +60,16 @@ func (r *replica) live(w http.ResponseWriter, req *http.Request, c *sessiontoken
 // gone.
 func ending(cause error) (kind, why string) {
 	switch {
-	case errors.Is(cause, sessionhttp.ErrCannotTell):
+	case errors.Is(cause, sessionhttp.ErrUndecided):
 		return "unsure", "unsure"
 	case errors.Is(cause, revoke.ErrChanged):
 		return "changed", "changed"
-	case errors.Is(cause, revoke.ErrRevoked):
+	case errors.Is(cause, revoke.ErrRevoked), errors.Is(cause, sessionhttp.ErrSessionOver):
 		return "ended", "revoked"
 	case errors.Is(cause, sessionhttp.ErrIdle):
 		return "ended", "idle"
 	case errors.Is(cause, sessionhttp.ErrMaxSession):
 		return "ended", "longest"
-	case errors.Is(cause, sessionhttp.ErrSessionOver):
-		return "ended", "over"
 	case errors.Is(cause, sessiontoken.ErrExpired): // of a native client
 		return "ended", "expired"
 	}

@@ -86,7 +86,7 @@ func TestStreamTellsWhyItEnds(t *testing.T) {
 		{"other roles", "changed", "changed", 0, func(t *testing.T, o *one, _ *opened) {
 			require.NoError(t, o.sessions.Changed(t.Context(), "ada"))
 		}},
-		{"blocked", "ended", "over", time.Minute, func(t *testing.T, o *one, _ *opened) {
+		{"blocked", "ended", "revoked", time.Minute, func(t *testing.T, o *one, _ *opened) {
 			o.shared.mu.Lock()
 			defer o.shared.mu.Unlock()
 			o.shared.users["ada"].Blocked = true
@@ -173,29 +173,32 @@ func TestStreamWithoutASession(t *testing.T) {
 // Roles are changed by administrators, and not their own. A mark that was not
 // written is 503, and the same form sets it.
 func TestSaveRoles(t *testing.T) {
-	o := newOne(t)
-	form := url.Values{"user": {"grace"}, "role": {"editor", "reader", "emperor"}}
-	has := func(user string) []string {
-		o.shared.mu.Lock()
-		defer o.shared.mu.Unlock()
-		return o.shared.users[user].Roles
-	}
-	require.Equal(t, 403, o.ask("GET", "/people", nil).StatusCode)
-	require.Equal(t, 403, o.post("/people/roles", form).StatusCode)
-	require.Equal(t, []string{"reader"}, has("grace"))
+	synctest.Test(t, func(t *testing.T) {
+		o := newOne(t)
+		form := url.Values{"user": {"grace"}, "role": {"editor", "reader", "emperor"}}
+		has := func(user string) []string {
+			o.shared.mu.Lock()
+			defer o.shared.mu.Unlock()
+			return o.shared.users[user].Roles
+		}
+		require.Equal(t, 403, o.ask("GET", "/people", nil).StatusCode)
+		require.Equal(t, 403, o.post("/people/roles", form).StatusCode)
+		require.Equal(t, []string{"reader"}, has("grace"))
 
-	resp := o.post("/sign-in", url.Values{"user": {"margaret"}, "password": {"demo"}})
-	require.Equal(t, http.StatusSeeOther, resp.StatusCode)
-	o.cookies = resp.Cookies()
-	require.Equal(t, 200, o.ask("GET", "/people", nil).StatusCode)
-	require.Equal(t, 403, o.post("/people/roles", url.Values{"user": {"margaret"}}).StatusCode)
-	require.Equal(t, 404, o.post("/people/roles", url.Values{"user": {"charles"}}).StatusCode)
-	o.failing.down.Store(true)
-	require.Equal(t, 503, o.post("/people/roles", form).StatusCode)
-	o.failing.down.Store(false)
-	require.Equal(t, http.StatusSeeOther, o.post("/people/roles", form).StatusCode)
-	require.Equal(t, []string{"reader", "editor"}, has("grace"))
-	require.Equal(t, []string{"admin"}, has("margaret"))
+		resp := o.post("/sign-in", url.Values{"user": {"margaret"}, "password": {"demo"}})
+		require.Equal(t, http.StatusSeeOther, resp.StatusCode)
+		o.cookies = resp.Cookies()
+		require.Equal(t, 200, o.ask("GET", "/people", nil).StatusCode)
+		require.Equal(t, 403, o.post("/people/roles", url.Values{"user": {"margaret"}}).StatusCode)
+		require.Equal(t, 404, o.post("/people/roles", url.Values{"user": {"charles"}}).StatusCode)
+		o.failing.down.Store(true)
+		require.Equal(t, 503, o.post("/people/roles", form).StatusCode)
+		o.failing.down.Store(false)
+		time.Sleep(20 * time.Second)
+		require.Equal(t, http.StatusSeeOther, o.post("/people/roles", form).StatusCode)
+		require.Equal(t, []string{"reader", "editor"}, has("grace"))
+		require.Equal(t, []string{"admin"}, has("margaret"))
+	})
 }
 
 // A text that is too long is refused, and does not replace the one before.

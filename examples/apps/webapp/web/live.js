@@ -8,10 +8,9 @@ const el = (id) => document.getElementById(id);
 const page = document.body.dataset;
 const tabs = new BroadcastChannel("session");
 const reasons = {
-  revoked: "You were signed out in another tab or on another device, or by an administrator.",
+  revoked: "You were signed out in another tab, on another device or by an administrator.",
   idle: "Nothing was done here for a long time.",
   longest: "The session has reached its longest time.",
-  over: "This account cannot be used any more.",
 };
 
 let over = false; // the session has ended
