@@ -170,8 +170,8 @@ func TestStreamWithoutASession(t *testing.T) {
 	})
 }
 
-// Roles are changed by administrators, and not their own. A mark that was not
-// written is 503, and the same form sets it.
+// Roles are changed by administrators, and not their own. The user's next request
+// has them. A mark that was not written is 503, and the same form sets it.
 func TestSaveRoles(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := newOne(t)
@@ -185,7 +185,11 @@ func TestSaveRoles(t *testing.T) {
 		require.Equal(t, 403, o.post("/people/roles", form).StatusCode)
 		require.Equal(t, []string{"reader"}, has("grace"))
 
-		resp := o.post("/sign-in", url.Values{"user": {"margaret"}, "password": {"demo"}})
+		resp := o.post("/sign-in", url.Values{"user": {"grace"}, "password": {"demo"}})
+		require.Equal(t, http.StatusSeeOther, resp.StatusCode)
+		grace := resp.Cookies()
+		o.cookies = nil
+		resp = o.post("/sign-in", url.Values{"user": {"margaret"}, "password": {"demo"}})
 		require.Equal(t, http.StatusSeeOther, resp.StatusCode)
 		o.cookies = resp.Cookies()
 		require.Equal(t, 200, o.ask("GET", "/people", nil).StatusCode)
@@ -198,6 +202,11 @@ func TestSaveRoles(t *testing.T) {
 		require.Equal(t, http.StatusSeeOther, o.post("/people/roles", form).StatusCode)
 		require.Equal(t, []string{"reader", "editor"}, has("grace"))
 		require.Equal(t, []string{"admin"}, has("margaret"))
+
+		o.cookies = grace // her next request
+		var me struct{ Roles []string }
+		require.NoError(t, json.NewDecoder(o.ask("GET", "/api/me", nil).Body).Decode(&me))
+		require.Equal(t, []string{"reader", "editor"}, me.Roles)
 	})
 }
 

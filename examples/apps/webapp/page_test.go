@@ -3,38 +3,24 @@ package main
 import (
 	"context"
 	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
-	"github.com/chromedp/cdproto/cdp"
 	"github.com/chromedp/cdproto/emulation"
 	cdplog "github.com/chromedp/cdproto/log"
 	"github.com/chromedp/cdproto/page"
 	"github.com/chromedp/cdproto/runtime"
-	"github.com/chromedp/cdproto/target"
 	"github.com/chromedp/chromedp"
 	"github.com/stretchr/testify/require"
 )
 
-// window is a window of its own in a browser: it shares no cookies with the
-// others.
-func window(t *testing.T, ctx context.Context) context.Context {
-	t.Helper()
-	var id target.ID
-	do(t, ctx, chromedp.ActionFunc(func(ctx context.Context) error {
-		ctx = cdp.WithExecutor(ctx, chromedp.FromContext(ctx).Browser)
-		own, err := target.CreateBrowserContext().Do(ctx)
-		if err == nil {
-			id, err = target.CreateTarget("about:blank").WithBrowserContextID(own).WithNewWindow(true).Do(ctx)
-		}
-		return err
-	}))
-	other, cancel := chromedp.NewContext(ctx, chromedp.WithTargetID(id))
-	t.Cleanup(cancel)
-	return other
-}
+const iPhone = "Mozilla/5.0 (iPhone; CPU iPhone OS 18_0 like Mac OS X) AppleWebKit/605.1.15 (KHTML, like Gecko) Version/18.0 Mobile/15E148 Safari/604.1"
 
 // holds waits until an expression is true in a page, which may be loading.
 func holds(t *testing.T, ctx context.Context, js string) {
@@ -180,7 +166,7 @@ func TestPagesFit(t *testing.T) {
 	look("2-wrong-password")
 
 	other := window(t, ctx)
-	do(t, other, emulation.SetUserAgentOverride("Mozilla/5.0 (iPhone; CPU iPhone OS 18_0 like Mac OS X) AppleWebKit/605.1.15 (KHTML, like Gecko) Version/18.0 Mobile/15E148 Safari/604.1"))
+	do(t, other, emulation.SetUserAgentOverride(iPhone))
 	signIn(t, other, site, "margaret")
 	signIn(t, ctx, site, "margaret")
 	becomes(t, ctx, "#live", "Live")
@@ -283,6 +269,13 @@ func TestSignOutReachesEveryTab(t *testing.T) {
 	becomes(t, second, "#live", "Live")
 	do(t, third, chromedp.Navigate(site+"/"))
 	becomes(t, third, "#live", "Live")
+	streams := 0
+	for _, ctx := range []context.Context{first, second, third} {
+		var n int
+		do(t, ctx, chromedp.Evaluate(`source === null ? 0 : 1`, &n))
+		streams += n
+	}
+	require.Equal(t, 1, streams, "one for all tabs of a browser")
 	do(t, third, chromedp.Click("#sign-out"), chromedp.WaitVisible("#password"))
 	for _, ctx := range []context.Context{first, second} {
 		becomes(t, ctx, "#gone h1", "You are signed out")
@@ -320,6 +313,53 @@ func TestSignOutReachesEveryTab(t *testing.T) {
 	require.Empty(t, note)
 	holds(t, first, `draft.read() === null`)
 	becomes(t, second, "#subject", "grace")
+}
+
+// A server that cannot be asked ends no page. It is asked again, and not all the
+// time.
+func TestStreamReconnects(t *testing.T) {
+	serving, cancel := context.WithCancel(context.Background())
+	t.Cleanup(cancel)
+	shared, err := newShared(serving, "memory", filepath.Join(t.TempDir(), "secret"))
+	require.NoError(t, err)
+	replica, err := newReplica(serving, "A", shared, time.Minute)
+	require.NoError(t, err)
+	routes := replica.routes()
+	var down atomic.Bool
+	var mu sync.Mutex
+	var asked []time.Time
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if down.Load() && r.URL.Path == "/live" {
+			mu.Lock()
+			asked = append(asked, time.Now())
+			mu.Unlock()
+			w.WriteHeader(http.StatusServiceUnavailable)
+			return
+		}
+		routes.ServeHTTP(w, r)
+	}))
+	t.Cleanup(server.Close)
+	t.Cleanup(server.CloseClientConnections)
+	ctx := browser(t)
+	signIn(t, ctx, strings.Replace(server.URL, "127.0.0.1", "localhost", 1), "ada")
+	becomes(t, ctx, "#live", "Live")
+	down.Store(true)
+	server.CloseClientConnections()
+	becomes(t, ctx, "#live", "Reconnecting")
+	do(t, ctx, chromedp.SendKeys("#note", "meanwhile"))
+	require.Eventually(t, func() bool {
+		mu.Lock()
+		defer mu.Unlock()
+		return len(asked) >= 2
+	}, time.Minute, 50*time.Millisecond)
+	down.Store(false)
+	becomes(t, ctx, "#live", "Live")
+	holds(t, ctx, `!over && note.value === "meanwhile"`)
+	mu.Lock()
+	defer mu.Unlock()
+	for n, at := range asked[1:] {
+		require.Greater(t, at.Sub(asked[n]), 900*time.Millisecond)
+	}
 }
 
 // Who signs out takes the text along, if they want to.
