@@ -46,7 +46,7 @@ func TestLiveMemory(t *testing.T) {
 		c.Expires = c.Expires.Add(time.Duration(i%600) * time.Second)
 		claims[i] = &c
 	}
-	for _, test := range []struct {
+	for round, test := range []struct {
 		name   string
 		parent func() (context.Context, context.CancelFunc)
 		most   int64
@@ -72,6 +72,16 @@ func TestLiveMemory(t *testing.T) {
 			t.Logf("%d bytes a connection, of %d", each, n)
 			require.LessOrEqual(t, each, test.most)
 			require.LessOrEqual(t, runtime.NumGoroutine(), routines+2)
+			// One subject with three of them.
+			require.NoError(t, r.list.RevokeSubject(t.Context(), subjectOf(1000+round)))
+			for i, l := range all {
+				if (i/3 == 1000+round) != (l.Err() != nil) {
+					t.Fatalf("connection %d of subject %d: %v", i, i/3, l.Err())
+				}
+			}
+			for i := range 3 { // for the next round
+				claims[3*(1000+round)+i].Subject = "another"
+			}
 			for i := range all {
 				all[i].Stop()
 				all[i] = nil

@@ -6,6 +6,8 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"runtime"
+	"strconv"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -744,4 +746,59 @@ func TestLiveWithoutList(t *testing.T) {
 		time.Sleep(2 * time.Millisecond)
 		require.Equal(t, sessiontoken.ErrExpired, cause(t, l))
 	})
+}
+
+// TestLiveRace: connections that open, are used, renewed and closed while
+// sessions are revoked, marked and parents end: each ends, and nothing is left.
+func TestLiveRace(t *testing.T) {
+	const n = 1000
+	s := newSite(t)
+	r := s.local()
+	require.NoError(t, r.list.Sync(t.Context()))
+	var wg sync.WaitGroup
+	missed := make(chan string, n)
+	for i := range n {
+		subject := "user-" + strconv.Itoa(i)
+		token, c, err := r.issuer.Issue(t.Context(), subject, state{})
+		require.NoError(t, err)
+		ctx, cancel := context.WithCancel(t.Context())
+		for _, f := range []func(){
+			func() {
+				l, err := r.Live(ctx, c, options{})
+				if err != nil {
+					return // it was revoked before
+				}
+				_ = l.Renew(t.Context(), token)
+				l.Used()
+				context.AfterFunc(l, func() {})()
+				if i%4 == 3 {
+					l.Stop()
+				}
+				select {
+				case <-l.Done():
+				case <-time.After(time.Minute):
+					missed <- subject
+				}
+			},
+			func() {
+				switch i % 4 {
+				case 0:
+					_ = r.list.RevokeSession(t.Context(), c.SessionID)
+				case 1:
+					_ = r.list.RevokeSubject(t.Context(), subject)
+				case 2:
+					cancel()
+				case 3:
+					_ = r.Changed(t.Context(), subject)
+				}
+			},
+		} {
+			wg.Add(1)
+			go func() { defer wg.Done(); f() }()
+		}
+		t.Cleanup(cancel)
+	}
+	wg.Wait()
+	require.Empty(t, missed)
+	require.Eventually(t, func() bool { return r.Metrics()["sessionhttp_live_connections"] == 0 }, time.Minute, time.Millisecond)
 }

@@ -7,7 +7,8 @@
 // has proven who they are; [Sessions.SignOut] revokes it. A cookie past half
 // its token's life is renewed during a request, with the state that Config.Load
 // reads from the authority. [Sessions.Update] changes data that only the token
-// holds.
+// holds. [Sessions.Live] ends a connection that lasts longer than a request with
+// its session.
 //
 // The credentials of a request are read by these rules:
 //
