@@ -5,11 +5,11 @@ import (
 	"strings"
 )
 
-// named is a text of a User-Agent, and what people call it.
+// named is a part of a User-Agent and the name that users know.
 type named struct{ text, name string }
 
-// browsers and platforms are in this order since the later texts are also in the
-// User-Agents of the earlier ones.
+// The first match counts: the later texts are also in the User-Agents of the
+// earlier ones.
 var (
 	browsers = []named{
 		{"Edg", "Edge"}, {"OPR/", "Opera"}, {"SamsungBrowser", "Samsung Internet"}, {"Firefox", "Firefox"}, {"FxiOS", "Firefox"},
@@ -21,8 +21,8 @@ var (
 	}
 )
 
-// device is how the list of devices calls the client of a request, such as
-// "Firefox on Windows". It holds no text of the client's own.
+// device returns the label of a client in the list of devices, such as "Firefox
+// on Windows". The label holds no text of the client.
 func device(req *http.Request) string {
 	agent := req.UserAgent()
 	browser, platform := find(browsers, agent), find(platforms, agent)

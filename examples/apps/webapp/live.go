@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"log"
 	"net/http"
 	"time"
 
@@ -14,19 +13,19 @@ import (
 	"github.com/sessiontoken/sessiontoken/sessionhttp"
 )
 
-// beat is how often a stream that has nothing to tell writes a comment. A client
-// that went away behind a proxy is noticed by it.
-const beat = 20 * time.Second
+// commentEvery is how often an idle stream writes a comment, by which the server
+// notices that the client has gone.
+const commentEvery = 20 * time.Second
 
-// live streams the session to the page until it ends. The last event tells why:
+// live streams the session to the page until it ends. The last event is:
 //
-//   - "ended": the session is over. The page asks for a sign-in.
-//   - "changed": the state has changed. The page opens the stream again: its
-//     request brings the new state, and the browser a new cookie.
-//   - "unsure": the server does not know. The page tries again later.
+//   - "ended", with the reason: the page asks for a sign-in.
+//   - "changed": the state has changed. The page opens the stream again. That
+//     request reads the new state and renews the cookie.
+//   - "undecided": the server cannot tell. The page tries again later.
 //
-// The page closes the stream after each of them, for an EventSource connects
-// again by itself.
+// The page closes the stream after each of them, since an EventSource reconnects
+// by itself.
 func (r *replica) live(w http.ResponseWriter, req *http.Request, c *sessiontoken.Claims[State]) {
 	l, err := r.sessions.Live(req.Context(), c, sessionhttp.LiveOptions{EndWhenChanged: true})
 	if err != nil {
@@ -34,43 +33,43 @@ func (r *replica) live(w http.ResponseWriter, req *http.Request, c *sessiontoken
 		return
 	}
 	defer l.Stop()
-	s := stream(w)
 	session, err := json.Marshal(r.about(c))
 	if err != nil {
-		log.Print(err)
+		r.sessions.Refuse(w, req, err)
 		return
 	}
+	s := stream(w)
 	err = s.send("session", string(session))
-	comments := time.NewTicker(beat)
+	comments := time.NewTicker(commentEvery)
 	defer comments.Stop()
 	for err == nil {
 		select {
 		case <-comments.C:
 			err = s.comment()
 		case <-l.Done():
-			if kind, why := ending(context.Cause(l)); kind != "" {
-				_ = s.send(kind, why)
+			if kind, data := lastEvent(context.Cause(l)); kind != "" {
+				_ = s.send(kind, data)
 			}
 			return
 		}
 	}
 }
 
-// ending returns the last event of a stream. kind is empty if the client has
-// gone.
-func ending(cause error) (kind, why string) {
+// lastEvent returns the event for the end of a session. kind is empty if the
+// client has gone.
+func lastEvent(cause error) (kind, data string) {
 	switch {
 	case errors.Is(cause, sessionhttp.ErrUndecided):
-		return "unsure", "unsure"
+		return "undecided", "retry"
 	case errors.Is(cause, revoke.ErrChanged):
-		return "changed", "changed"
+		return "changed", "reopen"
 	case errors.Is(cause, revoke.ErrRevoked), errors.Is(cause, sessionhttp.ErrSessionOver):
 		return "ended", "revoked"
 	case errors.Is(cause, sessionhttp.ErrIdle):
 		return "ended", "idle"
 	case errors.Is(cause, sessionhttp.ErrMaxSession):
 		return "ended", "longest"
-	case errors.Is(cause, sessiontoken.ErrExpired): // of a native client
+	case errors.Is(cause, sessiontoken.ErrExpired): // a Bearer token
 		return "ended", "expired"
 	}
 	return "", ""
@@ -84,7 +83,7 @@ type events struct {
 
 func stream(w http.ResponseWriter) events {
 	w.Header().Set("Content-Type", "text/event-stream")
-	w.Header().Set("X-Accel-Buffering", "no") // nginx would keep the events
+	w.Header().Set("X-Accel-Buffering", "no") // nginx would buffer the events
 	return events{w, http.NewResponseController(w)}
 }
 

@@ -62,8 +62,8 @@ func (s *opened) events(t *testing.T) (all [][2]string) {
 	return all
 }
 
-// A stream begins with the session. Its last event tells why it has ended, as soon
-// as that is so.
+// A stream begins with the session. Its last event tells why it has ended, as
+// soon as that is so.
 func TestStreamTellsWhyItEnds(t *testing.T) {
 	for _, tt := range []struct {
 		name   string
@@ -83,7 +83,7 @@ func TestStreamTellsWhyItEnds(t *testing.T) {
 			require.NoError(t, err)
 			require.Equal(t, http.StatusSeeOther, o.post("/devices/end", url.Values{"id": {devices[0].ID}}).StatusCode)
 		}},
-		{"other roles", "changed", "changed", 0, func(t *testing.T, o *one, _ *opened) {
+		{"other roles", "changed", "reopen", 0, func(t *testing.T, o *one, _ *opened) {
 			require.NoError(t, o.sessions.Changed(t.Context(), "ada"))
 		}},
 		{"blocked", "ended", "revoked", time.Minute, func(t *testing.T, o *one, _ *opened) {
@@ -92,7 +92,7 @@ func TestStreamTellsWhyItEnds(t *testing.T) {
 			o.shared.users["ada"].Blocked = true
 		}},
 		{"not used", "ended", "idle", time.Hour + time.Second, func(*testing.T, *one, *opened) {}},
-		{"the store is down", "unsure", "unsure", 45 * time.Second, func(_ *testing.T, o *one, _ *opened) {
+		{"the store is down", "undecided", "retry", 45 * time.Second, func(_ *testing.T, o *one, _ *opened) {
 			o.failing.down.Store(true)
 		}},
 		{"the client has gone", "", "", 0, func(_ *testing.T, _ *one, s *opened) { s.leave() }},
@@ -153,8 +153,8 @@ func TestStreamOfANativeClient(t *testing.T) {
 	})
 }
 
-// A stream without a session tells so in an event, since a page sees no status. One
-// that cannot be decided is 503.
+// A stream without a session tells so in an event, since a page sees no status.
+// One that cannot be decided is 503.
 func TestStreamWithoutASession(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := newOne(t)
@@ -170,8 +170,9 @@ func TestStreamWithoutASession(t *testing.T) {
 	})
 }
 
-// Roles are changed by administrators, and not their own. The user's next request
-// has them. A mark that was not written is 503, and the same form sets it.
+// Roles are changed by administrators, and not their own. The user's next
+// request has them. A mark that was not written is 503, and the same form sets
+// it.
 func TestSaveRoles(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := newOne(t)

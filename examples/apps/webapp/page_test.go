@@ -191,8 +191,8 @@ func TestPagesFit(t *testing.T) {
 	look("7-for-administrators")
 }
 
-// Nothing is red in the console of a browser that comes for the first time, nor on
-// the pages of a session.
+// Nothing is red in the console of a browser that comes for the first time, nor
+// on the pages of a session.
 func TestConsoleIsQuiet(t *testing.T) {
 	site, ctx := site(t), browser(t)
 	c := listen(t, ctx)
@@ -215,8 +215,8 @@ func TestConsoleIsQuiet(t *testing.T) {
 	require.Eventually(t, func() bool { return strings.Contains(strings.Join(c.lines(), "\n"), "404") }, time.Minute, 50*time.Millisecond)
 }
 
-// An administrator changes the roles of a user whose page is open. The page shows
-// it without a click, the next request has it, and nobody signs in again.
+// An administrator changes the roles of a user whose page is open. The page
+// shows it without a click, the next request has it, and nobody signs in again.
 func TestRolesChange(t *testing.T) {
 	site, grace := site(t), browser(t)
 	signIn(t, grace, site, "grace")
@@ -255,8 +255,9 @@ func TestRolesChange(t *testing.T) {
 	becomes(t, forbidden, "main h1", "For administrators")
 }
 
-// Signed out in one tab, the others show it without a click, and do not ask again
-// and again. What was being written comes back in its tab after the next sign-in.
+// Signed out in one tab, the others show it without a click, and do not ask
+// again and again. What was being written comes back in its tab after the next
+// sign-in.
 func TestSignOutReachesEveryTab(t *testing.T) {
 	site, first := site(t), browser(t)
 	signIn(t, first, site, "ada")
@@ -300,7 +301,7 @@ func TestSignOutReachesEveryTab(t *testing.T) {
 	require.Equal(t, words, note)
 	becomes(t, first, "#note-state", "Not saved yet; kept in this tab.")
 	becomes(t, second, "#live", "Live") // it goes on as well
-	holds(t, second, `!over && el("gone").hidden`)
+	holds(t, second, `!ended && el("gone").hidden`)
 
 	// The next user of that tab sees nothing of it, and of no other tab's.
 	do(t, third, chromedp.Navigate(site+"/"))
@@ -354,7 +355,7 @@ func TestStreamReconnects(t *testing.T) {
 	}, time.Minute, 50*time.Millisecond)
 	down.Store(false)
 	becomes(t, ctx, "#live", "Live")
-	holds(t, ctx, `!over && note.value === "meanwhile"`)
+	holds(t, ctx, `!ended && note.value === "meanwhile"`)
 	mu.Lock()
 	defer mu.Unlock()
 	for n, at := range asked[1:] {

@@ -18,7 +18,7 @@ type person struct {
 	State
 }
 
-// people shows an administrator who may do what.
+// people shows an administrator the users and their roles.
 func (r *replica) people(w http.ResponseWriter, req *http.Request, c *sessiontoken.Claims[State]) {
 	if !c.State.Is("admin") {
 		r.forbidden(w, c)
@@ -35,8 +35,8 @@ func (r *replica) people(w http.ResponseWriter, req *http.Request, c *sessiontok
 	r.render(w, http.StatusOK, "people.html", r.view(c, "/people", map[string]any{"People": all, "Roles": roles, "Needs": "admin"}))
 }
 
-// saveRoles gives a user other roles. The user's next request has them, whatever
-// replica it comes to.
+// saveRoles changes the roles of a user. The user's requests have them as soon
+// as their replica has read the mark.
 func (r *replica) saveRoles(w http.ResponseWriter, req *http.Request, c *sessiontoken.Claims[State]) {
 	if !c.State.Is("admin") {
 		r.forbidden(w, c)
@@ -66,7 +66,7 @@ func (r *replica) saveRoles(w http.ResponseWriter, req *http.Request, c *session
 		http.Error(w, "no such user", http.StatusNotFound)
 		return
 	}
-	// The change is committed. If the mark is not, the same form does both again.
+	// The change is committed. If the mark is not, the same form sets it.
 	if err := r.sessions.Changed(req.Context(), id); err != nil {
 		r.sessions.Refuse(w, req, err)
 		return

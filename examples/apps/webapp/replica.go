@@ -220,9 +220,9 @@ func (r *replica) render(w http.ResponseWriter, status int, name string, data an
 	}
 }
 
-// signInPage lets the page resume the session if the browser has a refresh token,
-// unless it comes from that page. The token is in a cookie of another path; its
-// binder comes here too.
+// signInPage lets the page resume the session if the browser has a refresh
+// token, unless it comes from that page. The token is in a cookie of another
+// path; its binder comes here too.
 func (r *replica) signInPage(w http.ResponseWriter, req *http.Request, status int, problem string) {
 	_, err := req.Cookie("__Host-session-binder")
 	r.render(w, status, "sign-in.html", map[string]any{"Problem": problem, "Resume": err == nil && req.Pattern != "POST /sign-in"})

@@ -1,6 +1,6 @@
-// Keeps a text that is not saved: in this tab, under the user who writes it. It
-// survives a session that ends elsewhere. It goes when that user signs out in this
-// tab, and when a page of another user opens in it.
+// Keeps a text that is not saved, in this tab and with its user. It outlives a
+// session that ends elsewhere. It is dropped when the user signs out in this
+// tab, and when a page of another user is opened in it.
 "use strict";
 
 const draft = {

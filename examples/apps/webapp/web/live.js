@@ -1,7 +1,7 @@
-// Keeps a page true without a click. One tab of the browser has a stream from the
-// server and tells the others what it hears, for a browser opens only six
-// connections to a server of HTTP/1.1. When the session ends, every tab covers
-// what it shows.
+// Updates an open page without a click. One tab of the browser has a stream
+// from the server and broadcasts its events to the others: a browser opens only
+// six connections to a server of HTTP/1.1. When the session ends, every tab
+// hides its content.
 "use strict";
 
 const el = (id) => document.getElementById(id);
@@ -13,16 +13,16 @@ const reasons = {
   longest: "The session has reached its longest time.",
 };
 
-let over = false; // the session has ended
+let ended = false; // the session has ended
 let leaving = false; // the user signs out in this tab
-let leads = false; // this tab has the stream
-let handOver = () => {}; // lets another tab have it
+let leader = false; // this tab has the stream
+let release = () => {}; // gives up the stream
 let source = null;
 let timer = 0;
 let opened = 0; // when the stream was opened last
-let used = performance.now(); // when a use of the page was told last
+let used = performance.now(); // when use was reported last
 let failures = 0;
-let latest = null; // what the stream told of the session
+let latest = null; // the session, as the stream has it
 
 function open() {
   close();
@@ -31,15 +31,15 @@ function open() {
   s.addEventListener("session", (e) => {
     failures = 0;
     latest = JSON.parse(e.data);
-    tell({ kind: "session", session: latest });
+    broadcast({ kind: "session", session: latest });
   });
-  // The request of the next stream brings what has changed.
+  // The request of the next stream reads the new state.
   s.addEventListener("changed", () => openAfter(opened + 1000 - performance.now()));
-  s.addEventListener("ended", (e) => tell({ kind: "ended", why: e.data }));
-  s.addEventListener("unsure", lost);
+  s.addEventListener("ended", (e) => broadcast({ kind: "ended", reason: e.data }));
+  s.addEventListener("undecided", retry);
   s.addEventListener("error", () => {
-    if (s.readyState === EventSource.CLOSED) lost();
-    else tell({ kind: "lost" }); // it connects again by itself
+    if (s.readyState === EventSource.CLOSED) retry();
+    else broadcast({ kind: "lost" }); // it reconnects by itself
   });
 }
 
@@ -54,51 +54,53 @@ function openAfter(ms) {
   timer = setTimeout(open, ms);
 }
 
-// lost tries again later, ever more seldom, and not when all others do.
-function lost() {
-  tell({ kind: "lost" });
+// retry opens the stream after a pause that grows, with jitter.
+function retry() {
+  broadcast({ kind: "lost" });
   failures = Math.min(failures + 1, 6);
   openAfter(1000 * 2 ** failures * (0.5 + Math.random()));
 }
 
-function tell(what) {
+function broadcast(what) {
   const message = { ...what, of: page.session };
   tabs.postMessage(message);
-  hear(message);
+  receive(message);
 }
 
-function hear(message) {
+function receive(message) {
   if (message.of !== page.session) {
-    if (message.kind !== "here") return; // of a session before
+    if (message.kind !== "loaded") return;
     if (message.subject !== page.subject) location.replace("/");
-    else location.reload(); // they have signed in again
+    else location.reload(); // the same user has signed in again
     return;
   }
   switch (message.kind) {
-    case "here": // another page of the session was opened: it goes on
-      if (over) location.reload();
-      else if (latest) tell({ kind: "session", session: latest });
+    case "loaded": // another page of the session, which is live
+      if (ended) location.reload();
+      else if (latest) broadcast({ kind: "session", session: latest });
       break;
     case "session":
-      if (!over) show(message.session);
+      if (!ended) show(message.session);
       break;
     case "lost":
-      if (!over) state("Reconnecting", false);
+      if (!ended) setStatus("Reconnecting", false);
       break;
     case "ended":
-      end(message.why);
+      end(message.reason);
       break;
     case "used":
       if (source) open();
   }
 }
 
+// show shows the session. A page that the user may not see any more, or may see
+// now, is loaded again.
 function show(session) {
   if (session.subject !== page.subject) return location.replace("/");
   if (session.session !== page.session) return location.reload();
   const now = session.roles || [];
   if (page.needs && now.includes(page.needs) !== (page.has === "true")) return location.reload();
-  state("Live", true);
+  setStatus("Live", true);
   el("people").hidden = !now.includes("admin");
   if (!el("roles")) return;
   el("token").textContent = new Date(session.expires).toISOString().slice(11, 19);
@@ -109,81 +111,87 @@ function show(session) {
   el("changed").textContent = "Your roles have changed.";
 }
 
-function state(text, good) {
+function setStatus(text, good) {
   el("live").classList.toggle("on", good);
   if (el("live").textContent !== text) el("live").textContent = text;
 }
 
-// end covers the page. A text that is not saved stays in the tab.
-function end(why) {
-  if (over) return;
-  over = true;
+// end hides the content of the page. A draft stays in the tab.
+function end(reason) {
+  if (ended) return;
+  ended = true;
   close();
-  handOver();
+  release();
   if (leaving) return;
   document.querySelector("main").hidden = true;
   document.querySelector("header").hidden = true;
   document.title = "Signed out";
   el("kept").hidden = el("discard-kept").hidden = !draft.read();
   el("gone").hidden = false;
-  el("why").textContent = reasons[why] || "";
+  el("reason").textContent = reasons[reason] || "";
   el("gone-title").focus();
 }
 
-// use renews the cookie, and keeps the session from being idle: the stream is
-// opened again, at most once in the life of a token.
+// use renews the cookie of a user who is active and keeps the session from being
+// idle: it opens the stream again, at most once in the lifetime of a token.
 function use() {
   const now = performance.now();
-  if (over || now - used < Number(page.lifetime)) return;
+  if (ended || now - used < Number(page.lifetime)) return;
   used = now;
   if (source) open();
-  else tell({ kind: "used" });
+  else broadcast({ kind: "used" });
 }
 
-// lead waits until no other tab has the stream. take takes it for the tab that is
-// seen: one that is not may have been stopped by the browser.
-const lead = () =>
+// lead waits until no other tab has the stream.
+function lead() {
   hold({}).catch(() => {
-    yieldTo();
+    resign();
     lead();
   });
-const take = () => {
-  if (document.visibilityState === "visible" && !leads && !over) hold({ steal: true }).catch(yieldTo);
-};
-const hold = (options) =>
-  navigator.locks.request("live", options, () => {
-    if (over || leads) return;
+}
+
+// steal takes the stream for a visible tab: the browser may have suspended the
+// one that has it.
+function steal() {
+  if (document.visibilityState === "visible" && !leader && !ended) hold({ steal: true }).catch(resign);
+}
+
+function hold(options) {
+  return navigator.locks.request("live", options, () => {
+    if (ended || leader) return;
     return new Promise((done) => {
-      leads = true;
-      handOver = done;
+      leader = true;
+      release = done;
       open();
     });
   });
-function yieldTo() {
-  leads = false;
+}
+
+function resign() {
+  leader = false;
   close();
 }
 
 function keepNote() {
   const note = el("note");
   const saved = note.value;
-  const shown = () => {
+  const update = () => {
     const unsaved = note.value !== saved;
     el("discard").hidden = !unsaved;
     el("note-state").textContent = unsaved ? "Not saved yet; kept in this tab." : "";
     if (unsaved) draft.keep(page.subject, note.value);
     else draft.drop();
   };
-  note.addEventListener("input", shown);
+  note.addEventListener("input", update);
   el("discard").addEventListener("click", () => {
     note.value = saved;
-    shown();
+    update();
     note.focus();
   });
   const kept = draft.read();
   if (!kept) return;
   note.value = kept.text;
-  if (note.value !== saved) shown();
+  if (note.value !== saved) update();
   else draft.drop(); // it was saved
 }
 
@@ -197,14 +205,14 @@ el("discard-kept").addEventListener("click", () => {
 for (const form of document.querySelectorAll("form.leave")) {
   form.addEventListener("submit", (e) => {
     if (draft.read() && !confirm("Your text is not saved. Sign out and discard it?")) return e.preventDefault();
-    sessionStorage.setItem("leaving", "yes");
+    sessionStorage.setItem("leaving", "yes"); // the sign-in page drops the draft
     leaving = true;
   });
 }
 for (const kind of ["input", "keydown", "pointerdown"]) addEventListener(kind, use, { passive: true });
 addEventListener("pageshow", (e) => e.persisted && location.reload());
-document.addEventListener("visibilitychange", take);
-tabs.addEventListener("message", (e) => hear(e.data));
-tabs.postMessage({ kind: "here", of: page.session, subject: page.subject });
-take();
+document.addEventListener("visibilitychange", steal);
+tabs.addEventListener("message", (e) => receive(e.data));
+tabs.postMessage({ kind: "loaded", of: page.session, subject: page.subject });
+steal();
 lead();

@@ -1,5 +1,6 @@
-// The sign-in page. A user who comes back after a long pause, or with a new window,
-// need not sign in again: the refresh token is in a cookie that goes nowhere else.
+// The sign-in page. A user who comes back after a long pause, or with a new
+// window, need not sign in again: the refresh token is in a cookie that goes
+// nowhere else.
 "use strict";
 
 if (sessionStorage.getItem("leaving")) {
