@@ -57,8 +57,8 @@ function openAfter(ms) {
 // retry opens the stream after a pause that grows, with jitter.
 function retry() {
   broadcast({ kind: "lost" });
-  failures = Math.min(failures + 1, 6);
-  openAfter(1000 * 2 ** failures * (0.5 + Math.random()));
+  failures = Math.min(failures + 1, 7);
+  openAfter(500 * 2 ** failures * (0.5 + Math.random()));
 }
 
 function broadcast(what) {
