@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"reflect"
 	"time"
 
 	"github.com/sessiontoken/sessiontoken"
@@ -13,37 +14,42 @@ import (
 	"github.com/sessiontoken/sessiontoken/sessionhttp"
 )
 
-// commentEvery is how often an idle stream writes a comment, by which the server
-// notices that the client has gone.
-const commentEvery = 20 * time.Second
+const (
+	// lookEvery is how often a stream looks for a new state.
+	lookEvery = time.Second
+	// commentEvery is how often an idle stream writes a comment, by which the
+	// server notices that the client has gone.
+	commentEvery = 20 * time.Second
+)
 
-// live streams the session to the page until it ends. The last event is:
+// live streams the session to the page: an event "session" at the beginning and
+// when the state has changed. The last event is:
 //
 //   - "ended", with the reason: the page asks for a sign-in.
-//   - "changed": the state has changed. The page opens the stream again. That
-//     request reads the new state and renews the cookie.
 //   - "undecided": the server cannot tell. The page tries again later.
 //
-// The page closes the stream after each of them, since an EventSource reconnects
-// by itself.
+// The page closes the stream after either, since an EventSource reconnects by
+// itself.
 func (r *replica) live(w http.ResponseWriter, req *http.Request, c *sessiontoken.Claims[State]) {
-	l, err := r.sessions.Live(req.Context(), c, sessionhttp.LiveOptions{EndWhenChanged: true})
+	l, err := r.sessions.Live(req.Context(), c, sessionhttp.LiveOptions{})
 	if err != nil {
 		r.sessions.Refuse(w, req, err)
 		return
 	}
 	defer l.Stop()
-	session, err := json.Marshal(r.about(c))
-	if err != nil {
-		r.sessions.Refuse(w, req, err)
-		return
-	}
+	shown := *c
 	s := stream(w)
-	err = s.send("session", string(session))
-	comments := time.NewTicker(commentEvery)
+	err = s.send("session", r.about(&shown))
+	looks, comments := time.NewTicker(lookEvery), time.NewTicker(commentEvery)
+	defer looks.Stop()
 	defer comments.Stop()
 	for err == nil {
 		select {
+		case <-looks.C:
+			if now := l.Claims().State; !reflect.DeepEqual(now, shown.State) {
+				shown.State = now
+				err = s.send("session", r.about(&shown))
+			}
 		case <-comments.C:
 			err = s.comment()
 		case <-l.Done():
@@ -61,15 +67,13 @@ func lastEvent(cause error) (kind, data string) {
 	switch {
 	case errors.Is(cause, sessionhttp.ErrUndecided):
 		return "undecided", "retry"
-	case errors.Is(cause, revoke.ErrChanged):
-		return "changed", "reopen"
 	case errors.Is(cause, revoke.ErrRevoked), errors.Is(cause, sessionhttp.ErrSessionOver):
 		return "ended", "revoked"
 	case errors.Is(cause, sessionhttp.ErrIdle):
 		return "ended", "idle"
 	case errors.Is(cause, sessionhttp.ErrMaxSession):
 		return "ended", "longest"
-	case errors.Is(cause, sessiontoken.ErrExpired): // a Bearer token
+	case errors.Is(cause, sessiontoken.ErrExpired), errors.Is(cause, revoke.ErrChanged): // a Bearer token
 		return "ended", "expired"
 	}
 	return "", ""
@@ -87,9 +91,13 @@ func stream(w http.ResponseWriter) events {
 	return events{w, http.NewResponseController(w)}
 }
 
-// send writes an event. data has no line breaks.
-func (s events) send(kind, data string) error {
-	return s.write(fmt.Sprintf("event: %s\ndata: %s\n\n", kind, data))
+// send writes an event with data as JSON, which has no line breaks.
+func (s events) send(kind string, data any) error {
+	text, err := json.Marshal(data)
+	if err != nil {
+		return err
+	}
+	return s.write(fmt.Sprintf("event: %s\ndata: %s\n\n", kind, text))
 }
 
 func (s events) comment() error { return s.write(":\n\n") }

@@ -57,7 +57,7 @@ func (s *opened) events(t *testing.T) (all [][2]string) {
 		}
 		kind, data, ok := strings.Cut(block, "\n")
 		require.True(t, ok, block)
-		all = append(all, [2]string{strings.TrimPrefix(kind, "event: "), strings.TrimPrefix(data, "data: ")})
+		all = append(all, [2]string{strings.TrimPrefix(kind, "event: "), strings.Trim(strings.TrimPrefix(data, "data: "), `"`)})
 	}
 	return all
 }
@@ -82,9 +82,6 @@ func TestStreamTellsWhyItEnds(t *testing.T) {
 			devices, err := o.authority.Refresh().List(t.Context(), "ada")
 			require.NoError(t, err)
 			require.Equal(t, http.StatusSeeOther, o.post("/devices/end", url.Values{"id": {devices[0].ID}}).StatusCode)
-		}},
-		{"other roles", "changed", "reopen", 0, func(t *testing.T, o *one, _ *opened) {
-			require.NoError(t, o.sessions.Changed(t.Context(), "ada"))
 		}},
 		{"blocked", "ended", "revoked", time.Minute, func(t *testing.T, o *one, _ *opened) {
 			o.shared.mu.Lock()
@@ -119,6 +116,39 @@ func TestStreamTellsWhyItEnds(t *testing.T) {
 					return
 				}
 				require.Equal(t, [][2]string{{tt.kind, tt.why}}, events[1:])
+			})
+		})
+	}
+}
+
+// A state that has changed is sent at once with a mark, and without one when the
+// token would be renewed.
+func TestStreamHasTheStateOfNow(t *testing.T) {
+	for _, tt := range []struct {
+		name   string
+		mark   bool
+		within time.Duration
+	}{{"with a mark", true, 3 * time.Second}, {"without a mark", false, time.Minute}} {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				o := newOne(t)
+				time.Sleep(2 * time.Second)
+				s := o.open(t, "")
+				o.shared.mu.Lock()
+				o.shared.users["ada"].Roles = []string{"reader"}
+				o.shared.mu.Unlock()
+				if tt.mark {
+					require.NoError(t, o.sessions.Changed(t.Context(), "ada"))
+				}
+				time.Sleep(tt.within)
+				require.Equal(t, http.StatusSeeOther, o.post("/session/sign-out", nil).StatusCode)
+				events := s.events(t)
+				require.Len(t, events, 3)
+				require.Equal(t, "session", events[1][0])
+				var session struct{ Roles []string }
+				require.NoError(t, json.Unmarshal([]byte(events[1][1]), &session))
+				require.Equal(t, []string{"reader"}, session.Roles)
+				require.Equal(t, [2]string{"ended", "revoked"}, events[2])
 			})
 		})
 	}

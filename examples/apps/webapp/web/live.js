@@ -19,23 +19,19 @@ let leader = false; // this tab has the stream
 let release = () => {}; // gives up the stream
 let source = null;
 let timer = 0;
-let opened = 0; // when the stream was opened last
 let used = performance.now(); // when use was reported last
 let failures = 0;
 let latest = null; // the session, as the stream has it
 
 function open() {
   close();
-  opened = performance.now();
   const s = (source = new EventSource("/live"));
   s.addEventListener("session", (e) => {
     failures = 0;
     latest = JSON.parse(e.data);
     broadcast({ kind: "session", session: latest });
   });
-  // The request of the next stream reads the new state.
-  s.addEventListener("changed", () => openAfter(opened + 1000 - performance.now()));
-  s.addEventListener("ended", (e) => broadcast({ kind: "ended", reason: e.data }));
+  s.addEventListener("ended", (e) => broadcast({ kind: "ended", reason: JSON.parse(e.data) }));
   s.addEventListener("undecided", retry);
   s.addEventListener("error", () => {
     if (s.readyState === EventSource.CLOSED) retry();
@@ -49,16 +45,12 @@ function close() {
   source = latest = null;
 }
 
-function openAfter(ms) {
-  close();
-  timer = setTimeout(open, ms);
-}
-
 // retry opens the stream after a pause that grows, with jitter.
 function retry() {
   broadcast({ kind: "lost" });
   failures = Math.min(failures + 1, 7);
-  openAfter(500 * 2 ** failures * (0.5 + Math.random()));
+  close();
+  timer = setTimeout(open, 500 * 2 ** failures * (0.5 + Math.random()));
 }
 
 function broadcast(what) {
