@@ -34,7 +34,7 @@ func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
 	if err := run(ctx, *addr, *ttl, *store, *secret, func(url string) {
-		fmt.Printf("open %s and sign in as ada or grace, with the password \"demo\"\n", url)
+		fmt.Printf("open %s and sign in as ada, grace or margaret (an administrator), with the password \"demo\"\n", url)
 	}); err != nil {
 		log.Fatal(err)
 	}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"crypto/subtle"
 	"embed"
@@ -8,7 +9,9 @@ import (
 	"errors"
 	"html/template"
 	"log"
+	"maps"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -26,6 +29,9 @@ type State struct {
 	Roles []string `json:"roles"`
 	Theme string   `json:"theme"`
 }
+
+// Is reports whether the user has a role.
+func (s State) Is(role string) bool { return slices.Contains(s.Roles, role) }
 
 const (
 	issuerName = "http://localhost"
@@ -58,8 +64,9 @@ func newShared(ctx context.Context, store, secretFile string) (*shared, error) {
 		return nil, err
 	}
 	s := &shared{secret: secret, users: map[string]*user{
-		"ada":   {State: State{"Ada Lovelace", []string{"author", "editor"}, "light"}, Note: ""},
-		"grace": {State: State{"Grace Hopper", []string{"reader"}, "light"}, Note: ""},
+		"ada":      {State: State{"Ada Lovelace", []string{"author", "editor"}, "light"}},
+		"grace":    {State: State{"Grace Hopper", []string{"reader"}, "light"}},
+		"margaret": {State: State{"Margaret Hamilton", []string{"admin"}, "light"}},
 	}}
 	if s.store, s.close, err = open(ctx, store); err != nil {
 		return nil, err
@@ -105,8 +112,7 @@ func newReplica(ctx context.Context, name string, s *shared, ttl time.Duration) 
 		Issuer: issuerName, Audience: []string{audience}, Store: s.store, Secrets: [][]byte{s.secret}, Load: s.load,
 		Limits: authority.Limits{TTL: ttl, RefreshIdle: 24 * time.Hour},
 		HTTP: sessionhttp.Config[State]{
-			RefreshPath: "/session/", DeviceLabel: device,
-			Unauthorized: http.HandlerFunc(r.unauthorized),
+			RefreshPath: "/session/", DeviceLabel: device, Unauthorized: http.HandlerFunc(r.unauthorized),
 		},
 	})
 	if err != nil {
@@ -131,7 +137,7 @@ var pages = template.Must(template.ParseFS(files, "web/*.html"))
 
 func (r *replica) routes() http.Handler {
 	mux := http.NewServeMux()
-	mux.HandleFunc("GET /sign-in", func(w http.ResponseWriter, req *http.Request) { r.signInPage(w, http.StatusOK, "") })
+	mux.HandleFunc("GET /sign-in", func(w http.ResponseWriter, req *http.Request) { r.signInPage(w, req, http.StatusOK, "") })
 	mux.HandleFunc("POST /sign-in", r.signIn)
 	mux.Handle("POST /session/refresh", r.sessions.RefreshHandler())
 	mux.HandleFunc("POST /session/sign-out", r.signOut(r.sessions.SignOut))
@@ -139,6 +145,9 @@ func (r *replica) routes() http.Handler {
 	mux.HandleFunc("POST /session/sign-out-everywhere", r.signOut(r.sessions.SignOutEverywhere))
 	mux.Handle("GET /{$}", r.require(r.home))
 	mux.Handle("GET /verify", r.require(r.verifyPage))
+	mux.Handle("GET /people", r.require(r.people))
+	mux.Handle("POST /people/roles", r.require(r.saveRoles))
+	mux.Handle("GET /live", r.require(r.live))
 	mux.Handle("POST /note", r.require(r.saveNote))
 	mux.Handle("POST /devices/end", r.require(r.endDevice))
 	mux.Handle("GET /api/me", r.require(r.me))
@@ -149,9 +158,10 @@ func (r *replica) routes() http.Handler {
 	mux.Handle("/.well-known/", r.authority.WellKnown())
 	mux.Handle("GET /ready", r.authority.Ready())
 	mux.HandleFunc("GET /page-keys.json", r.pageKeys)
-	for _, name := range []string{"app.js", "resume.js", "verify.js", "style.css"} {
-		mux.HandleFunc("GET /"+name, func(w http.ResponseWriter, req *http.Request) { http.ServeFileFS(w, req, files, "web/"+name) })
+	for _, name := range []string{"draft.js", "icon.svg", "live.js", "sign-in.js", "style.css", "verify.js"} {
+		mux.HandleFunc("GET /"+name, file(name))
 	}
+	mux.HandleFunc("GET /favicon.ico", file("icon.svg")) // for what is not a page
 	return http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
 		h := w.Header()
 		h.Set("Content-Security-Policy", "default-src 'self'; frame-ancestors 'none'; form-action 'self'; base-uri 'none'")
@@ -160,6 +170,10 @@ func (r *replica) routes() http.Handler {
 		h.Set("X-Replica", r.name)
 		mux.ServeHTTP(w, req)
 	})
+}
+
+func file(name string) http.HandlerFunc {
+	return func(w http.ResponseWriter, req *http.Request) { http.ServeFileFS(w, req, files, "web/"+name) }
 }
 
 type handler func(http.ResponseWriter, *http.Request, *sessiontoken.Claims[State])
@@ -175,13 +189,26 @@ func (r *replica) require(h handler) http.Handler {
 	}))
 }
 
-// unauthorized sends people to the sign-in page, and tells programs.
+// unauthorized asks people to sign in, and tells programs.
 func (r *replica) unauthorized(w http.ResponseWriter, req *http.Request) {
-	if req.Method == http.MethodGet && strings.Contains(req.Header.Get("Accept"), "text/html") {
+	accept := req.Header.Get("Accept")
+	switch {
+	case strings.Contains(accept, "text/event-stream"): // an EventSource sees no status
+		_ = stream(w).send("ended", "signed-out")
+	case !strings.Contains(accept, "text/html"):
+		http.Error(w, "not signed in", http.StatusUnauthorized)
+	case req.Method == http.MethodGet:
 		http.Redirect(w, req, "/sign-in", http.StatusSeeOther)
-		return
+	default: // a form, whose text the page has kept
+		r.signInPage(w, req, http.StatusUnauthorized, "You are not signed in any more.")
 	}
-	http.Error(w, "not signed in", http.StatusUnauthorized)
+}
+
+// view is what every page of a session shows, and what it shows beside.
+func (r *replica) view(c *sessiontoken.Claims[State], path string, more map[string]any) map[string]any {
+	all := map[string]any{"Claims": c, "Path": path, "Replica": r.name, "Lifetime": c.Expires.Sub(c.IssuedAt).Milliseconds(), "Needs": ""}
+	maps.Copy(all, more)
+	return all
 }
 
 func (r *replica) render(w http.ResponseWriter, status int, name string, data any) {
@@ -193,8 +220,12 @@ func (r *replica) render(w http.ResponseWriter, status int, name string, data an
 	}
 }
 
-func (r *replica) signInPage(w http.ResponseWriter, status int, problem string) {
-	r.render(w, status, "sign-in.html", map[string]string{"Problem": problem})
+// signInPage lets the page resume the session if the browser has a refresh
+// token, unless it comes from that page. The token is in a cookie of another
+// path; its binder comes here too.
+func (r *replica) signInPage(w http.ResponseWriter, req *http.Request, status int, problem string) {
+	_, err := req.Cookie("__Host-session-binder")
+	r.render(w, status, "sign-in.html", map[string]any{"Problem": problem, "Resume": err == nil && req.Pattern != "POST /sign-in"})
 }
 
 // check is where a real site compares password hashes, or asks for a passkey.
@@ -212,7 +243,7 @@ func (r *replica) check(req *http.Request) (name string, state State, ok bool) {
 func (r *replica) signIn(w http.ResponseWriter, req *http.Request) {
 	name, state, ok := r.check(req)
 	if !ok {
-		r.signInPage(w, http.StatusUnauthorized, "That user and password do not go together.")
+		r.signInPage(w, req, http.StatusUnauthorized, "That user and password do not go together.")
 		return
 	}
 	if _, err := r.sessions.SignIn(w, req, sessiontoken.Start{Subject: name}, state); err != nil {
@@ -234,17 +265,6 @@ func (r *replica) nativeSignIn(w http.ResponseWriter, req *http.Request) {
 		return
 	}
 	answer(w, tokens)
-}
-
-// device is how a list of devices calls the client of a request.
-func device(req *http.Request) string {
-	agent := req.UserAgent()
-	for _, known := range []string{"Firefox", "Edg", "Chrome", "Safari", "curl", "Go-http-client"} {
-		if strings.Contains(agent, known) {
-			return known
-		}
-	}
-	return "unknown client"
 }
 
 func (r *replica) signOut(out func(http.ResponseWriter, *http.Request) error) http.HandlerFunc {
@@ -277,20 +297,46 @@ func (r *replica) home(w http.ResponseWriter, req *http.Request, c *sessiontoken
 	r.shared.mu.Lock()
 	note := r.shared.users[c.Subject].Note
 	r.shared.mu.Unlock()
-	r.render(w, http.StatusOK, "home.html", map[string]any{"Claims": c, "Devices": devices, "Note": note, "Saved": req.URL.Query().Has("saved")})
+	slices.SortStableFunc(devices, func(a, b refresh.Family) int { // this one first
+		return cmp.Compare(rank(a, c), rank(b, c))
+	})
+	r.render(w, http.StatusOK, "home.html", r.view(c, "/", map[string]any{"Devices": devices, "Note": note, "Saved": req.URL.Query().Has("saved")}))
+}
+
+func rank(f refresh.Family, c *sessiontoken.Claims[State]) int {
+	if f.SessionID == c.SessionID {
+		return 0
+	}
+	return 1
 }
 
 func (r *replica) verifyPage(w http.ResponseWriter, _ *http.Request, c *sessiontoken.Claims[State]) {
-	r.render(w, http.StatusOK, "verify.html", map[string]any{"Claims": c})
+	r.render(w, http.StatusOK, "verify.html", r.view(c, "/verify", nil))
 }
 
 func (r *replica) saveNote(w http.ResponseWriter, req *http.Request, c *sessiontoken.Claims[State]) {
-	req.Body = http.MaxBytesReader(w, req.Body, 1<<20)
-	note := req.PostFormValue("note")
+	if !readForm(w, req) {
+		return
+	}
+	note := req.PostForm.Get("note")
 	r.shared.mu.Lock()
 	r.shared.users[c.Subject].Note = note
 	r.shared.mu.Unlock()
 	http.Redirect(w, req, "/?saved", http.StatusSeeOther)
+}
+
+// readForm reads the form of a request, or answers that it is not one.
+func readForm(w http.ResponseWriter, req *http.Request) bool {
+	req.Body = http.MaxBytesReader(w, req.Body, 1<<20)
+	err := req.ParseForm()
+	var tooLong *http.MaxBytesError
+	switch {
+	case errors.As(err, &tooLong):
+		http.Error(w, "the text is too long", http.StatusRequestEntityTooLarge)
+	case err != nil:
+		http.Error(w, "not a form", http.StatusBadRequest)
+	}
+	return err == nil
 }
 
 func (r *replica) endDevice(w http.ResponseWriter, req *http.Request, c *sessiontoken.Claims[State]) {
@@ -308,10 +354,14 @@ func (r *replica) endDevice(w http.ResponseWriter, req *http.Request, c *session
 
 // me answers "who am I".
 func (r *replica) me(w http.ResponseWriter, _ *http.Request, c *sessiontoken.Claims[State]) {
-	answer(w, map[string]any{
+	answer(w, r.about(c))
+}
+
+func (r *replica) about(c *sessiontoken.Claims[State]) map[string]any {
+	return map[string]any{
 		"subject": c.Subject, "name": c.State.Name, "roles": c.State.Roles, "session": c.SessionID, "replica": r.name,
 		"signed_in": c.Began, "issued": c.IssuedAt, "expires": c.Expires,
-	})
+	}
 }
 
 // pageTokens gives the page tokens of the same session that it may read, for

@@ -40,11 +40,13 @@ async function run() {
       fetch("/page-keys.json").then((r) => r.json()),
     ]);
     let right = 0;
-    for (const token of tokens) {
+    const results = document.getElementById("results");
+    for (const [n, token] of tokens.entries()) {
       const r = await check(token, set.keys);
-      const row = document.getElementById("results").insertRow();
+      const row = results.rows[n];
+      row.replaceChildren();
       cell(row, r.alg);
-      cell(row, r.kid.slice(0, 12) + "…");
+      cell(row, r.kid.slice(0, 8) + "…", "key");
       cell(row, r.good ? "genuine" : "not genuine", r.good ? "good" : "problem");
       cell(row, r.changed ? "accepted" : "refused", r.changed ? "problem" : "good");
       right += r.good && !r.changed ? 1 : 0;
