@@ -15,8 +15,9 @@ import (
 // LiveOptions are the options of [Sessions.Live]. The zero value is usual.
 type LiveOptions struct {
 	// EndWhenChanged ends the connection with [revoke.ErrChanged] when the
-	// state of the session has changed ([Sessions.Changed]), also if the session
-	// has a cookie. If false, Load is called for such a session.
+	// state of the session has changed ([Sessions.Changed]) since it was opened,
+	// also if the session has a cookie. If false, Load is called for such a
+	// session.
 	EndWhenChanged bool
 	// Bearer says that the token came in an Authorization header: it is not
 	// renewed. Behind Require that is known. It is for code that calls
@@ -28,12 +29,14 @@ type LiveOptions struct {
 // a WebSocket or a stream of server-sent events. It ends with the session:
 // [context.Cause] then returns why.
 //
-//   - [revoke.ErrRevoked]: the session was revoked.
+//   - [revoke.ErrRevoked]: the session was revoked, also by a Load that
+//     returned [ErrSessionOver].
 //   - [revoke.ErrChanged]: its state has changed, and cannot be read again
 //     without the client.
 //   - [sessiontoken.ErrExpired]: the Bearer token has expired.
 //   - [ErrIdle], [ErrMaxSession]: the session has reached that end.
-//   - [ErrSessionOver]: Load returned it.
+//   - [ErrSessionOver]: Load returned it, and the list has not told of the
+//     revocation yet.
 //   - [ErrUndecided]: the server does not know whether the session is live.
 //     The client may connect again later.
 //   - [context.Canceled]: Stop was called.
@@ -72,6 +75,7 @@ type ending struct {
 
 // rare is what few connections have.
 type rare struct {
+	opened     *revoke.Question     // with endWhenChanged: of the claims that it was opened with
 	stopParent func() bool          // nil if the parent cannot end
 	after      map[*func()]struct{} // to call at the end
 	failed     error                // of the last renewal
@@ -129,6 +133,10 @@ func (s *Sessions[T]) Live(ctx context.Context, c *sessiontoken.Claims[T], o Liv
 	l.claims.Store(c)
 	l.used.Store(unixSeconds(now) + 1)
 	l.renewAt = l.renewalOf(c, now)
+	if l.endWhenChanged {
+		opened := c.Question()
+		l.rare = &rare{opened: &opened}
+	}
 	l.followParent()
 	l.watch(c)
 	s.visit(l, now)
@@ -298,8 +306,10 @@ func (l *Live[T]) followParent() {
 	if l.parent.Done() == nil {
 		return
 	}
-	r := new(rare)
-	l.rare = r
+	if l.rare == nil {
+		l.rare = new(rare)
+	}
+	r := l.rare
 	stop := context.AfterFunc(l.parent, l.parentEnded)
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -348,6 +358,11 @@ func (l *Live[T]) watch(c *sessiontoken.Claims[T]) {
 		return
 	}
 	q := c.Question()
+	if l.endWhenChanged {
+		// A renewal may have read the new state before the mark of it came.
+		q.IssuedAt, q.Changed = l.rare.opened.IssuedAt, l.rare.opened.Changed
+		q = q.Prepared()
+	}
 	stop := list.Watch(&q, l.told)
 	if a := c.Actor; a != nil {
 		session := stop

@@ -251,6 +251,45 @@ func TestLiveChanged(t *testing.T) {
 	})
 }
 
+// unread is a store of revocations that cannot be read while it is told so.
+type unread struct {
+	revoke.Store
+	down atomic.Bool
+}
+
+func (u *unread) Since(ctx context.Context, cursor string) (revoke.Page, error) {
+	if u.down.Load() {
+		return revoke.Page{}, errDown
+	}
+	return u.Store.Since(ctx, cursor)
+}
+
+// TestLiveEndsWhenChangedDespiteARenewal: a renewal that has read the new state
+// before the mark of it is known here does not hide the mark.
+func TestLiveEndsWhenChangedDespiteARenewal(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		s := newSite(t)
+		a := s.replica()
+		a.run(t)
+		cut := &unread{Store: &s.revoked}
+		b := s.with(func(p *parts) { p.list.Store, p.list.MaxStale = cut, 10*time.Minute })
+		b.run(t)
+		time.Sleep(time.Minute)
+		cookie := a.signIn(t)
+		ends := b.open(t, t.Context(), options{EndWhenChanged: true}, request("GET", "/", cookie))
+		cut.down.Store(true)
+		require.NoError(t, a.Changed(t.Context(), "ada"))
+		time.Sleep(2 * time.Second)
+		for loads := s.loads.Load(); s.loads.Load() == loads; { // until it is renewed
+			time.Sleep(time.Second)
+		}
+		live(t, ends)
+		cut.down.Store(false)
+		time.Sleep(time.Minute)
+		require.Equal(t, revoke.ErrChanged, cause(t, ends))
+	})
+}
+
 // TestLiveChangedWhileLoading: a mark that comes while Load runs has it called
 // once more.
 func TestLiveChangedWhileLoading(t *testing.T) {
