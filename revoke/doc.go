@@ -13,6 +13,8 @@
 // read the store for MaxStale returns an error for every session: its verifiers
 // fail closed.
 //
+// [List.Watch] tells a connection that lasts when its session is revoked.
+//
 // A Revoke method returns nil only when the store has acknowledged the entry.
 // Until then the list owes the entry to the store: it writes the entry again by
 // itself, and returns [ErrOwed] for every session that the entry revokes.

@@ -20,7 +20,7 @@ const (
 	// leastChains is how many chains an index has at least.
 	leastChains = 16
 	// chainLength is how many watches a chain has on average at most.
-	chainLength = 2
+	chainLength = 4
 )
 
 // Watch calls notify when the answer of [List.Check] to q is no longer nil. The
@@ -30,7 +30,7 @@ const (
 //     The session goes on, and so does the watch.
 //   - [ErrRevoked] if the session, its subject, one of its groups, its key or
 //     everything is revoked. The watch has ended.
-//   - Any other error if the list cannot tell any more, such as [ErrOwed] or
+//   - Any other error if the list no longer knows, such as [ErrOwed] or
 //     past MaxStale. The watch has ended.
 //
 // A revocation that this list makes is told when the store has acknowledged it,
@@ -56,13 +56,14 @@ func (l *List) Watch(q *Question, notify func(err error)) (stop func()) {
 		prepared := q.Prepared()
 		q = &prepared
 	}
-	w := &watch{list: l, notify: notify, names: [2]Digest{q.session, q.subject}, key: q.key, began: q.began, fresh: q.fresh}
+	w := &watch{list: l, notify: notify, names: [2]Digest{q.session, q.subject}, began: q.began, fresh: q.fresh}
 	if len(q.groups) > 0 {
-		w.groups = &q.groups
+		groups := q.groups
+		w.groups = &groups
 	}
 	// The watch is added before the list is asked: an entry is applied before
 	// the watches that it concerns are looked up.
-	l.watches.add(w)
+	l.watches.add(w, q.key)
 	l.recheck(w)
 	l.watchStaleness()
 	return w.stop
@@ -74,8 +75,8 @@ type watch struct {
 	list   *List
 	notify func(error) // nil once the watch has ended
 	names  [2]Digest   // of the session and of the subject
-	key    Digest
-	groups *[]Digest // nil if there are none
+	key    *Digest     // shared with other watches
+	groups *[]Digest   // nil if there are none
 	began  int64
 	fresh  int64 // as in Question, or the number of the last mark that was told
 	links  [2]struct{ before, after *watch }
@@ -90,7 +91,7 @@ const (
 
 // question returns the question of the watch. watches.mu is held.
 func (w *watch) question() Question {
-	q := Question{session: w.names[bySession], subject: w.names[bySubject], key: w.key, began: w.began, fresh: w.fresh, prepared: true}
+	q := Question{session: w.names[bySession], subject: w.names[bySubject], key: *w.key, began: w.began, fresh: w.fresh, prepared: true}
 	if w.groups != nil {
 		q.groups = *w.groups
 	}
@@ -137,12 +138,17 @@ type watches struct {
 	chains [2][]*watch // by session and by subject
 	timer  *time.Timer // of staleness; nil without watches
 	steps  int         // how many of spreadSteps are done
+	key    *Digest     // of the last watch: most have the same
 }
 
 // add adds a watch.
-func (ws *watches) add(w *watch) {
+func (ws *watches) add(w *watch, key Digest) {
 	ws.mu.Lock()
 	defer ws.mu.Unlock()
+	if ws.key == nil || *ws.key != key {
+		ws.key = &key
+	}
+	w.key = ws.key
 	n := int(ws.count.Add(1))
 	if size := len(ws.chains[bySession]); n > chainLength*size {
 		ws.resize(max(leastChains, 2*size))
@@ -171,12 +177,12 @@ func (ws *watches) remove(w *watch) {
 	n, size := int(ws.count.Add(-1)), len(ws.chains[bySession])
 	switch {
 	case n == 0:
-		ws.chains, ws.steps = [2][]*watch{}, 0
+		ws.chains, ws.steps, ws.key = [2][]*watch{}, 0, nil
 		if ws.timer != nil {
 			ws.timer.Stop()
 			ws.timer = nil
 		}
-	case size > leastChains && 8*n < size:
+	case size > leastChains && 4*n < size:
 		ws.resize(size / 2)
 	}
 }
@@ -299,7 +305,7 @@ func (l *List) recheck(w *watch) {
 	q := w.question()
 	l.watches.mu.Unlock()
 	st := l.state.Load()
-	err := l.cannotTell(st)
+	err := l.whyUnknown(st)
 	if err == nil {
 		err = l.check(st, &q)
 	}
@@ -308,9 +314,9 @@ func (l *List) recheck(w *watch) {
 	}
 }
 
-// cannotTell returns why a list with this state fails for every session, or nil.
+// whyUnknown returns why a list with this state fails for every session, or nil.
 // Unlike Check, it does not have the store read.
-func (l *List) cannotTell(st *state) error {
+func (l *List) whyUnknown(st *state) error {
 	switch {
 	case st == nil:
 		return fmt.Errorf("%w: %w", ErrNotRead, reasonOf(l.lastErr()))
@@ -363,7 +369,7 @@ func (l *List) tellStale() {
 		ws.mu.Unlock()
 		return
 	}
-	err := l.cannotTell(l.state.Load())
+	err := l.whyUnknown(l.state.Load())
 	if err == nil {
 		ws.steps = 0
 		ws.timer.Reset(l.staleIn())

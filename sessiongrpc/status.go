@@ -30,7 +30,7 @@ func refusal(ctx context.Context, err error) error {
 	}
 	code, reason, text := codes.Unauthenticated, "INVALID", "the token is not valid"
 	switch {
-	case errors.Is(err, sessionhttp.ErrCannotTell), errors.Is(err, revoke.ErrOwed):
+	case errors.Is(err, sessionhttp.ErrUndecided), errors.Is(err, revoke.ErrOwed):
 		code, reason, text = codes.Unavailable, "CANNOT_TELL", "the session cannot be checked now"
 	case errors.Is(err, sessionhttp.ErrNoSession):
 		reason, text = "NO_SESSION", "there is no session"

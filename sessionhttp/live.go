@@ -34,7 +34,7 @@ type LiveOptions struct {
 //   - [sessiontoken.ErrExpired]: the Bearer token has expired.
 //   - [ErrIdle], [ErrMaxSession]: the session has reached that end.
 //   - [ErrSessionOver]: Load returned it.
-//   - [ErrCannotTell]: the server does not know whether the session is live.
+//   - [ErrUndecided]: the server does not know whether the session is live.
 //     The client may connect again later.
 //   - [context.Canceled]: Stop was called.
 //   - Otherwise the cause of the parent.
@@ -46,18 +46,19 @@ type Live[T any] struct {
 	sessions *Sessions[T]
 	claims   atomic.Pointer[sessiontoken.Claims[T]]
 	ended    atomic.Pointer[ending]
-	used     atomic.Int64 // when the connection was used last, in Unix milliseconds
+	used     atomic.Uint32 // when the connection was used last, rounded up
 
 	mu      sync.Mutex
 	done    chan struct{} // made by the first call of Done
 	unwatch func()
 	rare    *rare
 
-	// The fields below belong to sessions.lives, whose lock guards them.
-	deadline int64 // when it is visited next, in Unix milliseconds
-	renewAt  int64 // when it is renewed next, in Unix milliseconds
-	place    int32 // in the heap; -1: not in it
-	queued   bool  // for a renewal, or being renewed
+	// The fields below belong to sessions.lives, whose lock guards them. All
+	// times are in Unix seconds.
+	deadline uint32 // when it is visited next
+	renewAt  uint32 // when it is renewed next
+	place    int32  // in the heap; -1: not in it
+	queued   bool   // for a renewal, or being renewed
 
 	renews         bool // by Load, without a token; does not change
 	endWhenChanged bool // does not change
@@ -79,23 +80,27 @@ type rare struct {
 
 // Live returns a context for a connection that outlives its request. ctx is the
 // context of the request, and c its session: from [Sessions.FromContext] or
-// [Sessions.Check]. The context ends when ctx ends, and with the session: see
-// [Live]. Call Stop when the connection is closed.
+// [Sessions.Check]. The context ends with ctx and with the session: see [Live].
+// Call Stop when the connection is closed.
 //
-// With a Bearer token, or without Config.Issuer, it ends when the token
-// expires, unless [Live.Renew] is called with a newer one. It also ends when the
-// state of the session has changed.
+// With a Bearer token, or without Config.Issuer, the context ends when the token
+// expires, unless [Live.Renew] is called with a newer one. It also ends when
+// the state of the session has changed.
 //
-// With a cookie, Load is called before the token expires, and when the state
-// has changed: [Live.Claims] then returns new claims. It ends after the issuer's
-// IdleTimeout without a call of [Live.Used], and at its MaxSession. The cookie in
-// the browser is not renewed: that needs a request.
+// With a cookie, Load is called before the token expires and when the state has
+// changed: [Live.Claims] then returns new claims. At most 64 calls run at once.
+// While Load fails, it is called again until the claims expire. The context ends
+// after the issuer's IdleTimeout without a call of [Live.Used], and at its
+// MaxSession. The cookie in the browser is not renewed: that needs a request.
 //
 // An error means that the session is not live. [Sessions.Refuse] answers it.
 //
-// A connection has no goroutine. The list that Verifier asks must be a
-// [revoke.List] whose Run is called. If Verifier has none, no revocation ends the
-// context.
+// A connection has no goroutine, and takes about 400 bytes. A ctx that can end
+// adds about 450, in package context. A handler that watches ctx itself can pass
+// [context.WithoutCancel] of it.
+//
+// The Run of the list that Verifier asks must be called: past its MaxStale the
+// context ends. If Verifier has no list, no revocation ends it.
 func (s *Sessions[T]) Live(ctx context.Context, c *sessiontoken.Claims[T], o LiveOptions) (*Live[T], error) {
 	if c == nil {
 		return nil, ErrNoSession
@@ -103,10 +108,16 @@ func (s *Sessions[T]) Live(ctx context.Context, c *sessiontoken.Claims[T], o Liv
 	if ctx.Err() != nil {
 		return nil, context.Cause(ctx)
 	}
+	if s.isTest(ctx) {
+		l := &Live[T]{parent: ctx, sessions: s, place: -1}
+		l.claims.Store(c)
+		l.followParent()
+		return l, nil
+	}
 	if s.unwatchable {
 		return nil, errUnwatchable
 	}
-	now, err := s.nowMillis(ctx)
+	now, err := s.cfg.Verifier.Now(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -116,11 +127,9 @@ func (s *Sessions[T]) Live(ctx context.Context, c *sessiontoken.Claims[T], o Liv
 		renews: s.cfg.Issuer != nil && c.Renewable && !isBearer && !o.Bearer,
 	}
 	l.claims.Store(c)
-	l.used.Store(now)
+	l.used.Store(unixSeconds(now) + 1)
 	l.renewAt = l.renewalOf(c, now)
-	if ctx.Done() != nil {
-		l.rare = &rare{stopParent: context.AfterFunc(ctx, l.parentEnded)}
-	}
+	l.followParent()
 	l.watch(c)
 	s.visit(l, now)
 	if l.Err() != nil {
@@ -140,7 +149,7 @@ type watcher interface {
 // refusal returns an end of a session as an error that Refuse answers.
 func refusal(cause error) error {
 	switch {
-	case errors.Is(cause, ErrCannotTell):
+	case errors.Is(cause, ErrUndecided):
 		return undecided{"Live", cause}
 	case errors.Is(cause, revoke.ErrRevoked):
 		return sessiontoken.ErrRevoked
@@ -152,15 +161,15 @@ func refusal(cause error) error {
 	return cause
 }
 
-// cannotTell is ErrCannotTell with the reason. It matches no reason why a session
+// notKnown is ErrUndecided with the reason. It matches no reason why a session
 // ends, even if err does: err may be about something else.
-type cannotTell struct{ err error }
+type notKnown struct{ err error }
 
-func (e *cannotTell) Error() string { return ErrCannotTell.Error() + ": " + e.err.Error() }
+func (e *notKnown) Error() string { return ErrUndecided.Error() + ": " + e.err.Error() }
 
-func (e *cannotTell) Is(target error) bool {
+func (e *notKnown) Is(target error) bool {
 	switch target {
-	case ErrCannotTell:
+	case ErrUndecided:
 		return true
 	case revoke.ErrRevoked, revoke.ErrChanged, sessiontoken.ErrInvalid, sessiontoken.ErrExpired, sessiontoken.ErrRevoked, ErrIdle, ErrMaxSession, ErrSessionOver:
 		return false
@@ -175,8 +184,8 @@ func (l *Live[T]) Claims() *sessiontoken.Claims[T] { return l.claims.Load() }
 // session with a cookie ends if that does not happen for the issuer's
 // IdleTimeout.
 func (l *Live[T]) Used() {
-	if now, err := l.sessions.nowMillis(context.Background()); err == nil {
-		l.used.Store(now)
+	if now, err := l.sessions.cfg.Verifier.Now(context.Background()); err == nil {
+		l.used.Store(unixSeconds(now) + 1)
 	}
 }
 
@@ -209,7 +218,7 @@ func (l *Live[T]) Renew(ctx context.Context, token string) error {
 // renewed is called when the connection has new claims.
 func (l *Live[T]) renewed(c *sessiontoken.Claims[T]) {
 	s := l.sessions
-	now, err := s.nowMillis(context.Background())
+	now, err := s.cfg.Verifier.Now(context.Background())
 	s.lives.mu.Lock()
 	l.queued = false // before the watch, which may renew again
 	if err == nil {
@@ -284,6 +293,19 @@ func (l *Live[T]) AfterFunc(f func()) (stop func() bool) {
 	}
 }
 
+// followParent lets the context end with its parent.
+func (l *Live[T]) followParent() {
+	if l.parent.Done() == nil {
+		return
+	}
+	r := new(rare)
+	l.rare = r
+	stop := context.AfterFunc(l.parent, l.parentEnded)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	r.stopParent = stop
+}
+
 func (l *Live[T]) parentEnded() { l.end(context.Cause(l.parent), l.parent.Err()) }
 
 // end ends the context.
@@ -301,20 +323,20 @@ func (l *Live[T]) end(cause, err error) {
 	if l.done != nil {
 		close(l.done)
 	}
-	unwatch, r := l.unwatch, l.rare
-	var after map[*func()]struct{}
-	if r != nil {
-		after, r.after = r.after, nil
+	unwatch := l.unwatch
+	var r rare
+	if l.rare != nil {
+		r, l.rare.after = *l.rare, nil
 	}
 	l.mu.Unlock()
 	l.sessions.lives.remove(l)
 	if unwatch != nil {
 		unwatch()
 	}
-	if r != nil && r.stopParent != nil {
+	if r.stopParent != nil {
 		r.stopParent()
 	}
-	for f := range after {
+	for f := range r.after {
 		go (*f)()
 	}
 }
@@ -353,6 +375,6 @@ func (l *Live[T]) told(err error) {
 	case err == revoke.ErrChanged, err == revoke.ErrRevoked: // themselves: see revoke.ErrRevoked
 		l.end(err, context.Canceled)
 	default:
-		l.end(&cannotTell{err}, context.Canceled)
+		l.end(&notKnown{err}, context.Canceled)
 	}
 }

@@ -72,26 +72,31 @@ func (ls *lives[T]) remove(l *Live[T]) {
 	}
 }
 
-// nowMillis returns the time that tokens are compared with, in Unix
-// milliseconds.
-func (s *Sessions[T]) nowMillis(ctx context.Context) (int64, error) {
-	now, err := s.cfg.Verifier.Now(ctx)
-	return now.UnixMilli(), err
+func (ls *lives[T]) size() int {
+	ls.mu.Lock()
+	defer ls.mu.Unlock()
+	return len(ls.heap)
 }
+
+// never is later than all other times.
+const never = math.MaxUint32
+
+// unixSeconds returns t in Unix seconds, rounded down.
+func unixSeconds(t time.Time) uint32 { return uint32(max(0, min(t.Unix(), never-1))) }
 
 // visit ends a connection whose time has come, or renews it, and schedules the
 // next visit.
-func (s *Sessions[T]) visit(l *Live[T], now int64) {
+func (s *Sessions[T]) visit(l *Live[T], now time.Time) {
 	ls := &s.lives
 	ls.mu.Lock()
-	next, cause := s.nextOf(l, now)
+	next, cause := s.nextOf(l, unixSeconds(now))
 	if cause != nil {
 		ls.mu.Unlock()
 		l.end(cause, context.Canceled)
 		return
 	}
-	if l.renewAt <= now {
-		l.renewAt = math.MaxInt64
+	if l.renewAt <= unixSeconds(now) {
+		l.renewAt = never
 		s.enqueue(l)
 	}
 	if l.Err() == nil {
@@ -109,9 +114,9 @@ func (s *Sessions[T]) visit(l *Live[T], now int64) {
 }
 
 // setTimer lets the timer end at the first deadline. lives.mu is held.
-func (s *Sessions[T]) setTimer(now int64) {
+func (s *Sessions[T]) setTimer(now time.Time) {
 	ls := &s.lives
-	wait := min(lookEvery, max(1, time.Duration(min(ls.heap[0].deadline-now, lookEvery.Milliseconds()))*time.Millisecond))
+	wait := max(1, min(lookEvery, clock.Between(now, time.Unix(int64(ls.heap[0].deadline), 0))))
 	if ls.timer == nil {
 		ls.timer = time.AfterFunc(wait, s.visitDue)
 		return
@@ -122,16 +127,16 @@ func (s *Sessions[T]) setTimer(now int64) {
 // visitDue visits the connections whose deadline has come.
 func (s *Sessions[T]) visitDue() {
 	ls := &s.lives
-	now, err := s.nowMillis(context.Background())
+	now, err := s.cfg.Verifier.Now(context.Background())
 	var due []*Live[T]
 	ls.mu.Lock()
-	for err == nil && len(ls.heap) > 0 && ls.heap[0].deadline <= now {
+	for err == nil && len(ls.heap) > 0 && ls.heap[0].deadline <= unixSeconds(now) {
 		due = append(due, heap.Pop(&ls.heap).(*Live[T]))
 	}
 	switch {
 	case len(ls.heap) > 0 && err == nil:
 		s.setTimer(now)
-	case len(ls.heap) > 0 && ls.timer != nil: // the list cannot tell, and ends them
+	case len(ls.heap) > 0 && ls.timer != nil: // the list does not know, and ends them
 		ls.timer.Reset(time.Second)
 	}
 	ls.mu.Unlock()
@@ -142,49 +147,49 @@ func (s *Sessions[T]) visitDue() {
 
 // nextOf returns when a connection ends at the latest, or why it ends now.
 // lives.mu is held.
-func (s *Sessions[T]) nextOf(l *Live[T], now int64) (next int64, cause error) {
+func (s *Sessions[T]) nextOf(l *Live[T], now uint32) (next uint32, cause error) {
 	c := l.claims.Load()
-	expires := c.Expires.Add(s.leeway).UnixMilli()
+	expires := unixSeconds(c.Expires.Add(s.leeway))
 	if !l.renews {
 		if now >= expires {
 			return 0, sessiontoken.ErrExpired
 		}
 		return expires, nil
 	}
-	over, idle := s.endOf(c), l.used.Load()+s.issuer.IdleTimeout.Milliseconds()
+	over, idle := s.endOf(c), l.used.Load()+uint32(s.issuer.IdleTimeout/time.Second)
 	switch {
 	case now >= over:
 		return 0, ErrMaxSession
 	case now >= idle:
 		return 0, ErrIdle
 	case now >= expires:
-		return 0, &cannotTell{l.lastFailure()}
+		return 0, &notKnown{l.lastFailure()}
 	}
 	return min(over, idle, expires), nil
 }
 
 // endOf returns when a session ends at the latest, as issuers have it.
-func (s *Sessions[T]) endOf(c *sessiontoken.Claims[T]) int64 {
+func (s *Sessions[T]) endOf(c *sessiontoken.Claims[T]) uint32 {
 	began := c.Began
 	if c.Actor != nil && c.Actor.Began.Before(began) {
 		began = c.Actor.Began
 	}
-	return began.Add(s.issuer.MaxSession).Truncate(time.Second).UnixMilli()
+	return unixSeconds(began.Add(s.issuer.MaxSession))
 }
 
 // renewalOf returns when a connection with these claims is renewed: at a random
 // time in the second half of the token's life, less its last eighth. Claims
 // that are valid until the end of the session are not renewed.
-func (l *Live[T]) renewalOf(c *sessiontoken.Claims[T], now int64) int64 {
-	if !l.renews || c.Expires.UnixMilli() >= l.sessions.endOf(c) {
-		return math.MaxInt64
+func (l *Live[T]) renewalOf(c *sessiontoken.Claims[T], now time.Time) uint32 {
+	if !l.renews || unixSeconds(c.Expires) >= l.sessions.endOf(c) {
+		return never
 	}
-	life := clock.Between(c.IssuedAt, c.Expires).Milliseconds()
-	at := c.IssuedAt.UnixMilli() + life/2 + rand.Int64N(life*3/8+1)
-	if at > now {
-		return at
+	life := clock.Between(c.IssuedAt, c.Expires)
+	at := c.IssuedAt.Add(life/2 + rand.N(life*3/8+1))
+	if left := clock.Between(now, c.Expires); at.Before(now) && left > 0 {
+		at = now.Add(rand.N(left/4 + 1))
 	}
-	return now + rand.Int64N(max(0, c.Expires.UnixMilli()-now)/4+1)
+	return unixSeconds(at)
 }
 
 func (l *Live[T]) lastFailure() error {
@@ -266,11 +271,11 @@ func (s *Sessions[T]) reload(l *Live[T]) {
 	s.counted.renewalsFailed.Add(1)
 	s.log.Warn("renewal_failed", "sessionhttp: a live connection could not be renewed; it ends when its claims expire: "+faultOf(err).message, "err", err)
 	pause := l.failed(err)
-	now, err := s.nowMillis(context.Background())
+	now, err := s.cfg.Verifier.Now(context.Background())
 	s.lives.mu.Lock()
 	l.queued = false
 	if err == nil {
-		l.renewAt = now + pause.Milliseconds()
+		l.renewAt = unixSeconds(now.Add(pause)) + 1
 	}
 	s.lives.mu.Unlock()
 	if err == nil {

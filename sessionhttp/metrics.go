@@ -22,11 +22,13 @@ func (c *counters) refused(f fault) {
 //	sessionhttp_sign_ins_total              sessions that began
 //	sessionhttp_sign_outs_total             sign-outs of all kinds that succeeded
 //	sessionhttp_refreshes_total             refresh tokens that were exchanged
-//	sessionhttp_renewals_total              cookies that were renewed
+//	sessionhttp_renewals_total              cookies and live connections that
+//	                                        were renewed
 //	sessionhttp_renewal_failures_total      renewals that failed, Load above all
 //	sessionhttp_renewals_running            renewals under way
 //	sessionhttp_renewals_hung               renewals that were given up and have
 //	                                        not returned
+//	sessionhttp_live_connections            connections that Live keeps
 //	sessionhttp_refused_…_total             refusals, one name a reason: those of
 //	                                        the log lines, and no_session,
 //	                                        invalid_credentials and client_gone
@@ -43,6 +45,7 @@ func (s *Sessions[T]) Metrics() map[string]float64 {
 		"sessionhttp_renewal_failures_total": float64(s.counted.renewalsFailed.Load()),
 		"sessionhttp_renewals_running":       float64(running),
 		"sessionhttp_renewals_hung":          float64(abandoned),
+		"sessionhttp_live_connections":       float64(s.lives.size()),
 	}
 	for i := range faults {
 		m["sessionhttp_refused_"+faults[i].reason+"_total"] = float64(s.counted.faults[i].Load())

@@ -7,7 +7,8 @@
 // has proven who they are; [Sessions.SignOut] revokes it. A cookie past half
 // its token's life is renewed during a request, with the state that Config.Load
 // reads from the authority. [Sessions.Update] changes data that only the token
-// holds.
+// holds. [Sessions.Live] ends a connection that lasts longer than a request with
+// its session.
 //
 // The credentials of a request are read by these rules:
 //
@@ -63,9 +64,9 @@ var (
 	ErrIdle = errors.New("sessionhttp: the connection was not used for IdleTimeout")
 	// ErrMaxSession ends a connection whose session has reached MaxSession.
 	ErrMaxSession = errors.New("sessionhttp: the session has reached MaxSession")
-	// ErrCannotTell ends a connection when the server does not know any more
+	// ErrUndecided ends a connection when the server does not know any more
 	// whether its session is live. The client may connect again later.
-	ErrCannotTell = errors.New("sessionhttp: it is not known whether the session is live")
+	ErrUndecided = errors.New("sessionhttp: it is not known whether the session is live")
 )
 
 // errInsecure means that a token was to be handed out over plain http. 403.

@@ -30,7 +30,8 @@ func init() {
 // RequireFresh compares c.AuthTime with this machine's clock.
 //
 // Each request gets a copy of c, which shares the memory that State points to.
-// The session has no token: SignOut, Renew and Update do not find it.
+// The session has no token: SignOut, Renew and Update do not find it. A context
+// of Live ends with that of the request, and does not end otherwise.
 //
 // With panics in a program that is not a test.
 func With[T any](s *sessionhttp.Sessions[T], r *http.Request, c sessiontoken.Claims[T]) *http.Request {

@@ -110,6 +110,28 @@ func crossSite() *http.Request {
 	return r
 }
 
+// TestLive: a connection of a test's session needs no list, and ends with the
+// request.
+func TestLive(t *testing.T) {
+	s := newSessions(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	r := sessiontest.With(s, httptest.NewRequest("GET", "/", nil).WithContext(ctx), admin)
+	require.Equal(t, 200, status(s.Require(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		c, _ := s.FromContext(r.Context())
+		l, err := s.Live(r.Context(), c, sessionhttp.LiveOptions{})
+		require.NoError(t, err)
+		l.Used()
+		require.NoError(t, l.Err())
+		require.Equal(t, "admin", l.Claims().State.Role)
+		cancel()
+		<-l.Done()
+		require.Equal(t, context.Canceled, context.Cause(l))
+
+		_, err = s.Live(t.Context(), c, sessionhttp.LiveOptions{})
+		require.Error(t, err, "the context is another one")
+	})), r))
+}
+
 // It is a session of exactly that Sessions, and of that request.
 func TestWithIsForOneSessionsAlone(t *testing.T) {
 	s, other := newSessions(t), newSessions(t)

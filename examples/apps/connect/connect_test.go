@@ -50,7 +50,7 @@ func newSite(t *testing.T, store authority.Store) (*authority.Authority[State], 
 			return err
 		}
 		<-live.Done() // and news, in a real one
-		if errors.Is(context.Cause(live), sessionhttp.ErrCannotTell) {
+		if errors.Is(context.Cause(live), sessionhttp.ErrUndecided) {
 			return connect.NewError(connect.CodeUnavailable, errors.New("call again later"))
 		}
 		return connect.NewError(connect.CodeUnauthenticated, errors.New("the session has ended"))

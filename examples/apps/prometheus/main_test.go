@@ -70,7 +70,7 @@ func TestProgram(t *testing.T) {
 		"ring_unseal_failures_total": 0, "ring_clock_disagreements_total": 0, "ring_older_documents_total": 0,
 		"sessionhttp_sign_ins_total": 1, "sessionhttp_sign_outs_total": 0, "sessionhttp_refreshes_total": 2,
 		"sessionhttp_renewals_total": 0, "sessionhttp_renewal_failures_total": 0, "sessionhttp_renewals_running": 0,
-		"sessionhttp_renewals_hung": 0, "sessionhttp_refused_invalid_credentials_total": 1,
+		"sessionhttp_renewals_hung": 0, "sessionhttp_live_connections": 0, "sessionhttp_refused_invalid_credentials_total": 1,
 	}
 	for _, reason := range []string{"no_session", "client_gone", "cross_origin", "insecure", "too_large", "state_unwritable",
 		"not_configured", "revocation_owed", "late", "panic", "cannot_tell"} {
