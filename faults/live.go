@@ -21,7 +21,7 @@ const (
 	// eachHas is how many connections each subject has.
 	eachHas = 3
 	// batch is how many sessions are in one line of a process.
-	batch = 250
+	batch = 1000
 	// endSpread is how long after MaxStale the last connection ends, by the
 	// documentation of revoke.List.Watch.
 	endSpread = time.Second
@@ -247,8 +247,8 @@ func hold(t *testing.T, issuer, holder *Process, n int) {
 // end.
 //
 // In the same run it measures how long the process accepts the token of a
-// revoked session. Ten times that is asserted of p50 and p99, and of p99 no less
-// than what revoke.Config.SyncEvery promises.
+// revoked session. Ten times that is asserted, of p50 and of 99 in 100, and of
+// these no less than what revoke.Config.SyncEvery promises.
 func HowSoonLive(t *testing.T, place string, every time.Duration, n int) {
 	n, subjects := sized(n, 100_000), trials(sized(100, 1000))
 	role := Role{Place: place, SyncEvery: every, MaxStale: 30 * time.Second, TTL: time.Hour}
@@ -297,8 +297,14 @@ func HowSoonLive(t *testing.T, place string, every time.Duration, n int) {
 	if ended.p50() > 10*refused.p50() {
 		t.Errorf("the p50 of %v is more than ten times %v", ended.p50(), refused.p50())
 	}
-	if most := max(10*refused.p99(), every+100*time.Millisecond); ended.p99() > most {
-		t.Errorf("the p99 of %v is more than %v", ended.p99(), most)
+	most, late := max(10*refused.p99(), every+100*time.Millisecond), 0
+	for _, took := range ended {
+		if took > most {
+			late++
+		}
+	}
+	if late > subjects/100 {
+		t.Errorf("%d of %d took longer than %v", late, subjects, most)
 	}
 }
 
