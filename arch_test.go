@@ -89,8 +89,8 @@ func TestArrows(t *testing.T) {
 		"/internal/sid":        {},
 		"/internal/tally":      {},
 		"/refresh":             {"revoke", "internal/arg", "internal/clock", "internal/loud", "internal/strictjson"},
-		"/authority":           {"", "internal/arg", "internal/clock", "internal/flight", "keys", "refresh", "revoke", "sessionhttp"},
-		"/remote":              {"", "internal/arg", "internal/clock", "internal/flight", "internal/loud", "internal/strictjson", "keys", "sessionhttp"},
+		"/authority":           {"", "internal/arg", "internal/clock", "internal/flight", "internal/loud", "keys", "refresh", "revoke", "sessionhttp"},
+		"/remote":              {"", "internal/arg", "internal/clock", "internal/flight", "internal/loud", "internal/strictjson", "keys", "revoke", "sessionhttp"},
 		"/revoke":              {"internal/arg", "internal/clock", "internal/flight", "internal/loud", "internal/sid"},
 		"/sessionclient":       {"internal/arg", "internal/clock", "internal/flight"}, // and the standard library
 		"/sessionhttp":         {"", "internal/arg", "internal/clock", "internal/flight", "internal/loud", "internal/testhook", "refresh", "revoke"},

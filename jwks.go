@@ -130,11 +130,15 @@ type DiscoveryConfig struct {
 	// JWKSURI is the https URL of the key set. Empty means the issuer's URL
 	// followed by /.well-known/jwks.json.
 	JWKSURI string
+	// RevocationFeed is the URL of the feed of revocations that package
+	// authority serves, with the scheme, host and port of Issuer. Empty means
+	// that there is none.
+	RevocationFeed string
 	// Keys is the source whose algorithms are listed. Required.
 	Keys KeySource
 	// InsecurePlainHTTP also serves requests that came over plain http from
-	// another host, as in [JWKSConfig]. It also permits http URLs in Issuer and
-	// JWKSURI.
+	// another host, as in [JWKSConfig]. It also permits http URLs in the fields
+	// above.
 	InsecurePlainHTTP bool
 	// Logger gets a line for requests that are refused or cannot be answered, at
 	// most one a reason and minute. Nil means slog.Default().
@@ -143,8 +147,8 @@ type DiscoveryConfig struct {
 
 // DiscoveryHandler returns the handler for the discovery document, with which a
 // gateway finds the key set by the issuer's URL alone. Mount it at
-// [DiscoveryPaths]. The document names issuer, jwks_uri and the algorithms of
-// the current keys. It does not make the issuer an OpenID provider: it has no
+// [DiscoveryPaths]. The document names issuer, jwks_uri, the algorithms of
+// the current keys and, as session_revocation_feed, the feed. It does not make the issuer an OpenID provider: it has no
 // login, and a session token is not an ID token.
 //
 // An error names the field of the configuration at fault.
@@ -164,6 +168,9 @@ func DiscoveryHandler(cfg DiscoveryConfig) (http.Handler, error) {
 	if !isPublicURL(cfg.JWKSURI, cfg.InsecurePlainHTTP) {
 		return nil, errors.New("sessiontoken: DiscoveryConfig.JWKSURI must be an https URL without query or fragment")
 	}
+	if cfg.RevocationFeed != "" && !(isPublicURL(cfg.RevocationFeed, cfg.InsecurePlainHTTP) && isOneOrigin(cfg.RevocationFeed, cfg.Issuer)) {
+		return nil, errors.New("sessiontoken: DiscoveryConfig.RevocationFeed must be an https URL without query or fragment, with the scheme, host and port of Issuer")
+	}
 	return &documentHandler{
 		keys:        cfg.Keys,
 		contentType: "application/json",
@@ -182,6 +189,7 @@ func DiscoveryHandler(cfg DiscoveryConfig) (http.Handler, error) {
 			return json.Marshal(discovery{
 				Issuer:     cfg.Issuer,
 				JWKSURI:    cfg.JWKSURI,
+				Feed:       cfg.RevocationFeed,
 				Algorithms: slices.Compact(algorithms),
 				Responses:  []string{"id_token"},
 				Subjects:   []string{"public"},
@@ -216,6 +224,7 @@ func DiscoveryPaths(issuer string) ([]string, error) {
 type discovery struct {
 	Issuer     string   `json:"issuer"`
 	JWKSURI    string   `json:"jwks_uri"`
+	Feed       string   `json:"session_revocation_feed,omitzero"`
 	Algorithms []string `json:"id_token_signing_alg_values_supported"`
 	Responses  []string `json:"response_types_supported"`
 	Subjects   []string `json:"subject_types_supported"`
@@ -225,6 +234,14 @@ func isPublicURL(s string, plainHTTP bool) bool {
 	u, err := url.Parse(s)
 	return err == nil && (u.Scheme == "https" || plainHTTP && u.Scheme == "http") && u.Host != "" &&
 		u.User == nil && u.RawQuery == "" && !u.ForceQuery && !strings.Contains(s, "#")
+}
+
+// isOneOrigin reports whether two URLs are spelled with one scheme, host and
+// port.
+func isOneOrigin(a, b string) bool {
+	u, err1 := url.Parse(a)
+	v, err2 := url.Parse(b)
+	return err1 == nil && err2 == nil && u.Scheme == v.Scheme && u.Host == v.Host
 }
 
 // documentHandler serves a document that is rendered from a key set alone. It

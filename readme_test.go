@@ -279,6 +279,7 @@ var (
 )
 
 func stream(http.ResponseWriter, context.Context)            {}
+func credential(context.Context) (string, error)            { return "", nil }
 func answer(http.ResponseWriter, sessionhttp.Tokens, error) {}
 
 func main() {}

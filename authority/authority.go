@@ -31,6 +31,7 @@ type Authority[T any] struct {
 	wellKnown   map[string]http.Handler
 	logger      *slog.Logger
 	host        *Host         // or nil
+	feed        *feedLog      // or nil
 	running     *atomic.Int32 // calls of Run, or of the Host's, that have not ended
 }
 
@@ -75,11 +76,20 @@ func assemble[T any](cfg Config[T]) (*Authority[T], error) {
 }
 
 func (a *Authority[T]) addList(cfg *Config[T]) (err error) {
-	var store revoke.Store = cfg.Store
+	var appended func()
+	if cfg.servesFeed() {
+		if a.feed = newFeedLog(cfg.Store); cfg.Host != nil {
+			a.feed = cfg.Host.feed
+		}
+		appended = a.feed.appended
+	}
+	var store revoke.Store
 	if m, ok := cfg.Store.(*memory); ok {
 		store = &m.revocationStore // by which the list knows that the store is memory
 	} else if cfg.Host != nil {
-		store = &namespaceLog{cfg.Host.log, cfg.Namespace}
+		store = &namespaceLog{cfg.Host.log, cfg.Namespace, appended}
+	} else {
+		store = tellingStore{cfg.Store, appended}
 	}
 	a.revocations, err = revoke.NewList(revoke.Config{
 		Store: store, Namespace: cfg.Namespace, SyncEvery: syncLists, MaxSession: cfg.Limits.MaxSession, MaxTTL: cfg.Limits.maxTTL(), Logger: cfg.Logger,

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/http"
 	"net/url"
 	"regexp"
 	"slices"
@@ -62,9 +63,9 @@ type Config[T any] struct {
 	// the store, and its Run replaces [Authority.Run]. Optional.
 	Host *Host
 	// Secrets are at least 32 random bytes each, the same on every replica,
-	// such as from a secret manager. From each secret two keys are derived by
-	// HKDF: one seals the private keys in the store, one makes refresh tokens.
-	// New data is made with the first secret, and that of all secrets is
+	// such as from a secret manager. From each secret keys are derived by HKDF:
+	// one seals the private keys in the store, one makes refresh tokens, one
+	// encrypts the names in the feed. New data is made with the first secret, and that of all secrets is
 	// accepted. Required, unless Store is Memory().
 	//
 	// To replace a secret while replicas roll, finish each step everywhere
@@ -91,6 +92,20 @@ type Config[T any] struct {
 	// HTTP configures sessions over HTTP: cookies, origins, pages. Leave out
 	// Verifier, Issuer, Refresh, Revocations, Load and Logger: New sets them.
 	HTTP sessionhttp.Config[T]
+	// FeedTokens are the credentials of the feed of revocations, which APIs
+	// without the store read by package remote: bearer tokens of at least 32
+	// random characters of base64url, hex or the like. All of them are
+	// accepted, so that they can be replaced one after the other. Without
+	// FeedTokens and FeedCheck there is no feed.
+	//
+	// A reader of the feed learns when sessions, subjects, groups and keys were
+	// revoked or have changed. It can check whether a name that it knows is
+	// among them, and cannot read the names. Optional.
+	FeedTokens []string
+	// FeedCheck permits requests to the feed that have none of FeedTokens, such
+	// as those with a client certificate that it knows. It is called for each
+	// of them. Optional.
+	FeedCheck func(r *http.Request) bool
 	// Logger gets a line for each failure, at most one a reason and minute. Nil
 	// means slog.Default(), or with Host its logger.
 	Logger *slog.Logger
@@ -138,8 +153,14 @@ func (cfg *Config[T]) check() error {
 	if m, ok := cfg.store().(*memory); ok && len(cfg.Secrets) == 0 {
 		cfg.Secrets = [][]byte{m.secret()}
 	}
+	if err := checkFeedTokens(cfg.FeedTokens); err != nil {
+		return err
+	}
 	return checkSecrets(cfg.Secrets)
 }
+
+// servesFeed reports whether the feed has a credential.
+func (cfg *Config[T]) servesFeed() bool { return len(cfg.FeedTokens) > 0 || cfg.FeedCheck != nil }
 
 // checkStore returns an error unless the configuration has one store, its own
 // or that of its host.

@@ -7,7 +7,8 @@
 //
 //   - [Authority.Sessions] signs users in and out, and has the middleware for
 //     handlers that need a session.
-//   - [Authority.WellKnown] publishes the keys.
+//   - [Authority.WellKnown] publishes the keys and, with Config.FeedTokens,
+//     tells APIs what was revoked.
 //   - [Authority.Ready] is for a load balancer's health check.
 //   - [Authority.RenewHandler] renews cookies for pages whose API cannot.
 //

@@ -43,6 +43,7 @@ type Host struct {
 	logger *slog.Logger
 	clock  *clock.Clock
 	log    *sharedLog
+	feed   *feedLog
 	rings  *sharedRings
 
 	running atomic.Int32 // calls of Run that have not ended
@@ -79,7 +80,7 @@ func NewHost(store Store, cache *sessiontoken.Cache, logger *slog.Logger) (*Host
 	}
 	return &Host{
 		store: store, cache: cache, logger: slog.New(newFewLines(logger.Handler())), clock: clock.Here(),
-		log: newSharedLog(store), rings: newSharedRings(store), namespaces: map[string]bool{},
+		log: newSharedLog(store), feed: newFeedLog(store), rings: newSharedRings(store), namespaces: map[string]bool{},
 	}, nil
 }
 

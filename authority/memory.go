@@ -2,7 +2,9 @@ package authority
 
 import (
 	"crypto/rand"
+	"time"
 
+	"github.com/sessiontoken/sessiontoken/internal/clock"
 	"github.com/sessiontoken/sessiontoken/keys"
 	"github.com/sessiontoken/sessiontoken/refresh"
 	"github.com/sessiontoken/sessiontoken/revoke"
@@ -23,6 +25,8 @@ type memory struct {
 	// secret returns the secret that replaces Config.Secrets. It is a function,
 	// so that %+v prints an address and not the secret.
 	secret func() []byte
+	epoch  string    // of this store, in the cursors of its feed
+	born   time.Time // when it was made
 }
 
 // Memory returns an empty store in the memory of this process, for one process
@@ -33,5 +37,7 @@ type memory struct {
 func Memory() Store {
 	secret := make([]byte, minSecret)
 	rand.Read(secret)
-	return &memory{secret: func() []byte { return secret }}
+	return &memory{
+		secret: func() []byte { return secret }, epoch: rand.Text()[:16], born: clock.Here().Now().Truncate(time.Millisecond),
+	}
 }

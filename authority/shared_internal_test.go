@@ -135,13 +135,13 @@ func TestSharedLogKeepsNamespacesApart(t *testing.T) {
 		cursors := make([]string, len(names))
 		for round := range 5 {
 			for i, name := range names {
-				n := &namespaceLog{log, name}
+				n := &namespaceLog{log: log, namespace: name}
 				for j := range i + round {
 					require.NoError(t, n.Append(t.Context(), entry(name, fmt.Sprint(round, j))))
 				}
 			}
 			for i, name := range names {
-				p, err := (&namespaceLog{log, name}).Since(t.Context(), cursors[i])
+				p, err := (&namespaceLog{log: log, namespace: name}).Since(t.Context(), cursors[i])
 				require.NoError(t, err)
 				require.Len(t, p.Entries, i+round)
 				require.False(t, p.Reset)
@@ -151,7 +151,7 @@ func TestSharedLogKeepsNamespacesApart(t *testing.T) {
 				cursors[i] = p.Next
 			}
 		}
-		p, err := (&namespaceLog{log, "stranger"}).Since(t.Context(), "")
+		p, err := (&namespaceLog{log: log, namespace: "stranger"}).Since(t.Context(), "")
 		require.NoError(t, err)
 		require.Empty(t, p.Entries)
 	})
@@ -161,7 +161,7 @@ func TestSharedLogKeepsNamespacesApart(t *testing.T) {
 func TestSharedLogForgets(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		log := newSharedLog(Memory())
-		n := &namespaceLog{log, "a"}
+		n := &namespaceLog{log: log, namespace: "a"}
 		require.NoError(t, n.Append(t.Context(), entry("a", "x"), entry("b", "y")))
 		p, err := n.Since(t.Context(), "")
 		require.NoError(t, err)
@@ -179,7 +179,7 @@ func TestSharedLogOfAnotherStore(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := &counting{Store: Memory()}
 		log := newSharedLog(c)
-		a, b := &namespaceLog{log, "a"}, &namespaceLog{log, "b"}
+		a, b := &namespaceLog{log: log, namespace: "a"}, &namespaceLog{log: log, namespace: "b"}
 		require.NoError(t, a.Append(t.Context(), entry("a", "1"), entry("a", "2"), entry("b", "3")))
 		pa, err := a.Since(t.Context(), "")
 		require.NoError(t, err)
@@ -212,7 +212,7 @@ func TestSharedReadings(t *testing.T) {
 		c := &counting{Store: Memory()}
 		log := newSharedLog(c)
 		asks := func(after clock.Instant) (asked clock.Instant, err error) {
-			_, asked, _, err = (&namespaceLog{log, "a"}).SinceAfter(t.Context(), "", after)
+			_, asked, _, err = (&namespaceLog{log: log, namespace: "a"}).SinceAfter(t.Context(), "", after)
 			return asked, err
 		}
 		for range 1000 {

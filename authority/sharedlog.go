@@ -172,11 +172,12 @@ func (e *entries) page(of []numbered, cursor string) revoke.Page {
 type namespaceLog struct {
 	log       *sharedLog
 	namespace string
+	appended  func() // is called after each Append that succeeded; or nil
 }
 
 // Append implements revoke.Store.
 func (n *namespaceLog) Append(ctx context.Context, entries ...revoke.Entry) error {
-	return n.log.store.Append(ctx, entries...)
+	return tellingStore{n.log.store, n.appended}.Append(ctx, entries...)
 }
 
 // Since implements revoke.Store, with a reading that begins after the call.

@@ -19,8 +19,12 @@ func (a *Authority[T]) addWellKnown(cfg *Config[T]) error {
 	if err != nil {
 		return within("Config.Issuer", err)
 	}
+	feedURL := ""
+	if cfg.servesFeed() {
+		feedURL = cfg.Issuer + feedPath
+	}
 	discovery, err := sessiontoken.DiscoveryHandler(sessiontoken.DiscoveryConfig{
-		Issuer: cfg.Issuer, Keys: a.ring, InsecurePlainHTTP: cfg.HTTP.TLSInFront || u.Scheme == "http", Logger: cfg.Logger,
+		Issuer: cfg.Issuer, RevocationFeed: feedURL, Keys: a.ring, InsecurePlainHTTP: cfg.HTTP.TLSInFront || u.Scheme == "http", Logger: cfg.Logger,
 	})
 	if err != nil {
 		return within("Config.Issuer", err)
@@ -30,6 +34,14 @@ func (a *Authority[T]) addWellKnown(cfg *Config[T]) error {
 		u.Path + "/.well-known/openid-configuration":       discovery,
 		"/.well-known/oauth-authorization-server" + u.Path: discovery,
 	}
+	if !cfg.servesFeed() {
+		return nil
+	}
+	feed, err := newFeedHandler(cfg, a.feed)
+	if err != nil {
+		return within("the feed", err)
+	}
+	a.wellKnown[u.Path+feedPath] = feed
 	return nil
 }
 
@@ -37,9 +49,15 @@ func (a *Authority[T]) addWellKnown(cfg *Config[T]) error {
 // key set at /.well-known/jwks.json, and the discovery document at
 // /.well-known/openid-configuration. For clients of RFC 8414 that document is
 // also at /.well-known/oauth-authorization-server, which stands between the
-// host and the path of the issuer. Mount it at "/.well-known/" and, if the
-// issuer has a path, below that path too. It answers 404 to all other paths.
-// See [sessiontoken.JWKSHandler] and [sessiontoken.DiscoveryHandler].
+// host and the path of the issuer. With Config.FeedTokens or FeedCheck, the
+// feed of revocations is at /.well-known/session-revocations, and the discovery
+// document names it. Mount the handler at "/.well-known/" and, if the issuer
+// has a path, below that path too. It answers 404 to all other paths. See
+// [sessiontoken.JWKSHandler] and [sessiontoken.DiscoveryHandler].
+//
+// A request for the feed may wait for up to 25 s: a proxy in front, and the
+// WriteTimeout of the server, must allow for that. A replica serves 20,000 such
+// requests at once.
 //
 // The handler answers requests over https, requests from this host and, with
 // HTTP.TLSInFront, requests through a proxy.

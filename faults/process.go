@@ -29,6 +29,9 @@ type Role struct {
 	Verifies            bool          // it only verifies, with the keys
 	KeysFrom            string        // of this URL; empty: of the store
 	Serves              string        // it serves a site, with the roles of its users in this folder
+
+	Listens string // where it serves an authority's documents; empty: it is no authority
+	Follows string // the issuer of that; without Listens it is an API that follows its feed
 }
 
 // request and answer are lines that a process reads and writes.

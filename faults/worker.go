@@ -70,11 +70,18 @@ type worker struct {
 }
 
 func newWorker(r Role, open func(place string) (Store, error)) (*worker, error) {
+	w := &worker{out: json.NewEncoder(os.Stdout)}
+	if r.Follows != "" && r.Listens == "" {
+		return w, newFollower(w, r)
+	}
 	store, err := open(r.Place)
 	if err != nil {
 		return nil, err
 	}
-	w := &worker{store: store, out: json.NewEncoder(os.Stdout)}
+	w.store = store
+	if r.Listens != "" {
+		return w, newAuthority(w, r, store)
+	}
 	ctx := context.Background()
 	if w.list, err = revoke.NewList(revoke.Config{Store: store, SyncEvery: r.SyncEvery, MaxStale: r.MaxStale, Logger: quiet}); err != nil {
 		return nil, err

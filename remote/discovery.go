@@ -10,6 +10,7 @@ import (
 	"sync/atomic"
 
 	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
 
 	"github.com/sessiontoken/sessiontoken/internal/clock"
 	"github.com/sessiontoken/sessiontoken/internal/strictjson"
@@ -49,43 +50,54 @@ func newDiscovery(issuer string, plain bool) (*discovery, error) {
 	return &discovery{issuer: issuer, url: document, plain: u.Scheme == "http"}, nil
 }
 
-// read fetches the document and returns its jwks_uri.
-func (d *discovery) read(ctx context.Context, c client, noCache bool) (*url.URL, error) {
+// document is what a discovery document names.
+type document struct {
+	jwks *url.URL
+	feed string // session_revocation_feed, which is not checked; empty: none
+}
+
+// read fetches the document.
+func (d *discovery) read(ctx context.Context, c client, noCache bool) (*document, error) {
 	body, _, err := c.get(ctx, d.url, request{accept: "application/json", noCache: noCache, maxBody: maxDiscoveryBody})
 	if err != nil {
 		return nil, fmt.Errorf("discovery: %w", err)
 	}
-	u, err := d.parse(body)
+	found, err := d.parse(body)
 	if err != nil {
 		return nil, fmt.Errorf("discovery: %w", err)
 	}
-	return u, nil
+	return found, nil
 }
 
-// parse returns the jwks_uri of a document, if the document is the issuer's.
-// Other members are ignored.
-func (d *discovery) parse(body []byte) (*url.URL, error) {
-	var document struct {
-		Issuer  string `json:"issuer"`
-		JWKSURI string `json:"jwks_uri"`
+// parse returns what a document names, if the document is the issuer's. Other
+// members are ignored.
+func (d *discovery) parse(body []byte) (*document, error) {
+	var doc struct {
+		Issuer  string         `json:"issuer"`
+		JWKSURI string         `json:"jwks_uri"`
+		Feed    jsontext.Value `json:"session_revocation_feed"`
 	}
 	body = bytes.TrimPrefix(body, []byte("\ufeff"))
-	if strictjson.TooDeep(body) || json.Unmarshal(body, &document) != nil {
+	if strictjson.TooDeep(body) || json.Unmarshal(body, &doc) != nil {
 		return nil, errors.New("the document is malformed")
 	}
 	switch {
-	case document.Issuer == d.issuer:
-	case strings.TrimSuffix(document.Issuer, "/") == strings.TrimSuffix(d.issuer, "/"):
-		return nil, fmt.Errorf("the document's issuer is %.100q, which differs from Config.Issuer by a slash at the end alone: Config.Issuer must be the iss of the tokens", document.Issuer)
+	case doc.Issuer == d.issuer:
+	case strings.TrimSuffix(doc.Issuer, "/") == strings.TrimSuffix(d.issuer, "/"):
+		return nil, fmt.Errorf("the document's issuer is %.100q, which differs from Config.Issuer by a slash at the end alone: Config.Issuer must be the iss of the tokens", doc.Issuer)
 	default:
-		return nil, fmt.Errorf("the document's issuer is %.100q, and not Config.Issuer", document.Issuer)
+		return nil, fmt.Errorf("the document's issuer is %.100q, and not Config.Issuer", doc.Issuer)
 	}
-	if document.JWKSURI == "" {
+	if doc.JWKSURI == "" {
 		return nil, errors.New("the document has no jwks_uri")
 	}
-	u, err := checkURL(document.JWKSURI, d.plain)
+	u, err := checkURL(doc.JWKSURI, d.plain)
 	if err != nil {
 		return nil, fmt.Errorf("the document's jwks_uri %w", err)
 	}
-	return u, nil
+	found := &document{jwks: u}
+	if len(doc.Feed) > 0 && json.Unmarshal(doc.Feed, &found.feed) != nil {
+		found.feed = "malformed" // the keys can be used all the same
+	}
+	return found, nil
 }

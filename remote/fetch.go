@@ -37,6 +37,14 @@ type request struct {
 	accept  string
 	noCache bool // send Cache-Control: no-cache
 	maxBody int64
+	token   string // send this bearer token, and follow no redirect; empty: none
+}
+
+// statusError is the status of an answer that has no document.
+type statusError int
+
+func (e statusError) Error() string {
+	return fmt.Sprintf("the server answered with status %d", int(e))
 }
 
 // newTransport returns a transport that uses no proxy and does not request
@@ -109,6 +117,9 @@ func (c client) follow(ctx context.Context, u *url.URL, q request) (*http.Respon
 		if q.noCache {
 			req.Header.Set("Cache-Control", "no-cache")
 		}
+		if q.token != "" {
+			req.Header.Set("Authorization", "Bearer "+q.token)
+		}
 		resp, err := c.transport.RoundTrip(req)
 		if err != nil {
 			return nil, transportError(ctx, "the request failed", err)
@@ -124,7 +135,10 @@ func (c client) follow(ctx context.Context, u *url.URL, q request) (*http.Respon
 		case http.StatusMovedPermanently, http.StatusFound, http.StatusSeeOther,
 			http.StatusTemporaryRedirect, http.StatusPermanentRedirect:
 		default:
-			return nil, fmt.Errorf("the server answered with status %d", resp.StatusCode)
+			return nil, statusError(resp.StatusCode)
+		}
+		if q.token != "" {
+			return nil, errors.New("a redirect, which is not followed with a credential")
 		}
 		if redirects == maxRedirects {
 			return nil, fmt.Errorf("more than %d redirects", maxRedirects)

@@ -43,10 +43,14 @@ func (k *Keys) Metrics() map[string]float64 {
 	return m
 }
 
-// Metrics returns the metrics of the keys, of the verifier and of the sessions
-// in one map, which is the caller's.
+// Metrics returns the metrics of the keys, of the verifier, of the sessions and,
+// with Config.FeedToken, of the list of revocations in one map, which is the
+// caller's.
 func (r *Remote[T]) Metrics() map[string]float64 {
 	m := r.keys.Metrics()
+	if r.revocations != nil {
+		maps.Copy(m, r.revocations.Metrics())
+	}
 	maps.Copy(m, r.verifier.Metrics())
 	maps.Copy(m, r.sessions.Metrics())
 	return m

@@ -170,7 +170,7 @@ func (k *Keys) locate(ctx context.Context, run *flight.Run, looks bool) (*url.UR
 		defer cancel()
 	}
 	began := k.clock.Read()
-	u, err := k.discovery.read(ctx, k.client, failure != nil)
+	document, err := k.discovery.read(ctx, k.client, failure != nil)
 	before := k.discovery.failure.Swap(&err)
 	failedBefore := before != nil && *before != nil
 	switch {
@@ -185,10 +185,10 @@ func (k *Keys) locate(ctx context.Context, run *flight.Run, looks bool) (*url.UR
 	case failedBefore && known != nil:
 		k.log.Info("remote: the discovery document can be read again", "host", k.host)
 	}
-	if !run.Commit(func() { k.discovery.found.Store(&foundURL{u, began}) }) {
+	if !run.Commit(func() { k.discovery.found.Store(&foundURL{document.jwks, began}) }) {
 		return nil, flight.ErrLate
 	}
-	return u, nil
+	return document.jwks, nil
 }
 
 // logSkipped logs the keys that were left out of the set, if there are any.

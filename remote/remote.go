@@ -12,6 +12,7 @@ import (
 	"github.com/go-json-experiment/json"
 
 	"github.com/sessiontoken/sessiontoken"
+	"github.com/sessiontoken/sessiontoken/revoke"
 	"github.com/sessiontoken/sessiontoken/sessionhttp"
 )
 
@@ -43,8 +44,23 @@ type Config struct {
 	// RefreshEvery. 0 means 24 h.
 	MaxStale time.Duration
 
+	// FeedToken returns the credential for the authority's feed of revocations:
+	// one of its FeedTokens. It is called for each request to the feed, so
+	// that a credential that is replaced takes effect without a restart. With
+	// it, a session that is revoked at the authority is refused here, mostly
+	// within a second, and at most 5 s and one request later while the feed
+	// answers. After 30 s without an answer every session is refused. A token
+	// whose state has changed is refused too.
+	//
+	// The feed is the one that the discovery document names. It must have the
+	// scheme, host and port of Issuer: the credential is sent nowhere else.
+	//
+	// Nil means that revocations are not known here: a token is accepted until
+	// its exp.
+	FeedToken func(ctx context.Context) (string, error)
+
 	// Logger gets the lines that [KeysConfig] lists, and those of package
-	// sessionhttp. Nil means slog.Default().
+	// sessionhttp and of [revoke.List]. Nil means slog.Default().
 	Logger *slog.Logger
 
 	// InsecurePlainHTTP permits an http Issuer, and its http jwks_uri, on a
@@ -59,6 +75,8 @@ type Remote[T any] struct {
 	keys     *Keys
 	verifier *sessiontoken.Verifier[T]
 	sessions *sessionhttp.Sessions[T]
+
+	revocations *revoke.List // nil without FeedToken
 }
 
 // New checks the configuration and returns the Remote for it, for sessions of
@@ -84,21 +102,49 @@ func New[T any](config Config) (*Remote[T], error) {
 	}
 	k.discovery, k.host, k.setting = d, d.url.Host, "Config.Issuer"
 	r := &Remote[T]{keys: k}
-	if r.verifier, err = sessiontoken.NewVerifier[T](sessiontoken.VerifierConfig{Issuer: config.Issuer, Audience: config.Audience, Keys: k}); err != nil {
+	verifier := sessiontoken.VerifierConfig{Issuer: config.Issuer, Audience: config.Audience, Keys: k}
+	if config.FeedToken != nil {
+		r.revocations, err = revoke.NewList(revoke.Config{
+			Store: newFeed(d, k.client, config.FeedToken), SyncEvery: feedSync, MaxStale: feedStale, MaxSession: feedRemembers, Logger: config.Logger,
+		})
+		if err != nil {
+			return nil, fmt.Errorf("remote: %w", err)
+		}
+		verifier.Revocations = r.revocations
+	}
+	if r.verifier, err = sessiontoken.NewVerifier[T](verifier); err != nil {
 		return nil, fmt.Errorf("remote: %w", err)
 	}
-	if r.sessions, err = sessionhttp.New(sessionhttp.Config[T]{Verifier: r.verifier, Logger: config.Logger}); err != nil {
+	if r.sessions, err = sessionhttp.New(sessionhttp.Config[T]{Verifier: r.verifier, Revocations: r.revocations, Logger: config.Logger}); err != nil {
 		return nil, fmt.Errorf("remote: %w", err)
 	}
 	return r, nil
 }
 
-// Run keeps the keys fresh until ctx ends and returns ctx.Err(). It is optional,
-// as [Keys.Run] is.
-func (r *Remote[T]) Run(ctx context.Context) error { return r.keys.Run(ctx) }
+// Run keeps the keys fresh and follows the feed of revocations, until ctx ends,
+// and returns ctx.Err(). Without it the keys are fetched when calls need them,
+// as [Keys] says, and the feed is read when the last reading is older than 10 s:
+// a revocation is then known after 30 s at most.
+func (r *Remote[T]) Run(ctx context.Context) error {
+	if r.revocations == nil {
+		return r.keys.Run(ctx)
+	}
+	following := make(chan struct{})
+	go func() {
+		defer close(following)
+		_ = r.revocations.Run(ctx) // it ends with ctx alone
+	}()
+	defer func() { <-following }()
+	return r.keys.Run(ctx)
+}
 
 // Keys returns the source of the authority's keys.
 func (r *Remote[T]) Keys() *Keys { return r.keys }
+
+// Revocations returns the list of what was revoked at the authority, or nil
+// without Config.FeedToken. It only reads: a call of RevokeSession and the like
+// returns an error that matches [errors.ErrUnsupported], and revokes nothing.
+func (r *Remote[T]) Revocations() *revoke.List { return r.revocations }
 
 // Verifier returns the verifier of the authority's tokens for this audience.
 func (r *Remote[T]) Verifier() *sessiontoken.Verifier[T] { return r.verifier }
@@ -110,22 +156,38 @@ func (r *Remote[T]) Verifier() *sessiontoken.Verifier[T] { return r.verifier }
 // [sessionhttp.New] with Verifier instead.
 func (r *Remote[T]) Sessions() *sessionhttp.Sessions[T] { return r.sessions }
 
-// Ready returns a handler for a readiness probe. It answers 503 if KeySet fails
-// now, so that every request with a session is 503 too, and 200 otherwise. The
-// body is one JSON object with a reason for each failure: "keys", with 503;
-// "discovery", also with 200, if the document cannot be read and the last
-// jwks_uri is used. The first probe reads both, and waits for at most 2 s.
+// Ready returns a handler for a readiness probe. It answers 503 if KeySet or
+// the list of revocations fails now, so that every request with a session is
+// 503 too, and 200 otherwise. The body is one JSON object with a reason for each
+// failure: "keys" and "revocations", with 503; "discovery", also with 200, if the
+// document cannot be read and the last jwks_uri is used; "feed", also with 200,
+// if the last reading of the feed has failed. The first probe reads all of
+// them, and waits for each for at most 2 s.
 func (r *Remote[T]) Ready() http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
 		status, reasons := http.StatusOK, struct {
-			Keys      string `json:"keys,omitzero"`
-			Discovery string `json:"discovery,omitzero"`
+			Keys        string `json:"keys,omitzero"`
+			Revocations string `json:"revocations,omitzero"`
+			Discovery   string `json:"discovery,omitzero"`
+			Feed        string `json:"feed,omitzero"`
 		}{}
 		if _, err := r.keys.KeySet(req.Context(), ""); err != nil {
 			status, reasons.Keys = http.StatusServiceUnavailable, err.Error()
 		}
 		if failure := r.keys.discovery.failure.Load(); failure != nil && *failure != nil {
 			reasons.Discovery = (*failure).Error()
+		}
+		if r.revocations != nil {
+			_, err := r.revocations.Now(req.Context())
+			last := r.revocations.Status()
+			switch {
+			case err != nil:
+				status, reasons.Revocations = http.StatusServiceUnavailable, err.Error()
+			case last.Foreign:
+				status, reasons.Revocations = http.StatusServiceUnavailable, "the authority has another store than before; restart this program if that is right"
+			case last.Err != nil:
+				reasons.Feed = last.Err.Error()
+			}
 		}
 		body, err := json.Marshal(reasons)
 		if err != nil { // a text that is not UTF-8

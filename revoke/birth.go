@@ -129,6 +129,10 @@ func (l *List) endReset(st *state) bool {
 	if l.local {
 		return true
 	}
+	if l.isReadOnly() {
+		l.births = r.births
+		return true
+	}
 	lacks := &restore{seen: &r.seen, at: l.clock.Read()}
 	if b := l.births.oldest(); !r.births.has(b) {
 		lacks.birth = &b

@@ -53,6 +53,9 @@ func (l *List) Changed(ctx context.Context, subject string) error {
 	if l.syncing == nil {
 		return errZero
 	}
+	if l.isReadOnly() {
+		return errReadOnly
+	}
 	began := l.clock.Read()
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), revokeLimit)
 	defer cancel()

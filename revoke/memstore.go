@@ -2,8 +2,6 @@ package revoke
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"slices"
 	"strconv"
 	"sync"
@@ -19,8 +17,6 @@ const (
 	memPage = 10_000
 )
 
-var errNoWait = fmt.Errorf("revoke: MemStore: Wait: %w", errors.ErrUnsupported)
-
 // MemStore keeps entries in memory, for one process or for tests. The zero
 // value is an empty store. It loses its entries when the process ends: a
 // session that was revoked is then accepted again. It is safe for concurrent
@@ -31,6 +27,7 @@ type MemStore struct {
 	entries []numbered
 	last    uint64
 	swept   clock.Instant
+	news    chan struct{} // closed by the next Append; nil if no call waits
 }
 
 type numbered struct {
@@ -49,6 +46,10 @@ func (s *MemStore) Append(ctx context.Context, entries ...Entry) error {
 	for _, e := range entries {
 		s.last++
 		s.entries = append(s.entries, numbered{s.last, e})
+	}
+	if s.news != nil && len(entries) > 0 {
+		close(s.news)
+		s.news = nil
 	}
 	return nil
 }
@@ -90,13 +91,36 @@ func (s *MemStore) Since(ctx context.Context, cursor string) (Page, error) {
 	return p, nil
 }
 
-// Wait returns an error that matches [errors.ErrUnsupported]: a MemStore cannot
-// wait.
+// Wait returns when there are entries after cursor, or the cursor is not known.
+// It fails only if ctx has ended.
 func (s *MemStore) Wait(ctx context.Context, cursor string) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	return errNoWait
+	news := s.after(cursor)
+	if news == nil {
+		return nil
+	}
+	select {
+	case <-news:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// after returns a channel that the next Append closes, or nil if cursor is not
+// that of the last entry.
+func (s *MemStore) after(cursor string) <-chan struct{} {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if cursor != strconv.FormatUint(s.last, 10) {
+		return nil
+	}
+	if s.news == nil {
+		s.news = make(chan struct{})
+	}
+	return s.news
 }
 
 // sweep drops expired entries, at most every sweepEvery. It is called with s.mu

@@ -46,6 +46,7 @@ func (l *List) Status() Status {
 //	revocation_entries                entries that are remembered
 //	revocation_owed                   entries that the store has not acknowledged:
 //	                                  others may not know of them
+//	revocation_watches                watches that have not ended
 //	revocation_foreign_store          1 while the store is another one than before
 //	revocation_reads_total            readings of the store that have ended
 //	revocation_read_failures_total    those of them that failed
@@ -75,6 +76,7 @@ func (l *List) Metrics() map[string]float64 {
 		"revocation_clock_offset_seconds": offset.Seconds(),
 		"revocation_entries":              float64(l.tables.size()),
 		"revocation_owed":                 float64(l.owed.count.Load()),
+		"revocation_watches":              float64(l.watches.count.Load()),
 		"revocation_foreign_store":        foreign,
 		"revocation_reads_total":          float64(l.reads.Load()),
 		"revocation_read_failures_total":  float64(failures),

@@ -18,7 +18,7 @@ func TestMetrics(t *testing.T) {
 				"revocation_age_seconds": age.Seconds(), "revocation_entries": entries,
 				"revocation_reads_total": reads, "revocation_read_failures_total": readFailures,
 				"revocations_total": acknowledged, "revocation_owed": owed, "revocation_write_failures_total": writeFailures,
-				"revocation_clock_offset_seconds": 0, "revocation_clock_warnings_total": 0, "revocation_foreign_store": 0,
+				"revocation_clock_offset_seconds": 0, "revocation_clock_warnings_total": 0, "revocation_foreign_store": 0, "revocation_watches": 0,
 			}, l.Metrics())
 		}
 		question := func() { _ = ask(t, l, "sid", "sub", "kid", time.Now()); synctest.Wait() }

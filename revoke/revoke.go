@@ -80,6 +80,9 @@ func (l *List) revoke(ctx context.Context, e Entry) error {
 	if l.syncing == nil {
 		return errZero
 	}
+	if l.isReadOnly() {
+		return errReadOnly
+	}
 	began := l.clock.Read()
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), revokeLimit)
 	defer cancel()

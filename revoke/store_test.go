@@ -238,7 +238,37 @@ func TestStoreThatCannotWait(t *testing.T) {
 		require.EqualValues(t, 1, s.waits.Load())
 		require.InDelta(t, 65, s.reads.Load()-reads, 10, "every SyncEvery")
 	})
-	require.ErrorIs(t, new(revoke.MemStore).Wait(t.Context(), ""), errors.ErrUnsupported)
+}
+
+// A MemStore waits for the next entry, and for nothing else.
+func TestMemStoreWaits(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := new(revoke.MemStore)
+		require.NoError(t, s.Wait(t.Context(), "of another store"))
+		page, err := s.Since(t.Context(), "")
+		require.NoError(t, err)
+		got := make(chan error, 3)
+		for range 3 {
+			go func() { got <- s.Wait(t.Context(), page.Next) }()
+		}
+		synctest.Wait()
+		require.NoError(t, s.Append(t.Context()), "no entry")
+		synctest.Wait()
+		require.Empty(t, got)
+		require.NoError(t, s.Append(t.Context(), revoke.Entry{Scope: revoke.Session}))
+		for range 3 {
+			require.NoError(t, <-got)
+		}
+		require.NoError(t, s.Wait(t.Context(), page.Next), "there is one already")
+		ctx, cancel := context.WithCancel(t.Context())
+		page, err = s.Since(t.Context(), page.Next)
+		require.NoError(t, err)
+		go func() { got <- s.Wait(ctx, page.Next) }()
+		synctest.Wait()
+		require.Empty(t, got)
+		cancel()
+		require.ErrorIs(t, <-got, context.Canceled)
+	})
 }
 
 type unable struct {
@@ -248,7 +278,7 @@ type unable struct {
 
 func (u *unable) Wait(ctx context.Context, cursor string) error {
 	u.waits.Add(1)
-	return u.faulty.Wait(ctx, cursor)
+	return errors.ErrUnsupported
 }
 
 // What a store fails with says nothing of a session, whatever it is.

@@ -75,15 +75,7 @@ func (l *List) news(ctx context.Context) bool {
 	cursor := l.cursor
 	l.mu.Unlock()
 	err := make(chan error, 1)
-	go func() {
-		defer l.waiting.Store(false)
-		defer func() {
-			if recover() != nil {
-				err <- flight.ErrPanic
-			}
-		}()
-		err <- l.cfg.Store.Wait(ctx, cursor)
-	}()
+	go func() { err <- l.waitOnce(ctx, cursor) }()
 	select {
 	case err := <-err:
 		if errors.Is(err, errors.ErrUnsupported) {
@@ -93,6 +85,17 @@ func (l *List) news(ctx context.Context) bool {
 	case <-ctx.Done():
 		return false
 	}
+}
+
+// waitOnce calls the store's Wait. When it returns, another call may be made.
+func (l *List) waitOnce(ctx context.Context, cursor string) (err error) {
+	defer l.waiting.Store(false)
+	defer func() {
+		if recover() != nil {
+			err = flight.ErrPanic
+		}
+	}()
+	return l.cfg.Store.Wait(ctx, cursor)
 }
 
 // read reads the new entries, page by page. A page is applied even if a later
@@ -213,7 +216,11 @@ func (l *List) take(cursor string, p Page, asked, got clock.Instant) {
 	if st != nil {
 		next.since = st.since
 	}
-	if !l.local {
+	switch {
+	case l.local:
+	case l.isReadOnly():
+		l.followBirths(next, st, p.Time, asked)
+	default:
 		if len(l.births) == 0 {
 			l.makeBirth(p.Time)
 		}

@@ -114,9 +114,9 @@ func (s *Server[T]) Unary(ctx context.Context, req any, info *grpc.UnaryServerIn
 //
 // A stream ends when its session is revoked or its state has changed, when its
 // token expires, unless [Server.Renew] was called with a newer one, and when the
-// server cannot tell any more whether the session is live. The status then says
-// why. The stream's context ends too, and handler runs on until it notices: what
-// it sends is dropped.
+// server no longer knows whether the session is live. The status then says why.
+// The stream's context ends too, and handler runs on until it notices: what it
+// sends is dropped.
 func (s *Server[T]) Stream(srv any, stream grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
 	if s.isExempt(info.FullMethod) {
 		return handler(srv, stream)

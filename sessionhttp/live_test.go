@@ -90,6 +90,7 @@ func nothingLeft(t testing.TB, replicas ...*replica) {
 	t.Helper()
 	for _, r := range replicas {
 		require.Zero(t, r.Metrics()["sessionhttp_live_connections"])
+		require.Zero(t, r.list.Metrics()["revocation_watches"])
 	}
 }
 
@@ -661,6 +662,12 @@ func TestLiveStop(t *testing.T) {
 		require.False(t, context.AfterFunc(l, func() { close(late) })())
 		<-late
 		nothingLeft(t, b)
+		parent := &counting{Context: t.Context()}
+		c, err := b.Live(parent, l.Claims(), options{})
+		require.NoError(t, err)
+		require.EqualValues(t, 1, parent.n.Load())
+		c.Stop()
+		require.Zero(t, parent.n.Load(), "the parent keeps it")
 
 		r := b.open(t, t.Context(), options{}, request("GET", "/", cookie))
 		child, cancel := context.WithCancel(context.WithValue(r, 1, 2))
@@ -670,6 +677,20 @@ func TestLiveStop(t *testing.T) {
 		require.Equal(t, revoke.ErrRevoked, context.Cause(child))
 		require.Equal(t, context.Canceled, child.Err())
 	})
+}
+
+// counting is a context that counts what it is to call at its end.
+type counting struct {
+	context.Context
+	n atomic.Int64
+}
+
+func (c *counting) Value(any) any { return nil } // package context does not look behind it
+
+func (c *counting) AfterFunc(f func()) func() bool {
+	c.n.Add(1)
+	stop := context.AfterFunc(c.Context, f)
+	return func() bool { c.n.Add(-1); return stop() }
 }
 
 // TestLiveRefusals: a session that is not live opens no connection, and Refuse
@@ -800,5 +821,7 @@ func TestLiveRace(t *testing.T) {
 	}
 	wg.Wait()
 	require.Empty(t, missed)
-	require.Eventually(t, func() bool { return r.Metrics()["sessionhttp_live_connections"] == 0 }, time.Minute, time.Millisecond)
+	require.Eventually(t, func() bool {
+		return r.Metrics()["sessionhttp_live_connections"] == 0 && r.list.Metrics()["revocation_watches"] == 0
+	}, time.Minute, time.Millisecond)
 }

@@ -275,7 +275,8 @@ func (s *Sessions[T]) reload(l *Live[T]) {
 	s.lives.mu.Lock()
 	l.queued = false
 	if err == nil {
-		l.renewAt = unixSeconds(now.Add(pause)) + 1
+		left := clock.Between(now, old.Expires)
+		l.renewAt = unixSeconds(now.Add(min(pause, left/4))) + 1
 	}
 	s.lives.mu.Unlock()
 	if err == nil {

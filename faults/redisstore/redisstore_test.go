@@ -529,6 +529,14 @@ func TestFaults(t *testing.T) {
 	faults.Revoked(t, "one faults "+server.Addr, "one faults "+proxy.Addr, append(faults.Network(proxy), faults.Killed(server), faults.Frozen(server))...)
 }
 
+// TestFollowed: an API that has the URL of an authority and a credential.
+func TestFollowed(t *testing.T) {
+	server, err := servers.StartRedis(servers.Durable...)
+	installed(t, err)
+	defer server.Stop()
+	faults.Followed(t, "one followed "+server.Addr, faults.Killed(server), faults.Frozen(server))
+}
+
 // TestFullDisk: with "appendfsync always" Redis ends when it cannot write,
 // rather than to acknowledge what is not on disk.
 func TestFullDisk(t *testing.T) {

@@ -451,6 +451,14 @@ func TestFaultsPostgres(t *testing.T) {
 	faults.Revoked(t, "postgres "+dsn, "postgres "+servers.PostgresDSN(proxy.Addr), append(faults.Network(proxy), faults.Killed(server), faults.Frozen(server))...)
 }
 
+// TestFollowed: an API that has the URL of an authority and a credential.
+func TestFollowed(t *testing.T) {
+	server := start(t)
+	dsn := servers.PostgresDSN(server.Addr)
+	createSchema(t, sqlstore.Postgres, dsn)
+	faults.Followed(t, "postgres "+dsn, faults.Killed(server), faults.Frozen(server))
+}
+
 // TestFullDisk: what cannot be written is refused, and what was revoked before
 // is still known.
 func TestFullDisk(t *testing.T) {

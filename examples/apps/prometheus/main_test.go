@@ -65,7 +65,7 @@ func TestProgram(t *testing.T) {
 		"refresh_refused_total": 0, "refresh_issue_failures_total": 0, "refresh_undecided_total": 0,
 		"refresh_late_retries_total": 0, "refresh_unauthenticated_records_total": 0, "refresh_deletion_failures_total": 0,
 		"refresh_evictions_total": 0,
-		"revocation_owed":         0, "revocation_foreign_store": 0, "revocation_clock_warnings_total": 0,
+		"revocation_owed":         0, "revocation_foreign_store": 0, "revocation_watches": 0, "revocation_clock_warnings_total": 0,
 		"ring_locked_keys": 0, "ring_write_due": 0, "ring_clock_offset_seconds": 0, "ring_write_failures_total": 0,
 		"ring_unseal_failures_total": 0, "ring_clock_disagreements_total": 0, "ring_older_documents_total": 0,
 		"sessionhttp_sign_ins_total": 1, "sessionhttp_sign_outs_total": 0, "sessionhttp_refreshes_total": 2,
