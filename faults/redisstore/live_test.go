@@ -15,7 +15,7 @@ func TestHowSoonLive(t *testing.T) {
 	each(t, func(t *testing.T, place string) {
 		n := 5_000
 		if strings.HasPrefix(place, "cluster") {
-			n = 2_000
+			n = 1_000
 		}
 		faults.HowSoonLive(t, place, time.Second, n)
 	})
@@ -28,7 +28,7 @@ func TestLiveFaults(t *testing.T) {
 	t.Cleanup(server.Stop)
 	proxy := must(servers.StartProxy(server.Addr))
 	t.Cleanup(proxy.Close)
-	faults.LiveFaults(t, "one live "+server.Addr, "one live "+proxy.Addr, append(faults.Network(proxy), faults.Killed(server), faults.Frozen(server))...)
+	faults.LiveFaults(t, "one live "+server.Addr, "one live "+proxy.Addr, append(faults.Network(proxy), faults.Briefly(proxy), faults.Killed(server), faults.Frozen(server))...)
 }
 
 // TestLiveFaultsCluster: all ways to three masters fail. The first fault is
