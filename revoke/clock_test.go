@@ -437,8 +437,9 @@ func (f faraway) Since(ctx context.Context, cursor string) (revoke.Page, error) 
 // or marks.
 func TestTimeIsNeverAhead(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
+		t.Cleanup(lastReading)
 		s := new(faulty)
-		a, b := running(t, faraway{s, 900 * time.Millisecond}), running(t, s)
+		a, b := running(t, faraway{s, 450 * time.Millisecond}), running(t, s)
 		time.Sleep(10 * time.Second)
 		for i := range 20 {
 			time.Sleep(170 * time.Millisecond)
