@@ -39,7 +39,9 @@ type request struct {
 	ID                        int
 	Op                        string
 	Token, Subject, Sess, Key string
-	Role                      int `json:",omitempty"`
+	Role                      int      `json:",omitempty"`
+	From, N                   int      `json:",omitempty"` // of begin: the first session, and how many
+	Tokens                    []string `json:",omitempty"`
 }
 
 type answer struct {
@@ -57,6 +59,8 @@ type answer struct {
 	Site       string        `json:",omitempty"` // the URL of the site that it serves
 	Loads      int64         `json:",omitempty"` // of the site
 	Took       time.Duration `json:",omitempty"`
+	Tokens     []string      `json:",omitempty"`
+	Lives      *lives        `json:",omitempty"`
 }
 
 // Process is a process that was started.

@@ -8,7 +8,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"net"
 	"net/http"
 	"os"
@@ -64,6 +63,7 @@ type worker struct {
 	manager  *refresh.Manager
 	store    Store
 	site     *site  // if the role is to serve one
+	holder   holder // of live connections
 	url      string // of its JWKS
 	out      *json.Encoder
 	outMu    sync.Mutex
@@ -236,7 +236,7 @@ func (w *worker) do(r request) (a answer, err error) {
 		}
 		a.Rotations = int(w.ring.Metrics()["ring_rotations_total"])
 	default:
-		err = fmt.Errorf("no such thing as %s", r.Op)
+		return w.doLive(r)
 	}
 	return a, err
 }
