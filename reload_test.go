@@ -43,7 +43,7 @@ func TestReload(t *testing.T) {
 			require.Equal(t, []string{"pwd", "otp"}, old.AMR)
 			old = c
 		}
-		time.Sleep(old.Began.Add(24 * time.Hour).Add(-time.Minute).Sub(time.Now()))
+		time.Sleep(time.Until(old.Began.Add(24*time.Hour - time.Minute)))
 		o.read(t)
 		c, err := o.issuer.Reload(t.Context(), old, always(attackState{}))
 		require.NoError(t, err)

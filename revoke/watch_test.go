@@ -226,7 +226,7 @@ func TestWatchStale(t *testing.T) {
 				}
 				s.mode.Store(down)
 				stale := l.Status().Synced.Add(30 * time.Second)
-				time.Sleep(stale.Sub(time.Now()))
+				time.Sleep(time.Until(stale))
 				for _, e := range ears {
 					require.Empty(t, e.told(), "told before MaxStale")
 				}

@@ -273,7 +273,7 @@ func TestMargin(t *testing.T) {
 				got, _, err := c.Token(t.Context())
 				require.NoError(t, err)
 				require.Equal(t, tokens.AccessToken, got)
-				time.Sleep(1)
+				time.Sleep(time.Nanosecond)
 				_, _, err = c.Token(t.Context())
 				requireTryAgain(t, err)
 			})

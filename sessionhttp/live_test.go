@@ -345,7 +345,7 @@ func TestLiveRenews(t *testing.T) {
 		loads := s.loads.Load()
 		require.Greater(t, loads, int64(24*60/5))
 		require.Less(t, loads, int64(24*60/2))
-		time.Sleep(end.Sub(time.Now()) - time.Millisecond)
+		time.Sleep(time.Until(end) - time.Millisecond)
 		live(t, l)
 		time.Sleep(2 * time.Millisecond)
 		require.Equal(t, sessionhttp.ErrMaxSession, cause(t, l))
@@ -406,7 +406,7 @@ func TestLiveBearer(t *testing.T) {
 			}
 			renewed := b.open(t, t.Context(), options{}, request("GET", "/", "", bearer(tokens.AccessToken)...))
 			exp := renewed.Claims().Expires
-			time.Sleep(exp.Add(leeway).Sub(time.Now()) - time.Millisecond)
+			time.Sleep(time.Until(exp.Add(leeway)) - time.Millisecond)
 			next := a.refreshed(t, tokens)
 			other := a.native(t)
 			for name, l := range opened {
@@ -482,7 +482,7 @@ func TestLiveLoad(t *testing.T) {
 				l := b.open(t, t.Context(), options{}, request("GET", "/", a.signIn(t)))
 				exp := l.Claims().Expires
 				s.fail(test.err)
-				time.Sleep(exp.Sub(time.Now()) - 36*time.Second) // it was due before, for certain
+				time.Sleep(time.Until(exp) - 36*time.Second) // it was due before, for certain
 				if test.heals {
 					s.fail(nil)
 					time.Sleep(time.Hour)
@@ -589,7 +589,7 @@ func TestLiveStale(t *testing.T) {
 		}
 		store.down.Store(true)
 		stale := b.list.Status().Synced.Add(30 * time.Second)
-		time.Sleep(stale.Sub(time.Now()))
+		time.Sleep(time.Until(stale))
 		for _, l := range all {
 			live(t, l)
 		}
@@ -709,7 +709,8 @@ func TestLiveStop(t *testing.T) {
 		require.Zero(t, parent.n.Load(), "the parent keeps it")
 
 		r := b.open(t, t.Context(), options{}, request("GET", "/", cookie))
-		child, cancel := context.WithCancel(context.WithValue(r, 1, 2))
+		type key struct{}
+		child, cancel := context.WithCancel(context.WithValue(r, key{}, 2))
 		defer cancel()
 		require.NoError(t, b.list.RevokeSession(t.Context(), r.Claims().SessionID))
 		synctest.Wait()
@@ -801,7 +802,7 @@ func TestLiveWithoutList(t *testing.T) {
 		require.NoError(t, err)
 		l, err := sessions.Live(t.Context(), c, options{})
 		require.NoError(t, err)
-		time.Sleep(c.Expires.Sub(time.Now()) - time.Millisecond)
+		time.Sleep(time.Until(c.Expires) - time.Millisecond)
 		live(t, l)
 		time.Sleep(2 * time.Millisecond)
 		require.Equal(t, sessiontoken.ErrExpired, cause(t, l))

@@ -12,11 +12,11 @@ import (
 // operatingTables makes the tables of OPERATING.md, by the name of their marks,
 // from what measure-stores wrote.
 func operatingTables(output string) (map[string]string, error) {
-	soon, err := soonTable(part(output, "soon"))
+	stale, err := staleTable(part(output, "soon"), part(output, "changed"), part(output, "live"))
 	if err != nil {
 		return nil, err
 	}
-	changed, err := changedTable(part(output, "changed"))
+	feed, err := feedSentence(part(output, "feed"))
 	if err != nil {
 		return nil, err
 	}
@@ -32,7 +32,7 @@ func operatingTables(output string) (map[string]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	return map[string]string{"measured soon": soon, "measured changed": changed, "measured faults": faults, "measured soak": soak, "measured list": list}, nil
+	return map[string]string{"measured stale": stale, "measured feed": feed, "measured faults": faults, "measured soak": soak, "measured list": list}, nil
 }
 
 // part is what the output has between the lines of one part of measure-stores.
@@ -71,90 +71,6 @@ func listBullets(list, many string) (string, error) {
 		return "", errors.New("the results lack the list of a million, or the start of a replica with it")
 	}
 	return fmt.Sprintf("- A list holds a million revoked sessions in %d MiB.\n- A replica that starts with a million of them has read all after %.1f s.\n", most, slowest.Seconds()), nil
-}
-
-var howSoon = regexp.MustCompile(`(?m)^ +(TestHowSoon/\w+): read every (\S+), \d+ trials over two processes: p50 (\S+), p99 (\S+), worst (\S+)$`)
-
-func soonTable(output string) (string, error) {
-	measured := map[string][]string{}
-	for _, m := range howSoon.FindAllStringSubmatch(output, -1) {
-		measured[m[1]] = m[2:]
-	}
-	text := "| engine | `SyncEvery` | p50 | p99 | worst |\n| --- | ---: | ---: | ---: | ---: |\n"
-	for _, engine := range []struct{ name, test string }{
-		{"Redis", "TestHowSoon/one"},
-		{"Redis Cluster of 3", "TestHowSoon/cluster"},
-		{"PostgreSQL", "TestHowSoon/postgres"},
-		{"SQLite", "TestHowSoon/sqlite"},
-	} {
-		values, ok := measured[engine.test]
-		if !ok {
-			return "", fmt.Errorf("the results lack %s", engine.test)
-		}
-		row := []string{engine.name}
-		for i, value := range values {
-			d, err := time.ParseDuration(value)
-			switch {
-			case err != nil:
-				return "", fmt.Errorf("%s: %w", engine.test, err)
-			case i == 0 && d >= time.Second:
-				row = append(row, fmt.Sprintf("%d s", d/time.Second))
-			case i == 0:
-				row = append(row, fmt.Sprintf("%d ms", d/time.Millisecond))
-			default:
-				d = d.Round(time.Millisecond / 10)
-				row = append(row, fmt.Sprintf("%d.%d ms", d/time.Millisecond, d%time.Millisecond/(time.Millisecond/10)))
-			}
-		}
-		text += tableRow(row...)
-	}
-	return text, nil
-}
-
-var (
-	changedTrip = regexp.MustCompile(`(?m)^ +TestHowSoonChanged/(\w+): one round trip to the store takes (\S+); lists read every (\S+); \d+ trials over two processes; 0 sign-outs, one Load a mark and client$`)
-	changedSoon = regexp.MustCompile(`(?m)^ +TestHowSoonChanged/(\w+): (\w+), until a request (?:is|with a) (\w+).*: p50 (\S+), p99 (\S+); in round trips p50 (\S+), p99 (\S+)$`)
-)
-
-// changedTable is how soon a changed state is known, by engine.
-func changedTable(output string) (string, error) {
-	trips, soon := map[string][]string{}, map[string]map[string]string{}
-	for _, m := range changedTrip.FindAllStringSubmatch(output, -1) {
-		trips[m[1]], soon[m[1]] = m[2:], map[string]string{}
-	}
-	for _, m := range changedSoon.FindAllStringSubmatch(output, -1) {
-		if soon[m[1]] == nil {
-			return "", fmt.Errorf("TestHowSoonChanged/%s lacks the round trip", m[1])
-		}
-		cell := ""
-		for i, value := range m[4:6] {
-			d, err := time.ParseDuration(value)
-			if err != nil {
-				return "", err
-			}
-			trips, err := strconv.ParseFloat(m[6+i], 64)
-			if err != nil {
-				return "", err
-			}
-			cell += fmt.Sprintf(" / %.1f ms (%.0f)", d.Seconds()*1000, trips)
-		}
-		soon[m[1]][m[3]] = strings.TrimPrefix(cell, " / ")
-	}
-	text := "| engine | `SyncEvery` | a round trip | revoked: refused | changed: cookie served | changed: Bearer served |\n| --- | ---: | ---: | ---: | ---: | ---: |\n"
-	for _, engine := range []struct{ name, test string }{
-		{"Redis", "one"}, {"Redis Cluster of 3", "cluster"}, {"PostgreSQL", "postgres"}, {"SQLite", "sqlite"},
-	} {
-		trip, cells := trips[engine.test], soon[engine.test]
-		if trip == nil || cells["refused"] == "" || cells["cookie"] == "" || cells["bearer"] == "" {
-			return "", fmt.Errorf("the results lack TestHowSoonChanged/%s", engine.test)
-		}
-		took, err := time.ParseDuration(trip[0])
-		if err != nil {
-			return "", err
-		}
-		text += tableRow(engine.name, strings.NewReplacer("ms", " ms", "s", " s").Replace(trip[1]), fmt.Sprintf("%.2f ms", took.Seconds()*1000), cells["refused"], cells["cookie"], cells["bearer"])
-	}
-	return text, nil
 }
 
 // engine is what happened to one: the faults by name, with what was measured of

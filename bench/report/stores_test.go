@@ -27,7 +27,6 @@ func TestTablesOfStores(t *testing.T) {
 	require.Equal(t, want, got)
 
 	for _, test := range []struct{ name, old, new, mark, row string }{
-		{"half a tenth is rounded up", "p50 1.63ms, p99 4.52ms", "p50 1.65ms, p99 4.55ms", "measured soon", "| Redis | 1 s | 1.7 ms | 4.6 ms | 9.5 ms |"},
 		{"a verifier missed one", "the verifier behind them: 205 acknowledged, 0 missed", "the verifier behind them: 205 acknowledged, 1 missed", "measured faults", "| revocations acknowledged / missed by any of three verifiers | 2,150 / 1 | 1,690 / 0 | 2,311 / 0 | 752 / 0 |"},
 		{"more than a second", "killed, and started again after 1 s: a session that is ended after that is refused: 26ms", "killed, and started again after 1 s: a session that is ended after that is refused: 1.26s", "measured faults", "| killed, and started again after 1 s: a revocation is known after that | 1.3 s | 2.0 s | 65 ms | – |"},
 		{"a larger list", "1000000 entries in 92 MiB", "1000000 entries in 93 MiB", "measured list", "- A list holds a million revoked sessions in 93 MiB."},
@@ -46,6 +45,8 @@ func TestTablesOfStores(t *testing.T) {
 	for _, test := range []struct{ name, old, new string }{
 		{"no part soon", "# soon, ", "# later, "},
 		{"no part changed", "# changed, ", "# same, "},
+		{"no part live", "# live, ", "# dead, "},
+		{"no part feed", "# feed, ", "# food, "},
 		{"no part faults", "# faults, ", "# luck, "},
 		{"no part list", "# list, ", "# lust, "},
 		{"no part many", "# many, ", "# few, "},
@@ -66,31 +67,51 @@ func TestTablesOfStores(t *testing.T) {
 	}
 }
 
-func TestTableOfChangedStates(t *testing.T) {
-	var output strings.Builder
+func TestTableOfStaleness(t *testing.T) {
+	var soon, changed, live strings.Builder
 	for _, engine := range []string{"cluster", "one", "sqlite", "postgres"} {
+		soon.WriteString("    TestHowSoon/" + engine + ": read every 20ms, 1000 trials over two processes: p50 17ms, p99 1.2s, worst 2s\n")
 		test := "    TestHowSoonChanged/" + engine + ": "
-		output.WriteString(test + "one round trip to the store takes 42µs; lists read every 20ms; 1000 trials over two processes; 0 sign-outs, one Load a mark and client\n" +
-			test + "revoked, until a request is refused: p50 3.44ms, p99 17.46ms; in round trips p50 82.1, p99 415.7\n" +
-			test + "one renewal with a cookie: p50 660µs, p99 7.14ms; in round trips p50 15.6, p99 170.4\n" +
-			test + "changed, until a request with a cookie has the new role: p50 680µs, p99 16.29ms; in round trips p50 16.2, p99 387.9\n" +
-			test + "one renewal with a bearer: p50 2.12ms, p99 11.85ms; in round trips p50 50.7, p99 282.9\n" +
-			test + "changed, until a request with a bearer has the new role: p50 6.15ms, p99 1.02s; in round trips p50 146.8, p99 24285.7\n")
+		changed.WriteString(test + "one round trip to the store takes 40µs; lists read every 20ms; 1000 trials over two processes; 0 sign-outs, one Load a mark and client\n" +
+			test + "changed, until a request with a cookie has the new role: p50 680µs, p99 16.29ms; in round trips p50 17.0, p99 407.3\n" +
+			test + "changed, until a request with a bearer has the new role: p50 6.15ms, p99 1.02s; in round trips p50 153.8, p99 25500.0\n")
+		live.WriteString("    TestHowSoonLive/" + engine + ": revoked, until its connections have ended: p50 1.75ms, p99 16.94ms; in round trips p50 15.9, p99 153.5\n")
 	}
-	table, err := changedTable(output.String())
+	table, err := staleTable(soon.String(), changed.String(), live.String())
 	require.NoError(t, err)
-	require.Contains(t, table, "| PostgreSQL | 20 ms | 0.04 ms | 3.4 ms (82) / 17.5 ms (416) | 0.7 ms (16) / 16.3 ms (388) | 6.2 ms (147) / 1020.0 ms (24286) |\n")
+	all := func(cell string) string { return " | " + strings.Repeat(cell+" | ", 3) + cell + " |\n" }
+	for _, row := range []string{
+		"refuses the token" + all("17.0 / 1200.0 ms (425 / 30000)"),
+		"a cookie has the new state" + all("0.7 / 16.3 ms (17 / 407)"),
+		"refreshed, and has it" + all("6.2 / 1020.0 ms (153 / 25500)"),
+		"have ended" + all("1.8 / 16.9 ms (43 / 423)"),
+		"| a round trip to the store" + all("0.04 ms"),
+		"| `SyncEvery`" + all("20 ms"),
+	} {
+		require.Contains(t, table, row)
+	}
+	whole := soon.String() + changed.String() + live.String()
 	for _, test := range []struct{ name, old, new string }{
-		{"an engine that was not measured", "/sqlite: one round", "/other: one round"},
+		{"an engine that was not measured", "Changed/sqlite: one round", "Changed/other: one round"},
+		{"no revocation", "TestHowSoon/one: read", "TestHowSoon/one: write"},
 		{"no cookie", "/one: changed, until a request with a cookie", "/one: changed, later"},
-		{"a sign-out", "/postgres: one round trip to the store takes 42µs; lists read every 20ms; 1000 trials over two processes; 0 sign-outs", "/postgres: one round trip to the store takes 42µs; lists read every 20ms; 1000 trials over two processes; 1 sign-outs"},
+		{"no connection", "/one: revoked, until its connections", "/one: later"},
+		{"a sign-out", "/postgres: one round trip to the store takes 40µs; lists read every 20ms; 1000 trials over two processes; 0 sign-outs", "/postgres: one round trip to the store takes 40µs; lists read every 20ms; 1000 trials over two processes; 1 sign-outs"},
 		{"no duration", "p99 1.02s", "p99 soon"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			changed := strings.Replace(output.String(), test.old, test.new, 1)
-			require.NotEqual(t, output.String(), changed)
-			_, err := changedTable(changed)
+			other := strings.Replace(whole, test.old, test.new, 1)
+			require.NotEqual(t, whole, other)
+			_, err := staleTable(other, other, other)
 			require.Error(t, err)
 		})
 	}
+}
+
+func TestSentenceOfTheFeed(t *testing.T) {
+	sentence, err := feedSentence("    500 sign-outs, known after 2.9 round trips of 1.62ms (p50) and 5.7 (p99)\n")
+	require.NoError(t, err)
+	require.Equal(t, "An API that follows the feed knew of 500 sign-outs after 2.9 round trips to the authority (p50), and 5.7 (p99).\n", sentence)
+	_, err = feedSentence("")
+	require.Error(t, err)
 }
