@@ -26,7 +26,8 @@ const (
 // when the state has changed. The last event is:
 //
 //   - "ended", with the reason: the page asks for a sign-in.
-//   - "undecided": the server cannot tell. The page tries again later.
+//   - "undecided": the server does not know. The page tries
+//     again later.
 //
 // The page closes the stream after either, since an EventSource reconnects by
 // itself.
