@@ -80,6 +80,7 @@ type rare struct {
 	after      map[*func()]struct{} // to call at the end
 	failed     error                // of the last renewal
 	failures   int                  // since the last renewal that succeeded
+	renewed    chan struct{}        // closed by the next renewal; nil if no call of Renewed waits
 }
 
 // Live returns a context for a connection that outlives its request. ctx is the
@@ -188,6 +189,21 @@ func (e *notKnown) Is(target error) bool {
 // Claims returns the current claims. They change with each renewal.
 func (l *Live[T]) Claims() *sessiontoken.Claims[T] { return l.claims.Load() }
 
+// Renewed returns a channel that is closed when Claims returns other claims than
+// at the call. A handler that sends the state calls it before Claims, and again
+// after each renewal.
+func (l *Live[T]) Renewed() <-chan struct{} {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.rare == nil {
+		l.rare = new(rare)
+	}
+	if l.rare.renewed == nil {
+		l.rare.renewed = make(chan struct{})
+	}
+	return l.rare.renewed
+}
+
 // Used says that the user has used the connection now, such as by a message. A
 // session with a cookie ends if that does not happen for the issuer's
 // IdleTimeout.
@@ -225,6 +241,12 @@ func (l *Live[T]) Renew(ctx context.Context, token string) error {
 
 // renewed is called when the connection has new claims.
 func (l *Live[T]) renewed(c *sessiontoken.Claims[T]) {
+	l.mu.Lock()
+	if r := l.rare; r != nil && r.renewed != nil {
+		close(r.renewed)
+		r.renewed = nil
+	}
+	l.mu.Unlock()
 	s := l.sessions
 	now, err := s.cfg.Verifier.Now(context.Background())
 	s.lives.mu.Lock()

@@ -290,6 +290,48 @@ func TestLiveEndsWhenChangedDespiteARenewal(t *testing.T) {
 	})
 }
 
+// TestLiveRenewed: a handler that waits for other claims is told of each renewal,
+// by Load and by a newer token, and of nothing else.
+func TestLiveRenewed(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		s := newSite(t)
+		a, b := s.two(nil)
+		page := b.open(t, t.Context(), options{}, request("GET", "/", a.signIn(t)))
+		closed := func(c <-chan struct{}) bool {
+			synctest.Wait()
+			select {
+			case <-c:
+				return true
+			default:
+				return false
+			}
+		}
+		for range 3 {
+			renewed, old := page.Renewed(), page.Claims()
+			require.NoError(t, a.Changed(t.Context(), "bob"))
+			time.Sleep(1500 * time.Millisecond)
+			require.False(t, closed(renewed))
+			require.NoError(t, a.Changed(t.Context(), "ada"))
+			time.Sleep(1500 * time.Millisecond)
+			require.True(t, closed(renewed))
+			require.NotEqual(t, old, page.Claims())
+			require.False(t, closed(page.Renewed()))
+		}
+
+		token, _, err := a.issuer.Issue(t.Context(), "eve", state{})
+		require.NoError(t, err)
+		phone := b.open(t, t.Context(), options{Bearer: true}, request("GET", "/", "", bearer(token)...))
+		renewed := phone.Renewed()
+		require.NoError(t, phone.Renew(t.Context(), token))
+		require.False(t, closed(renewed), "the token that it has")
+		time.Sleep(time.Minute)
+		token, _, err = a.issuer.Renew(t.Context(), token, s.load)
+		require.NoError(t, err)
+		require.NoError(t, phone.Renew(t.Context(), token))
+		require.True(t, closed(renewed))
+	})
+}
+
 // TestLiveChangedWhileLoading: a mark that comes while Load runs has it called
 // once more.
 func TestLiveChangedWhileLoading(t *testing.T) {

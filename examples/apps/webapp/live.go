@@ -14,20 +14,15 @@ import (
 	"github.com/sessiontoken/sessiontoken/sessionhttp"
 )
 
-const (
-	// lookEvery is how often a stream looks for a new state.
-	lookEvery = time.Second
-	// commentEvery is how often an idle stream writes a comment, by which the
-	// server notices that the client has gone.
-	commentEvery = 20 * time.Second
-)
+// commentEvery is how often an idle stream writes a comment, by which the server
+// notices that the client has gone.
+const commentEvery = 20 * time.Second
 
 // live streams the session to the page: an event "session" at the beginning and
 // when the state has changed. The last event is:
 //
 //   - "ended", with the reason: the page asks for a sign-in.
-//   - "undecided": the server does not know. The page tries
-//     again later.
+//   - "undecided": the server does not know. The page tries again later.
 //
 // The page closes the stream after either, since an EventSource reconnects by
 // itself.
@@ -38,15 +33,16 @@ func (r *replica) live(w http.ResponseWriter, req *http.Request, c *sessiontoken
 		return
 	}
 	defer l.Stop()
-	shown := *c
 	s := stream(w)
+	renewed := l.Renewed() // before the claims are read
+	shown := *l.Claims()
 	err = s.send("session", r.about(&shown))
-	looks, comments := time.NewTicker(lookEvery), time.NewTicker(commentEvery)
-	defer looks.Stop()
+	comments := time.NewTicker(commentEvery)
 	defer comments.Stop()
 	for err == nil {
 		select {
-		case <-looks.C:
+		case <-renewed:
+			renewed = l.Renewed()
 			if now := l.Claims().State; !reflect.DeepEqual(now, shown.State) {
 				shown.State = now
 				err = s.send("session", r.about(&shown))
