@@ -531,6 +531,7 @@ func TestFaults(t *testing.T) {
 
 // TestFollowed: an API that has the URL of an authority and a credential.
 func TestFollowed(t *testing.T) {
+	t.Parallel() // it waits more than it works
 	server, err := servers.StartRedis(servers.Durable...)
 	installed(t, err)
 	defer server.Stop()

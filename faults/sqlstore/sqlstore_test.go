@@ -453,6 +453,7 @@ func TestFaultsPostgres(t *testing.T) {
 
 // TestFollowed: an API that has the URL of an authority and a credential.
 func TestFollowed(t *testing.T) {
+	t.Parallel() // it waits more than it works
 	server := start(t)
 	dsn := servers.PostgresDSN(server.Addr)
 	createSchema(t, sqlstore.Postgres, dsn)
