@@ -2,6 +2,7 @@ package sessiontoken
 
 import (
 	"crypto/rand"
+	"encoding/binary"
 	"errors"
 	"slices"
 	"strconv"
@@ -39,15 +40,30 @@ type Claims[T any] struct {
 	AMR   []string // amr: how the user proved it, such as "pwd" and "otp" (RFC 8176); nil if not known
 	Actor *Actor   // act: who acts for the subject; nil if the subject does
 
-	Renewable bool // rnw: Renew takes this token
+	Renewable bool     // rnw: Renew takes this token
+	changed   sixBytes // chg, in the room that Renewable leaves: a hit copies the claims
 
 	// Context is what the server has on record of the session beside the token.
 	// Begin and Resume set it, from Start and Resumption; it is never in a token.
 	Context []byte
 
 	State T // the application's own, the claim "state"
+}
 
-	changed milliDate // chg
+// sixBytes is a milliDate, of which none needs more.
+type sixBytes [6]byte
+
+func sixBytesOf(d milliDate) (b sixBytes) {
+	var all [8]byte
+	binary.LittleEndian.PutUint64(all[:], uint64(d))
+	copy(b[:], all[:])
+	return b
+}
+
+func (b sixBytes) date() milliDate {
+	var all [8]byte
+	copy(all[:], b[:])
+	return milliDate(binary.LittleEndian.Uint64(all[:]))
 }
 
 // Question returns the question whether the session is live and the state is
@@ -55,7 +71,7 @@ type Claims[T any] struct {
 func (c *Claims[T]) Question() revoke.Question {
 	return revoke.Question{
 		SessionID: c.SessionID, Subject: c.Subject, KeyID: c.KeyID, Began: c.Began,
-		IssuedAt: c.IssuedAt, Changed: int64(c.changed),
+		IssuedAt: c.IssuedAt, Changed: int64(c.changed.date()),
 	}
 }
 
@@ -368,7 +384,7 @@ func claimsOf[T any](p *payload, kid string) *Claims[T] {
 		AMR:       slices.Clone([]string(p.AMR)),
 		Actor:     p.Actor.actor(),
 		Renewable: bool(p.Renewable),
-		changed:   p.Changed,
+		changed:   sixBytesOf(p.Changed),
 	}
 }
 

@@ -619,7 +619,7 @@ func (i *Issuer[T]) Reload(ctx context.Context, old *Claims[T], load func(contex
 	p := payload{
 		Issuer: old.Issuer, Subject: old.Subject, TokenID: old.TokenID, SessionID: old.SessionID,
 		AuthTime: numericDate(max(0, old.AuthTime.Unix())), ACR: shortText(old.ACR), AMR: old.AMR,
-		Renewable: onlyTrue(old.Renewable), Changed: old.changed,
+		Renewable: onlyTrue(old.Renewable), Changed: old.changed.date(),
 	}
 	if a := old.Actor; a != nil {
 		p.Actor = actorClaim{a.Subject, a.SessionID, milliDate(a.Began.UnixMilli())}

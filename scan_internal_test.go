@@ -172,3 +172,11 @@ func TestIsFlat(t *testing.T) {
 		require.False(t, isFlat(no), "%v", no)
 	}
 }
+
+// TestSixBytes: each milliDate comes back, the largest too.
+func TestSixBytes(t *testing.T) {
+	for _, d := range []milliDate{0, 1, 255, 256, 1<<40 + 1, 1764000000000, maxMilliDate} {
+		require.Equal(t, d, sixBytesOf(d).date())
+	}
+	require.Less(t, int64(maxMilliDate), int64(1)<<48)
+}
