@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net"
 	"net/http"
 	"net/url"
 	"slices"
@@ -147,9 +146,10 @@ type DiscoveryConfig struct {
 
 // DiscoveryHandler returns the handler for the discovery document, with which a
 // gateway finds the key set by the issuer's URL alone. Mount it at
-// [DiscoveryPaths]. The document names issuer, jwks_uri, the algorithms of
-// the current keys and, as session_revocation_feed, the feed. It does not make the issuer an OpenID provider: it has no
-// login, and a session token is not an ID token.
+// [DiscoveryPaths]. The document names issuer, jwks_uri, the algorithms of the
+// current keys and, as session_revocation_feed, the feed. It does not make the
+// issuer an OpenID provider: it has no login, and a session token is not an ID
+// token.
 //
 // An error names the field of the configuration at fault.
 func DiscoveryHandler(cfg DiscoveryConfig) (http.Handler, error) {
@@ -276,7 +276,7 @@ func (h *documentHandler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "GET and HEAD only", http.StatusMethodNotAllowed)
 		return
 	}
-	if r.TLS == nil && !h.plainHTTP && !fromThisHost(r) {
+	if r.TLS == nil && !h.plainHTTP && !arg.IsLocalPeer(r.RemoteAddr) {
 		header.Set("Cache-Control", "no-store")
 		h.loud.Warn("plain_http", "sessiontoken: the keys are served over https only, and a request from another host came over plain http; if a proxy there ends TLS, set "+h.setting)
 		http.Error(w, "served over https only; if a proxy on another host ends TLS, set "+h.setting+" at the server", http.StatusForbidden)
@@ -369,15 +369,4 @@ func matches(ifNoneMatch []string, etag string) bool {
 		}
 	}
 	return false
-}
-
-// fromThisHost reports whether the peer is on loopback, such as a proxy on the
-// same machine or in the same pod.
-func fromThisHost(r *http.Request) bool {
-	host, _, err := net.SplitHostPort(r.RemoteAddr)
-	if err != nil {
-		return false
-	}
-	ip := net.ParseIP(host)
-	return ip != nil && ip.IsLoopback()
 }

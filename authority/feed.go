@@ -10,6 +10,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/sessiontoken/sessiontoken/internal/arg"
 	"github.com/sessiontoken/sessiontoken/internal/clock"
 	"github.com/sessiontoken/sessiontoken/internal/flight"
 	"github.com/sessiontoken/sessiontoken/revoke"
@@ -352,7 +353,7 @@ func checkFeedTokens(tokens []string) error {
 		switch first, again := seen[token]; {
 		case len(token) < minFeedToken || len(token) > maxFeedToken:
 			return fmt.Errorf("authority: Config.FeedTokens[%d] has %d characters; it must have at least %d random ones, such as 'openssl rand -hex 32' prints, and at most %d", i, len(token), minFeedToken, maxFeedToken)
-		case !isBearer(token):
+		case !arg.IsToken68(token):
 			return fmt.Errorf("authority: Config.FeedTokens[%d] has a character that a bearer token cannot have", i)
 		case again:
 			return fmt.Errorf("authority: Config.FeedTokens[%d] is the same as Config.FeedTokens[%d]", i, first)
@@ -360,10 +361,4 @@ func checkFeedTokens(tokens []string) error {
 		seen[token] = i
 	}
 	return nil
-}
-
-// isBearer reports whether a token has the form of RFC 6750 section 2.1.
-func isBearer(token string) bool {
-	body := strings.TrimRight(token, "=")
-	return body != "" && strings.Trim(body, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~+/") == ""
 }

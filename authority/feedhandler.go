@@ -10,7 +10,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net"
 	"net/http"
 	"net/url"
 	"strconv"
@@ -20,6 +19,7 @@ import (
 
 	"github.com/go-json-experiment/json/jsontext"
 
+	"github.com/sessiontoken/sessiontoken/internal/arg"
 	"github.com/sessiontoken/sessiontoken/internal/clock"
 	"github.com/sessiontoken/sessiontoken/internal/flight"
 	"github.com/sessiontoken/sessiontoken/internal/loud"
@@ -125,7 +125,7 @@ func (h *feedHandler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		header.Set("Allow", http.MethodGet)
 		http.Error(w, "GET only", http.StatusMethodNotAllowed)
 		return
-	case r.TLS == nil && !h.plainHTTP && !fromThisHost(r):
+	case r.TLS == nil && !h.plainHTTP && !arg.IsLocalPeer(r.RemoteAddr):
 		h.loud.Warn("feed_plain_http", "authority: the feed of revocations is served over https only, and a request from another host came over plain http; if a proxy there ends TLS, set Config.HTTP.TLSInFront")
 		http.Error(w, "served over https only", http.StatusForbidden)
 		return
@@ -154,13 +154,6 @@ func (h *feedHandler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	default:
 		h.servePage(w, r, q, arrived)
 	}
-}
-
-// fromThisHost reports whether the peer is on loopback.
-func fromThisHost(r *http.Request) bool {
-	host, _, err := net.SplitHostPort(r.RemoteAddr)
-	ip := net.ParseIP(host)
-	return err == nil && ip != nil && ip.IsLoopback()
 }
 
 // feedQuery is what a reader asks for.

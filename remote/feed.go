@@ -12,12 +12,12 @@ import (
 	"net/http"
 	"net/url"
 	"strconv"
-	"strings"
 	"sync"
 	"time"
 
 	"github.com/go-json-experiment/json"
 
+	"github.com/sessiontoken/sessiontoken/internal/arg"
 	"github.com/sessiontoken/sessiontoken/internal/clock"
 	"github.com/sessiontoken/sessiontoken/internal/strictjson"
 	"github.com/sessiontoken/sessiontoken/revoke"
@@ -232,7 +232,7 @@ func (f *feed) ask(ctx context.Context, nonce string, values url.Values, maxBody
 	switch {
 	case err != nil:
 		return nil, sent, fmt.Errorf("feed: Config.FeedToken: %w", err)
-	case !isToken(token):
+	case len(token) > maxFeedToken, !arg.IsToken68(token):
 		return nil, sent, fmt.Errorf("%w: Config.FeedToken returned no bearer token", ErrFeed)
 	case !sameOrigin(f.discovery.url, u): // locate checks it too; without it the credential could leave
 		return nil, sent, errFeedOrigin
@@ -301,13 +301,6 @@ func (f *feed) check(raw string) (*url.URL, error) {
 		return nil, errFeedOrigin
 	}
 	return u, nil
-}
-
-// isToken reports whether a credential has the form of a bearer token (RFC 6750
-// section 2.1).
-func isToken(token string) bool {
-	body := strings.TrimRight(token, "=")
-	return body != "" && len(token) <= maxFeedToken && strings.Trim(body, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~+/") == ""
 }
 
 // decode parses an answer, and checks that it is the one to the request with

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/sessiontoken/sessiontoken"
+	"github.com/sessiontoken/sessiontoken/internal/arg"
 	"github.com/sessiontoken/sessiontoken/internal/clock"
 )
 
@@ -257,5 +258,5 @@ func isJWS(s string) bool {
 
 // isOpaque reports whether a value has the form of a refresh token or a binder.
 func isOpaque(s string) bool {
-	return s != "" && len(s) <= maxCookie/4 && isToken68(s)
+	return s != "" && len(s) <= maxCookie/4 && arg.IsToken68(s)
 }

@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/sessiontoken/sessiontoken"
+	"github.com/sessiontoken/sessiontoken/internal/arg"
 	"github.com/sessiontoken/sessiontoken/revoke"
 )
 
@@ -35,24 +36,12 @@ func bearerOf(values []string) (token string, ok bool, err error) {
 		switch {
 		case len(values) != 1:
 			return "", true, fmt.Errorf("%w: more than one Authorization header", ErrBadRequest)
-		case !spaced || !isToken68(rest):
+		case !spaced || !arg.IsToken68(rest):
 			return "", true, fmt.Errorf("%w: no Bearer token", ErrBadRequest)
 		}
 		return rest, true, nil
 	}
 	return "", false, nil
-}
-
-// isToken68 reports whether s is what RFC 6750 section 2.1 calls b64token.
-func isToken68(s string) bool {
-	s = strings.TrimRight(s, "=")
-	for i := range len(s) {
-		c := s[i]
-		if !('a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9' || strings.IndexByte("-._~+/", c) >= 0) {
-			return false
-		}
-	}
-	return s != ""
 }
 
 // sessionToken returns the session token that a request's cookies present.

@@ -18,7 +18,7 @@ var (
 // staleTable is how soon another process knows of what has happened in one, by
 // kind and engine: in milliseconds and in round trips to the store.
 func staleTable(soon, changed, live string) (string, error) {
-	const every, revoked, cookie, bearer, ended = "every", "revoked", "cookie", "bearer", "ended"
+	const revoked, cookie, bearer, ended = "revoked", "cookie", "bearer", "ended"
 	type measured struct {
 		every string
 		trip  time.Duration
@@ -94,5 +94,5 @@ func feedSentence(output string) (string, error) {
 	if m == nil {
 		return "", errors.New("the results lack the feed")
 	}
-	return fmt.Sprintf("An API that follows the feed knew of %s sign-outs after %s round trips to the authority (p50), and %s (p99).\n", m[1], m[2], m[3+1]), nil
+	return fmt.Sprintf("An API that follows the feed knew of %s sign-outs after %s round trips to the authority (p50), and %s (p99).\n", m[1], m[2], m[4]), nil
 }

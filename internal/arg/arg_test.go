@@ -52,3 +52,21 @@ func TestDuration(t *testing.T) {
 		require.EqualError(t, arg.Duration("Config.X", d, time.Second), want)
 	}
 }
+
+func TestIsToken68(t *testing.T) {
+	for _, s := range []string{"a", "A-._~+/9", "abc=", "abc=="} {
+		require.True(t, arg.IsToken68(s), "%q", s)
+	}
+	for _, s := range []string{"", "=", "==", "a b", "a=b", " a", "a ", "a,b", "é", "a\n", "a\x00"} {
+		require.False(t, arg.IsToken68(s), "%q", s)
+	}
+}
+
+func TestIsLocalPeer(t *testing.T) {
+	for _, s := range []string{"127.0.0.1:1", "127.8.8.8:443", "[::1]:1", "[::ffff:127.0.0.1]:1"} {
+		require.True(t, arg.IsLocalPeer(s), "%q", s)
+	}
+	for _, s := range []string{"", "127.0.0.1", "@", "10.0.0.1:1", "[2001:db8::1]:1", "localhost:1", "[::1%lo]:1"} {
+		require.False(t, arg.IsLocalPeer(s), "%q", s)
+	}
+}

@@ -1,6 +1,7 @@
 package arg
 
 import (
+	"net"
 	"net/netip"
 	"strings"
 )
@@ -13,4 +14,16 @@ func IsLoopback(host string) bool {
 	}
 	host = strings.ToLower(host)
 	return host == "localhost" || strings.HasSuffix(host, ".localhost")
+}
+
+// IsLocalPeer reports whether the peer of a request is on loopback, such as a
+// proxy on the same machine or in the same pod. remoteAddr is the RemoteAddr of
+// net/http.
+func IsLocalPeer(remoteAddr string) bool {
+	host, _, err := net.SplitHostPort(remoteAddr)
+	if err != nil {
+		return false
+	}
+	ip := net.ParseIP(host)
+	return ip != nil && ip.IsLoopback()
 }
