@@ -447,7 +447,7 @@ func TestSignInOrTryAgain(t *testing.T) {
 				require.Equal(t, exchanges, w.exchanges.Load(), "not again at once")
 				w.unwrap()
 				time.Sleep(time.Minute)
-				if tt.signIn { // until somebody has signed in: here, or in another process
+				if tt.signIn { // until a user has signed in: here, or in another process
 					_, _, err = w.client.Token(t.Context())
 					requireSignIn(t, err)
 					require.Equal(t, exchanges, w.exchanges.Load())

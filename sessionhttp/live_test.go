@@ -192,7 +192,7 @@ func TestLiveOthers(t *testing.T) {
 	})
 }
 
-// TestLiveActor: a session of somebody who acts for the subject ends with the
+// TestLiveActor: a session of an actor ends with the
 // actor's.
 func TestLiveActor(t *testing.T) {
 	bubble(t, func(t *testing.T) {

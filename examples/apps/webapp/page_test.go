@@ -215,7 +215,7 @@ func TestConsoleIsQuiet(t *testing.T) {
 }
 
 // An administrator changes the roles of a user whose page is open. The page
-// shows it without a click, the next request has it, and nobody signs in again.
+// shows it without a click, the next request has it, and no user signs in again.
 func TestRolesChange(t *testing.T) {
 	t.Parallel()
 	site, grace := site(t), browser(t)
