@@ -160,7 +160,11 @@ func TestStreamEnds(t *testing.T) {
 		{"nothing", "EXPIRED", func(t *testing.T, s *site, c *sessiontoken.Claims[state]) {}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			s := newSite(t, authority.Memory(), authority.Limits{TTL: 3 * time.Second})
+			limits := authority.Limits{}
+			if test.reason == "EXPIRED" {
+				limits.TTL = 3 * time.Second
+			}
+			s := newSite(t, authority.Memory(), limits)
 			a := newAPI(t, s.Sessions())
 			token, claims := s.token(t, "ada")
 			stream := open(t, presenting(t.Context(), "Bearer "+token), a.dial(t), wait)
@@ -175,7 +179,8 @@ func TestStreamEnds(t *testing.T) {
 // TestNewerToken: a stream lives on with a newer token of its session, and with
 // no other.
 func TestNewerToken(t *testing.T) {
-	s := newSite(t, authority.Memory(), authority.Limits{TTL: 4 * time.Second, IdleTimeout: time.Minute})
+	t.Parallel() // it waits
+	s := newSite(t, authority.Memory(), authority.Limits{TTL: 12 * time.Second, IdleTimeout: time.Minute})
 	a := newAPI(t, s.Sessions())
 	conn := a.dial(t)
 	token, old, err := s.Issuer().Issue(t.Context(), "ada", state{})
@@ -185,7 +190,7 @@ func TestNewerToken(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, "ada "+old.TokenID, answer)
 
-	time.Sleep(time.Until(old.IssuedAt.Add(2 * time.Second)))
+	time.Sleep(time.Until(old.IssuedAt.Add(6 * time.Second)))
 	token, renewed, err := s.Issuer().Renew(t.Context(), token, func(context.Context, *sessiontoken.Claims[state]) (state, error) { return state{}, nil })
 	require.NoError(t, err)
 	answer, err = ask(stream, "token:"+token)

@@ -192,8 +192,7 @@ func TestLiveOthers(t *testing.T) {
 	})
 }
 
-// TestLiveActor: a session of an actor ends with the
-// actor's.
+// TestLiveActor: a session in which an actor acts ends with the actor's.
 func TestLiveActor(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		a, b := newSite(t).two(nil)
