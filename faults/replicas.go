@@ -230,18 +230,19 @@ func Revoked(t *testing.T, place, through string, faults ...Fault) {
 	w := startWriting(t, issuer)
 	for i, f := range faults {
 		time.Sleep(time.Second)
-		begin := time.Now()
 		if err := f.Begin(); err != nil {
 			t.Fatalf("%s: %v", f.Name, err)
 		}
+		begin := time.Now()
 		if f.Closes {
 			wait(t, 1500*time.Millisecond, f.Name+": it is known to be stale", func() bool { return behind.must(t, request{Op: "status"}).Stale })
 			wait(t, 4*time.Second, f.Name+": past MaxStale no token is accepted", func() bool { return behind.verify(valid) == "undecided" })
 		}
 		undecided := 0
-		for lasts := f.Lasts; time.Since(begin) < lasts; {
-			if since := time.Since(begin); since > f.Lasts-time.Second && since < time.Minute && !w.hasFailed(f.Says) {
-				lasts = since + time.Second
+		for {
+			since := time.Since(begin)
+			if since >= f.Lasts && (since >= time.Minute || w.hasFailed(f.Says)) {
+				break
 			}
 			if v := behind.verify(valid); v == "undecided" {
 				undecided++
