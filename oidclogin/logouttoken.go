@@ -21,13 +21,18 @@ const (
 	maxLogoutLife = time.Hour
 )
 
-const logoutEvent = "http://schemas.openid.net/event/backchannel-logout"
+// The members of events. Keycloak adds the second one if its client has
+// "Backchannel logout revoke offline sessions".
+const (
+	logoutEvent  = "http://schemas.openid.net/event/backchannel-logout"
+	offlineEvent = "revoke_offline_access"
+)
 
 // What a logout token can fail after its signature.
 const (
 	errLifetime    refusal = "exp is missing, has passed or is too long after iat"
 	errTokenID     refusal = "jti is missing"
-	errLogoutEvent refusal = "events is not an object with the logout event alone"
+	errLogoutEvent refusal = "events is not that of a logout"
 	errHasNonce    refusal = "the token has a nonce: it is no logout token"
 	errNoSession   refusal = "the token has neither sub nor sid"
 )
@@ -37,7 +42,16 @@ type logoutRules struct {
 	issuer, clientID string
 	algorithms       []string // that the provider may sign with
 	now              time.Time
-	// insecureTypeJWT also accepts a token whose typ is absent or "JWT".
+	// insecureTypeJWT also accepts a token whose typ is absent or "JWT". The
+	// specification only recommends typ. Of the providers that were looked at,
+	//   - Keycloak sends logout+jwt since version 25 (its pull request 29260), and
+	//     JWT before;
+	//   - authentik sends logout+jwt since 2025.12;
+	//   - npm oidc-provider sends logout+jwt;
+	//   - Auth0 sends JWT: go-oidc's tests have one of its tokens;
+	//   - Okta has front-channel logout alone, by its article "Key elements and
+	//     limitations of single logout";
+	//   - for Entra none is known: it documents front-channel logout.
 	insecureTypeJWT bool
 }
 
@@ -119,10 +133,17 @@ func (c *logoutClaims) check(r logoutRules) error {
 	return nil
 }
 
-// isLogoutEvent reports whether events is an object whose only member is the
-// logout event, with an object as its value.
+// isLogoutEvent reports whether events is an object that has the logout event,
+// with an object as its value, and no other event but Keycloak's.
 func isLogoutEvent(events jsontext.Value) bool {
 	var members map[string]jsontext.Value
-	return events.Kind() == '{' && parseObject(events, &members) == nil &&
-		len(members) == 1 && members[logoutEvent].Kind() == '{'
+	if events.Kind() != '{' || parseObject(events, &members) != nil || members[logoutEvent].Kind() != '{' {
+		return false
+	}
+	for name := range members {
+		if name != logoutEvent && name != offlineEvent {
+			return false
+		}
+	}
+	return true
 }
