@@ -35,6 +35,7 @@ const (
 	errCode      refusal = "the provider did not accept the code: it was used or is too old, or the PKCE verifier or the redirect URI is another one"
 	errNoToken   refusal = "the provider sent no ID token"
 	errProvider  refusal = "the provider ended the login with an error, which its own log explains"
+	errBroken    refusal = "the provider ended the login with an error of its own, which may pass"
 	errUser      refusal = "Config.User refused the user"
 	errStepUp    refusal = "the provider did not have the user prove who they are as recently as a handler needs"
 	errTwice     refusal = "a sign-out of the user came twice while the login was under way"
@@ -136,7 +137,7 @@ func (a *answer) check(l *pending, m *metadata, now time.Time) error {
 	case "access_denied":
 		return errDenied
 	case "server_error", "temporarily_unavailable":
-		return unavailable("the provider", errors.New("it ended a login with an error of its own"))
+		return errBroken
 	default:
 		return errProvider
 	}
@@ -188,20 +189,20 @@ func (l *Login) Claims(v any) error {
 // enter finds the user, begins the session, and sends the browser to where it
 // was.
 func (p *Provider[T]) enter(w http.ResponseWriter, r *http.Request, l *pending, login *Login, rawToken string) {
-	start := login.Start
-	groups := slices.Clone(start.Groups)
+	groups, earliest := slices.Clone(login.Start.Groups), login.Start.Earliest
 	subject, state, err := p.user(r.Context(), login)
 	if err != nil {
 		p.refuse(w, r, l, err)
 		return
 	}
-	start, earliest := login.Start, start.Earliest
+	start := login.Start // to which Config.User may have added
 	start.Subject, start.Earliest = subject, earliest
-	for _, g := range groups {
-		if !slices.Contains(start.Groups, g) {
-			start.Groups = append(slices.Clone(start.Groups), g)
+	for _, g := range start.Groups {
+		if !slices.Contains(groups, g) {
+			groups = append(groups, g)
 		}
 	}
+	start.Groups = groups
 	options := append([]sessionhttp.SignInOption{sessionhttp.InsecureCrossSiteCallback(), sessionhttp.AuthTimeUnknown()}, login.Options...)
 	_, err = p.cfg.Sessions.SignIn(w, r, start, state, options...)
 	switch {
