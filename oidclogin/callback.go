@@ -10,6 +10,7 @@ import (
 
 	"github.com/go-json-experiment/json"
 
+	"github.com/sessiontoken/sessiontoken"
 	"github.com/sessiontoken/sessiontoken/internal/clock"
 	"github.com/sessiontoken/sessiontoken/revoke"
 	"github.com/sessiontoken/sessiontoken/sessionhttp"
@@ -206,14 +207,10 @@ func (p *Provider[T]) enter(w http.ResponseWriter, r *http.Request, l *pending, 
 	options := append([]sessionhttp.SignInOption{sessionhttp.InsecureCrossSiteCallback(), sessionhttp.AuthTimeUnknown()}, login.Options...)
 	_, err = p.cfg.Sessions.SignIn(w, r, start, state, options...)
 	switch {
-	case errors.Is(err, revoke.ErrRevoked) && !l.Again:
-		// The user or the provider has signed out while the code was on its way.
-		// The provider decides again.
-		l.Again = true
-		p.counted.again.Add(1)
-		p.begin(w, r, l)
+	case errors.Is(err, sessiontoken.ErrRevoked) && !l.Again:
+		p.again(w, r, l, start)
 		return
-	case errors.Is(err, revoke.ErrRevoked):
+	case errors.Is(err, sessiontoken.ErrRevoked):
 		p.refuse(w, r, l, errTwice)
 		return
 	case err != nil:
@@ -226,6 +223,26 @@ func (p *Provider[T]) enter(w http.ResponseWriter, r *http.Request, l *pending, 
 	}
 	p.keepHint(w, rawToken)
 	redirect(w, p.site+l.Return)
+}
+
+// again starts a login again, since the user or the provider has signed out while
+// the code was on its way. The provider decides again. The new login begins
+// after that sign-out, whose time may be a little ahead of what this replica
+// knows of the store's.
+func (p *Provider[T]) again(w http.ResponseWriter, r *http.Request, l *pending, start sessiontoken.Start) {
+	q := revoke.Question{Subject: start.Subject}
+	for _, g := range start.Groups {
+		q.SessionID += string(g) + "."
+	}
+	q.SessionID += "x" // any session of these groups
+	after, err := p.cfg.Revocations.Begin(r.Context(), q)
+	if err != nil {
+		p.refuse(w, r, l, unavailable("the list of revocations", err))
+		return
+	}
+	l.Again, l.after = true, after
+	p.counted.again.Add(1)
+	p.begin(w, r, l)
 }
 
 // user calls Config.User.
