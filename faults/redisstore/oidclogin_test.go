@@ -14,6 +14,7 @@ import (
 )
 
 func TestProviderLogouts(t *testing.T) {
+	beside(t)
 	each(t, func(t *testing.T, place string) {
 		open := func() authority.Store { return must(storeAt(place)) }
 		field := strings.Fields(place)

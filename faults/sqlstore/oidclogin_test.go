@@ -11,6 +11,7 @@ import (
 )
 
 func TestProviderLogouts(t *testing.T) {
+	beside(t)
 	each(t, func(t *testing.T, d sqlstore.Dialect) {
 		connect := connector(t, d)
 		admin := connect()
