@@ -43,6 +43,7 @@ type fakeOP struct {
 	requests map[string]int // by path
 	key      *ecdsa.PrivateKey
 	keyID    string
+	forger   *ecdsa.PrivateKey // signs in place of key, with its kid
 	old      []jose.JSONWebKey // further keys that it publishes
 	codes    map[string]grant
 	used     map[string]bool // client assertions
@@ -164,7 +165,7 @@ func (p *fakeOP) serveKeys(w http.ResponseWriter, _ *http.Request) {
 	defer p.mu.Unlock()
 	writeJSON(w, map[string]any{"keys": append([]any{
 		map[string]any{"kty": "quantum", "kid": "unknown"},
-		jose.JSONWebKey{Key: p.key.Public(), KeyID: p.keyID, Algorithm: "ES256", Use: "sig"},
+		p.published(),
 	}, asAny(p.old)...)})
 }
 
@@ -177,6 +178,7 @@ func asAny(ks []jose.JSONWebKey) (all []any) {
 
 // authorize signs the browser in without a question, and sends it back.
 func (p *fakeOP) authorize(w http.ResponseWriter, r *http.Request) {
+	time.Sleep(5 * time.Millisecond) // the user's browser and the provider take a while
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	q := r.URL.Query()
@@ -263,8 +265,20 @@ func (p *fakeOP) token(w http.ResponseWriter, r *http.Request) {
 }
 
 // sign returns a token with the current key. mu is held.
-func (p *fakeOP) sign(claims map[string]any) string {
-	signer, err := jose.NewSigner(jose.SigningKey{Algorithm: jose.ES256, Key: jose.JSONWebKey{Key: p.key, KeyID: p.keyID}}, nil)
+func (p *fakeOP) sign(claims map[string]any) string { return p.signAs("JWT", claims) }
+
+// published returns the key as the provider publishes it. mu is held.
+func (p *fakeOP) published() jose.JSONWebKey {
+	return jose.JSONWebKey{Key: p.key.Public(), KeyID: p.keyID, Algorithm: "ES256", Use: "sig"}
+}
+
+// signAs is sign with a typ.
+func (p *fakeOP) signAs(typ string, claims map[string]any) string {
+	key := p.key
+	if p.forger != nil {
+		key = p.forger
+	}
+	signer, err := jose.NewSigner(jose.SigningKey{Algorithm: jose.ES256, Key: jose.JSONWebKey{Key: key, KeyID: p.keyID}}, new(jose.SignerOptions).WithType(jose.ContentType(typ)))
 	require.NoError(p.t, err)
 	body, err := json.Marshal(claims)
 	require.NoError(p.t, err)

@@ -29,6 +29,8 @@ const (
 
 const errKeyUnknown refusal = "the key of the token is not one that the provider publishes"
 
+var errKeyTooSoon = errors.New("they were fetched a moment ago, and lack the key of a token")
+
 // keySet verifies signatures with the keys that the provider publishes. It is
 // an oidc.KeySet. A key that the provider no longer publishes is used for
 // keysFor at most.
@@ -37,6 +39,7 @@ type keySet struct {
 	metadata func(context.Context) (*metadata, error)
 	clock    *clock.Clock
 	fetches  *flight.Group
+	log      *loud.Log
 
 	mu    sync.Mutex
 	keys  []jose.JSONWebKey
@@ -44,7 +47,7 @@ type keySet struct {
 }
 
 func newKeySet(client *http.Client, get func(context.Context) (*metadata, error), log *loud.Log) *keySet {
-	k := &keySet{client: client, metadata: get, clock: clock.Here()}
+	k := &keySet{client: client, metadata: get, clock: clock.Here(), log: log}
 	k.fetches = flight.New(flight.Config{
 		Limit: fetchLimit, Cooldown: keysLookEvery, Pause: firstPause, MaxPause: longestPause,
 		Ended: func(err error) {
@@ -81,9 +84,10 @@ func (k *keySet) VerifySignature(ctx context.Context, jwt string) ([]byte, error
 	if err != nil {
 		return nil, unavailable("the provider's keys", err)
 	}
-	known = k.now()
-	if payload, err = verifyWith(known, token); errors.Is(err, errKeyUnknown) && !looked {
-		return nil, unavailable("the provider's keys", errors.New("they were fetched a moment ago, and lack the key of a token"))
+	payload, err = verifyWith(k.now(), token)
+	if errors.Is(err, errKeyUnknown) && !looked {
+		k.log.Warn("key_unknown", "oidclogin: a token names a key that the provider did not publish a moment ago; its keys are fetched again 5 s after they were last")
+		return nil, unavailable("the provider's keys", errKeyTooSoon)
 	}
 	return payload, err
 }
