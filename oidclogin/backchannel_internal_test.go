@@ -283,9 +283,19 @@ func TestLogoutAfterAllWereRevoked(t *testing.T) {
 		require.NoError(t, a.list.RevokeAll(t.Context(), now))
 		time.Sleep(time.Second)
 		q := a.began(t, opSubject, opSession)
-		require.Equal(t, http.StatusOK, a.post(t, logoutNow(nil)).Code)
+		raw := logoutNow(nil)
+		require.Equal(t, http.StatusOK, a.post(t, raw).Code)
 		require.True(t, a.revoked(t, q))
 		require.Len(t, s.entries(), 3)
+
+		time.Sleep(time.Second)
+		now, err = a.list.Now(t.Context())
+		require.NoError(t, err)
+		require.NoError(t, a.list.RevokeAll(t.Context(), now))
+		q = a.began(t, opSubject, opSession)
+		require.Equal(t, http.StatusOK, a.post(t, raw).Code)
+		require.False(t, a.revoked(t, q), "a replay")
+		require.Len(t, s.entries(), 4)
 	})
 }
 
@@ -517,7 +527,7 @@ func TestSessionsFirst(t *testing.T) {
 		require.Equal(t, http.StatusOK, a.post(t, raw).Code)
 		require.False(t, a.revoked(t, q), "only the token's entry was missing")
 		require.Len(t, s.entries(), 2)
-		require.Equal(t, revoke.Group.Digest(string(logoutGroup(opIssuer, "logout-1"))), s.entries()[1].Digest)
+		require.Equal(t, revoke.Session.Digest(logoutID(opIssuer, "logout-1")), s.entries()[1].Digest)
 	})
 }
 
@@ -561,7 +571,6 @@ func TestLogoutOfARequestThatEnds(t *testing.T) {
 		token, err := verifyLogoutToken(ctx, opKeySet(), logoutRaw(nil), rulesOfLogout())
 		require.NoError(t, err)
 		cancel()
-		token.issuedAt = time.Now()
 		require.NoError(t, a.handler.revoke(ctx, token))
 		require.True(t, a.revoked(t, q))
 		require.Len(t, s.entries(), 2)
