@@ -35,6 +35,7 @@ type logoutReceiver struct {
 	provider    func(context.Context) (oidc.KeySet, logoutRules, error)
 	revocations *revoke.List
 	loud        *loud.Log
+	counted     *counters
 	clock       *clock.Clock
 }
 
@@ -52,11 +53,14 @@ func (l *logoutReceiver) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	var why refusal
 	switch {
 	case err == nil:
+		l.counted.logouts.Add(1)
 		w.WriteHeader(http.StatusOK)
 	case errors.As(err, &why):
+		l.counted.logoutsRefused.Add(1)
 		l.loud.Warn("logout: "+string(why), "oidclogin: a logout token was refused: see reason")
 		respondError(w, http.StatusBadRequest, "invalid_request", string(why))
 	default:
+		l.counted.logoutsUnavailable.Add(1)
 		l.loud.Warn("logout_unavailable", "oidclogin: a logout of the provider is not done yet, since the provider's keys or the store cannot be had; check that both can be reached", "err", err)
 		w.Header().Set("Retry-After", "1")
 		respondError(w, http.StatusServiceUnavailable, "temporarily_unavailable", "try again")

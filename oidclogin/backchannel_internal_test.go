@@ -117,7 +117,7 @@ func newReplica(t *testing.T, store revoke.Store, change ...func(*revoke.Config)
 			r.now = time.Time{}
 			return opKeySet(), r, nil
 		},
-		revocations: list, loud: loud.New(slog.New(slog.NewTextHandler(log, nil))), clock: clock.Here(),
+		revocations: list, counted: new(counters), loud: loud.New(slog.New(slog.NewTextHandler(log, nil))), clock: clock.Here(),
 	}
 	return &replica{list, issuer, h, log}
 }
@@ -402,7 +402,10 @@ func TestRefusedLogoutIsLogged(t *testing.T) {
 			require.Equal(t, http.StatusBadRequest, a.post(t, logoutRaw(members{"nonce": "n"})).Code)
 			require.Equal(t, http.StatusBadRequest, a.post(t, logoutRaw(members{"jti": nil})).Code)
 		}
+		require.Equal(t, http.StatusOK, a.post(t, logoutRaw(nil)).Code)
 		require.Equal(t, 2, strings.Count(a.log.String(), "\n"), a.log.String())
+		require.EqualValues(t, 10, a.handler.counted.logoutsRefused.Load())
+		require.EqualValues(t, 1, a.handler.counted.logouts.Load())
 		require.Contains(t, a.log.String(), string(errHasNonce))
 		require.Contains(t, a.log.String(), string(errTokenID))
 	})
@@ -494,6 +497,7 @@ func TestLogoutWhileTheStoreIsDown(t *testing.T) {
 				require.Error(t, a.list.Check(t.Context(), &q), "not accepted here")
 				require.NotContains(t, w.Body.String(), "store is down")
 				require.Equal(t, 1, strings.Count(a.log.String(), "\n"))
+				require.EqualValues(t, 1, a.handler.counted.logoutsUnavailable.Load())
 
 				c.down(s).Store(false)
 				time.Sleep(10 * time.Second)
