@@ -218,10 +218,10 @@ func (s *Sessions[T]) revokeOld(ctx context.Context, r *http.Request) error {
 func familyOf[T any](c *sessiontoken.Claims[T]) refresh.Family {
 	f := refresh.Family{
 		Subject: c.Subject, SessionID: c.SessionID, Began: c.Began, AuthTime: c.AuthTime,
-		ACR: c.ACR, AMR: c.AMR, Context: c.Context,
+		ACR: c.ACR(), AMR: c.AMR(), Context: c.Context(),
 	}
-	if c.Actor != nil {
-		f.ActorSubject, f.ActorSessionID, f.ActorBegan = c.Actor.Subject, c.Actor.SessionID, c.Actor.Began
+	if a := c.Actor(); a != nil {
+		f.ActorSubject, f.ActorSessionID, f.ActorBegan = a.Subject, a.SessionID, a.Began
 	}
 	return f
 }
