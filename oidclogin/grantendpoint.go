@@ -29,6 +29,7 @@ import (
 type endpoint struct {
 	provider *Provider[struct{}]
 	client   *http.Client
+	traced   bool // client tells of each connection that it gets
 }
 
 const (
@@ -68,25 +69,28 @@ func newEndpoint(cfg *GrantsConfig) (*endpoint, error) {
 	p := &Provider[struct{}]{cfg: c, client: boundedClient(cfg.Client), log: loud.New(cfg.Logger)}
 	p.discovery = newDiscovery(at, cfg.Issuer, p.client, p.log)
 	p.keys = newKeySet(p.client, p.discovery.get, p.log)
-	return &endpoint{p, ownConnections(p.client)}, nil
+	client, traced := ownConnections(p.client)
+	return &endpoint{p, client, traced}, nil
 }
 
 // ownConnections returns a client whose requests end with their context alone,
 // and each have a connection of their own: on a kept one that the server closes
 // just then, it would not be known whether the request arrived. A transport that
-// is not of net/http is used as it is.
-func ownConnections(c *http.Client) *http.Client {
-	own := *c
+// is not of net/http is used as it is, and isHTTP is false.
+func ownConnections(c *http.Client) (own *http.Client, isHTTP bool) {
+	own = new(http.Client)
+	*own = *c
 	own.Timeout = 0
 	if own.Transport == nil {
 		own.Transport = http.DefaultTransport
 	}
-	if t, ok := own.Transport.(*http.Transport); ok {
+	t, isHTTP := own.Transport.(*http.Transport)
+	if isHTTP {
 		t = t.Clone()
 		t.DisableKeepAlives = true
 		own.Transport = t
 	}
-	return &own
+	return own, isHTTP
 }
 
 // reply is the answer of an endpoint.
@@ -127,11 +131,11 @@ func (e *endpoint) post(ctx context.Context, m *metadata, to string, form url.Va
 	}
 	resp, err := e.client.Do(req)
 	if err != nil {
-		if why := requestError(ctx, err); connected.Load() || !isNoConnection(err) {
-			return nil, why
-		} else {
-			return nil, fmt.Errorf("%w: %w", errNotUsed, why)
+		why := requestError(ctx, err)
+		if !connected.Load() && (e.traced || isNoConnection(err)) {
+			why = fmt.Errorf("%w: %w", errNotUsed, why)
 		}
+		return nil, why
 	}
 	defer resp.Body.Close()
 	body, err := io.ReadAll(io.LimitReader(resp.Body, maxTokens))
