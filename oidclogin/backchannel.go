@@ -55,10 +55,10 @@ func (l *logoutReceiver) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case err == nil:
 		w.WriteHeader(http.StatusOK)
 	case errors.As(err, &why):
-		l.loud.Warn("logout: "+string(why), "a logout token was refused: see reason")
+		l.loud.Warn("logout: "+string(why), "oidclogin: a logout token was refused: see reason")
 		respondError(w, http.StatusBadRequest, "invalid_request", string(why))
 	default:
-		l.loud.Warn("logout_unavailable", "a logout of the provider is not done yet: the provider's keys or the store cannot be had", "error", err)
+		l.loud.Warn("logout_unavailable", "oidclogin: a logout of the provider is not done yet, since the provider's keys or the store cannot be had; check that both can be reached", "err", err)
 		w.Header().Set("Retry-After", "1")
 		respondError(w, http.StatusServiceUnavailable, "temporarily_unavailable", "try again")
 	}

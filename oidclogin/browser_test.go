@@ -234,3 +234,50 @@ func (s *site) signedOut(t *testing.T, b *browser) {
 	p := b.request(http.MethodGet, siteURL+"/private", siteURL, nil, func(r *http.Request) { r.Header.Set("Sec-Fetch-Mode", "cors") })
 	require.Equal(t, http.StatusUnauthorized, p.StatusCode)
 }
+
+type contextT = context.Context
+
+// loggedOnce requires one log line, which holds a text, and nothing of a token,
+// a code, a state or a cookie. It forgets the line.
+func (s *site) loggedOnce(t *testing.T, b *browser, text string) {
+	t.Helper()
+	s.loggedNoSecret(t, b)
+	s.log.mu.Lock()
+	defer s.log.mu.Unlock()
+	log := s.log.b.String()
+	s.log.b.Reset()
+	require.Equal(t, 1, strings.Count(log, "\n"), log)
+	require.Contains(t, log, text)
+}
+
+func (s *site) loggedNoSecret(t *testing.T, b *browser) {
+	t.Helper()
+	log := s.log.String()
+	secrets := append(s.op.secrets(), b.seen...)
+	for _, name := range []string{"state", "nonce", "code_challenge"} {
+		if v := s.op.asked.Get(name); v != "" {
+			secrets = append(secrets, v)
+		}
+	}
+	for _, secret := range secrets {
+		require.NotContains(t, log, secret)
+		if parts := strings.Split(secret, "."); len(parts) == 3 {
+			require.NotContains(t, log, parts[1])
+			require.NotContains(t, log, parts[2])
+		}
+	}
+}
+
+// open2 is open for a form of the site.
+func (b *browser) open2(method, to string) *page {
+	b.t.Helper()
+	return b.follow(b.request(method, to, siteURL, nil), "")
+}
+
+// newLog empties the log.
+func (s *site) newLog() *lockedBuffer {
+	s.log.mu.Lock()
+	defer s.log.mu.Unlock()
+	s.log.b.Reset()
+	return s.log
+}

@@ -10,6 +10,7 @@ import (
 
 	"github.com/go-json-experiment/json"
 
+	"github.com/sessiontoken/sessiontoken"
 	"github.com/sessiontoken/sessiontoken/internal/clock"
 	"github.com/sessiontoken/sessiontoken/revoke"
 	"github.com/sessiontoken/sessiontoken/sessionhttp"
@@ -35,6 +36,7 @@ const (
 	errCode      refusal = "the provider did not accept the code: it was used or is too old, or the PKCE verifier or the redirect URI is another one"
 	errNoToken   refusal = "the provider sent no ID token"
 	errProvider  refusal = "the provider ended the login with an error, which its own log explains"
+	errBroken    refusal = "the provider ended the login with an error of its own, which may pass"
 	errUser      refusal = "Config.User refused the user"
 	errStepUp    refusal = "the provider did not have the user prove who they are as recently as a handler needs"
 	errTwice     refusal = "a sign-out of the user came twice while the login was under way"
@@ -136,7 +138,7 @@ func (a *answer) check(l *pending, m *metadata, now time.Time) error {
 	case "access_denied":
 		return errDenied
 	case "server_error", "temporarily_unavailable":
-		return unavailable("the provider", errors.New("it ended a login with an error of its own"))
+		return errBroken
 	default:
 		return errProvider
 	}
@@ -188,31 +190,27 @@ func (l *Login) Claims(v any) error {
 // enter finds the user, begins the session, and sends the browser to where it
 // was.
 func (p *Provider[T]) enter(w http.ResponseWriter, r *http.Request, l *pending, login *Login, rawToken string) {
-	start := login.Start
-	groups := slices.Clone(start.Groups)
+	groups, earliest := slices.Clone(login.Start.Groups), login.Start.Earliest
 	subject, state, err := p.user(r.Context(), login)
 	if err != nil {
 		p.refuse(w, r, l, err)
 		return
 	}
-	start, earliest := login.Start, start.Earliest
+	start := login.Start // to which Config.User may have added
 	start.Subject, start.Earliest = subject, earliest
-	for _, g := range groups {
-		if !slices.Contains(start.Groups, g) {
-			start.Groups = append(slices.Clone(start.Groups), g)
+	for _, g := range start.Groups {
+		if !slices.Contains(groups, g) {
+			groups = append(groups, g)
 		}
 	}
+	start.Groups = groups
 	options := append([]sessionhttp.SignInOption{sessionhttp.InsecureCrossSiteCallback(), sessionhttp.AuthTimeUnknown()}, login.Options...)
 	_, err = p.cfg.Sessions.SignIn(w, r, start, state, options...)
 	switch {
-	case errors.Is(err, revoke.ErrRevoked) && !l.Again:
-		// The user or the provider has signed out while the code was on its way.
-		// The provider decides again.
-		l.Again = true
-		p.counted.again.Add(1)
-		p.begin(w, r, l)
+	case errors.Is(err, sessiontoken.ErrRevoked) && !l.Again:
+		p.again(w, r, l, start)
 		return
-	case errors.Is(err, revoke.ErrRevoked):
+	case errors.Is(err, sessiontoken.ErrRevoked):
 		p.refuse(w, r, l, errTwice)
 		return
 	case err != nil:
@@ -225,6 +223,26 @@ func (p *Provider[T]) enter(w http.ResponseWriter, r *http.Request, l *pending, 
 	}
 	p.keepHint(w, rawToken)
 	redirect(w, p.site+l.Return)
+}
+
+// again starts a login again, since the user or the provider has signed out while
+// the code was on its way. The provider decides again. The new login begins
+// after that sign-out, whose time may be a little ahead of what this replica
+// knows of the store's.
+func (p *Provider[T]) again(w http.ResponseWriter, r *http.Request, l *pending, start sessiontoken.Start) {
+	q := revoke.Question{Subject: start.Subject}
+	for _, g := range start.Groups {
+		q.SessionID += string(g) + "."
+	}
+	q.SessionID += "x" // any session of these groups
+	after, err := p.cfg.Revocations.Begin(r.Context(), q)
+	if err != nil {
+		p.refuse(w, r, l, unavailable("the list of revocations", err))
+		return
+	}
+	l.Again, l.after = true, after
+	p.counted.again.Add(1)
+	p.begin(w, r, l)
 }
 
 // user calls Config.User.

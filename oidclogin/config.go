@@ -154,6 +154,10 @@ func (cfg *Config[T]) check() error {
 		return errors.New("oidclogin: Config.Revocations is required: the provider's logout has to revoke sessions")
 	case cfg.Revocations.RetainFor() == 0:
 		return errors.New("oidclogin: Config.Revocations was not made by revoke.NewList")
+	case cfg.Sessions.Revocations() == nil:
+		return errors.New("oidclogin: Config.Sessions has no Issuer, or was not made by sessionhttp.New: it cannot sign users in")
+	case cfg.Sessions.Revocations() != cfg.Revocations:
+		return errors.New("oidclogin: Config.Revocations is not the list of Config.Sessions: the provider's logout would revoke nothing")
 	case cfg.User == nil:
 		return errors.New("oidclogin: Config.User is required: it finds the user of a login")
 	}

@@ -139,7 +139,7 @@ func verifySignature(ctx context.Context, keys oidc.KeySet, issuer, clientID str
 		SkipExpiryCheck:      true,
 	}))
 	switch {
-	case errors.Is(recorder.err, errUnavailable):
+	case errors.Is(recorder.err, errUnavailable), errors.Is(recorder.err, errRefused):
 		return false, recorder.err
 	case recorder.err != nil && ctx.Err() != nil:
 		return false, errors.Join(errUnavailable, ctx.Err())
@@ -203,7 +203,8 @@ func (a *audience) UnmarshalJSONFrom(dec *jsontext.Decoder) error {
 }
 
 // date is a NumericDate of RFC 7519 section 2, from 1970 to the year 9999. A
-// fraction of a second is dropped. It is zero if the member is absent.
+// fraction of a second is dropped. Zero means that the member is absent: some
+// providers write auth_time that way.
 type date int64
 
 const maxDate = 253402300799
@@ -217,7 +218,7 @@ func (d *date) UnmarshalJSONFrom(dec *jsontext.Decoder) error {
 		return errClaims
 	}
 	f, err := strconv.ParseFloat(string(v), 64)
-	if err != nil || !(f >= 1 && f <= maxDate) {
+	if err != nil || !(f >= 0 && f <= maxDate) {
 		return errClaims
 	}
 	*d = date(math.Floor(f))

@@ -29,6 +29,8 @@ const (
 
 const errKeyUnknown refusal = "the key of the token is not one that the provider publishes"
 
+var errKeyTooSoon = errors.New("they were fetched a moment ago, and lack the key of a token")
+
 // keySet verifies signatures with the keys that the provider publishes. It is
 // an oidc.KeySet. A key that the provider no longer publishes is used for
 // keysFor at most.
@@ -37,6 +39,7 @@ type keySet struct {
 	metadata func(context.Context) (*metadata, error)
 	clock    *clock.Clock
 	fetches  *flight.Group
+	log      *loud.Log
 
 	mu    sync.Mutex
 	keys  []jose.JSONWebKey
@@ -44,7 +47,7 @@ type keySet struct {
 }
 
 func newKeySet(client *http.Client, get func(context.Context) (*metadata, error), log *loud.Log) *keySet {
-	k := &keySet{client: client, metadata: get, clock: clock.Here()}
+	k := &keySet{client: client, metadata: get, clock: clock.Here(), log: log}
 	k.fetches = flight.New(flight.Config{
 		Limit: fetchLimit, Cooldown: keysLookEvery, Pause: firstPause, MaxPause: longestPause,
 		Ended: func(err error) {
@@ -68,12 +71,12 @@ func (k *keySet) VerifySignature(ctx context.Context, jwt string) ([]byte, error
 	if err != nil || len(token.Signatures) != 1 {
 		return nil, errForm
 	}
-	known, err := k.current(ctx)
+	known, read, err := k.current(ctx)
 	if err != nil {
 		return nil, err
 	}
 	payload, err := verifyWith(known, token)
-	if !errors.Is(err, errKeyUnknown) {
+	if read || !errors.Is(err, errKeyUnknown) {
 		return payload, err
 	}
 	// Another caller may have fetched them since, or fetches them now.
@@ -81,9 +84,10 @@ func (k *keySet) VerifySignature(ctx context.Context, jwt string) ([]byte, error
 	if err != nil {
 		return nil, unavailable("the provider's keys", err)
 	}
-	known = k.now()
-	if payload, err = verifyWith(known, token); errors.Is(err, errKeyUnknown) && !looked {
-		return nil, unavailable("the provider's keys", errors.New("they were fetched a moment ago, and lack the key of a token"))
+	payload, err = verifyWith(k.now(), token)
+	if errors.Is(err, errKeyUnknown) && !looked {
+		k.log.Warn("key_unknown", "oidclogin: a token names a key that the provider did not publish a moment ago; its keys are fetched again 5 s after they were last")
+		return nil, unavailable("the provider's keys", errKeyTooSoon)
 	}
 	return payload, err
 }
@@ -94,21 +98,22 @@ func (k *keySet) now() []jose.JSONWebKey {
 	return k.keys
 }
 
-// current returns the keys, which were fetched within keysFor.
-func (k *keySet) current(ctx context.Context) ([]jose.JSONWebKey, error) {
+// current returns the keys, which were fetched within keysFor. read reports
+// whether they were fetched during the call.
+func (k *keySet) current(ctx context.Context) (known []jose.JSONWebKey, read bool, err error) {
 	k.mu.Lock()
 	known, age := k.keys, k.clock.Age(k.since)
 	k.mu.Unlock()
 	if known != nil && age < keysFor {
-		return known, nil
+		return known, false, nil
 	}
 	if pause, err := k.fetches.Failing(); pause > 0 {
-		return nil, unavailable("the provider's keys", err)
+		return nil, false, unavailable("the provider's keys", err)
 	}
 	if err := k.fetches.Do(ctx, fetchLimit); err != nil {
-		return nil, unavailable("the provider's keys", err)
+		return nil, false, unavailable("the provider's keys", err)
 	}
-	return k.now(), nil
+	return k.now(), true, nil
 }
 
 func (k *keySet) fetch(ctx context.Context, run *flight.Run) error {

@@ -26,6 +26,8 @@ type pending struct {
 	StepUp    bool     `json:"s"` // a handler needs what was asked for
 	Guard     string   `json:"g"` // see isLoop; empty: none
 	Again     bool     `json:"x"` // the login has started again already
+
+	after time.Time // the login begins at this time at the earliest
 }
 
 func (l *pending) earliest() time.Time { return time.UnixMilli(l.Earliest).UTC() }
@@ -93,6 +95,9 @@ func (p *Provider[T]) prepare(ctx context.Context, l *pending) (to, name, value 
 	now, err := p.cfg.Revocations.Now(ctx)
 	if err != nil {
 		return "", "", "", unavailable("the list of revocations", err)
+	}
+	if now.Before(l.after) {
+		now = l.after
 	}
 	l.Earliest, l.Nonce, l.Verifier = now.UnixMilli(), rand.Text(), oauth2.GenerateVerifier()
 	state := newState(now)

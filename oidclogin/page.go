@@ -32,16 +32,24 @@ func (p *Provider[T]) refuse(w http.ResponseWriter, r *http.Request, l *pending,
 	case errors.As(err, &why):
 		p.counted.refused.Add(1)
 		p.log.Warn("login: "+string(why), "oidclogin: a login was refused: see reason")
-		status := http.StatusBadRequest
-		if why == errUser || why == errStepUp || why == errACR || why == errAuthAge || why == errTwice {
-			status = http.StatusForbidden
-		}
-		p.page(w, status, "The sign-in did not succeed.", again)
+		p.page(w, statusOf(why), "The sign-in did not succeed.", again)
 	default:
 		p.counted.unavailable.Add(1)
 		p.log.Warn("login_failed", "oidclogin: a login can never succeed as it is configured", "err", err)
 		p.page(w, http.StatusInternalServerError, "Signing in does not work.", "")
 	}
+}
+
+// statusOf returns 403 for a login that is in order and not sufficient, and
+// otherwise 400.
+func statusOf(why refusal) int {
+	switch why {
+	case errUser, errStepUp, errACR, errAuthAge, errTwice:
+		return http.StatusForbidden
+	case errBroken:
+		return http.StatusServiceUnavailable
+	}
+	return http.StatusBadRequest
 }
 
 // page writes a page with a sentence and, unless it is empty, a link to begin

@@ -87,13 +87,17 @@ func New[T any](cfg Config[T]) (*Provider[T], error) {
 // ServeHTTP answers the paths below the folder of Config.RedirectURL:
 //
 //	GET  login               begins a login; "return" is the path to go to then
-//	GET  callback            ends it (with FormPost also POST)
+//	GET  callback            ends it (with FormPost: POST)
 //	POST backchannel-logout  takes logout tokens from the provider
 //	POST sign-out            signs out here and at the provider
 //	GET  signed-out          is where the provider sends the browser then
 //
 // Mount it at that folder, such as with mux.Handle("/oidc/", provider). It
 // answers all other paths with 404. No answer may be stored by a cache.
+//
+// A page with a form that posts to sign-out needs a Content-Security-Policy
+// whose form-action, if it has one, names this site and the provider: browsers
+// apply it to the redirect too.
 func (p *Provider[T]) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	h := w.Header()
 	h.Set("Cache-Control", "no-store")

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"net/url"
@@ -91,7 +92,7 @@ func (p *Provider[T]) tokenError(ctx context.Context, err error) error {
 		p.log.Warn("client", "oidclogin: the provider's token endpoint refuses this client; check ClientID, ClientSecret or ClientKey, and RedirectURL", "error", answered.ErrorCode)
 		return unavailable(what, errors.New("it refuses this client"))
 	case errors.As(err, &answered):
-		why = errors.New("it answered with status " + http.StatusText(answered.Response.StatusCode))
+		why = fmt.Errorf("it answered with status %d", answered.Response.StatusCode)
 	case errors.As(err, &failed):
 		why = requestError(ctx, err)
 	}
