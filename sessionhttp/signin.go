@@ -75,9 +75,10 @@ func isAnonymous(subject string) bool { return strings.HasPrefix(subject, anonym
 
 // Anonymous begins a session before a user has signed in, such as for a basket.
 // Start.Subject must be empty: the session gets a random subject, "anonymous:"
-// and 128 random bits, which no user has. SignOutEverywhere, SignOutOthers and
-// RequireFresh refuse the session. Require does not: a handler for users alone
-// must check Subject or State. Load is called for it as for others.
+// and 128 random bits, which no user has. SignOutEverywhere, SignOutOthers,
+// RequireFresh and RequireACR refuse the session. Require does not: a handler
+// for users alone must check Subject or State. Load is called for it as for
+// others.
 //
 // The session has no refresh token, and ends when its cookie is no longer
 // renewed: a refresh would lose the data that only the token holds.
