@@ -94,7 +94,7 @@ func TestArrows(t *testing.T) {
 		"/revoke":              {"internal/arg", "internal/clock", "internal/flight", "internal/loud", "internal/sid"},
 		"/sessionclient":       {"internal/arg", "internal/clock", "internal/flight"}, // and the standard library
 		"/sessionhttp":         {"", "internal/arg", "internal/clock", "internal/flight", "internal/loud", "internal/testhook", "refresh", "revoke"},
-		"/sessiontest":         {"", "internal/testhook", "sessionhttp"},
+		"/sessiontest":         {"", "internal/testhook", "keys", "sessionhttp"},
 		"/storetest":           {"internal/clock", "keys", "refresh", "revoke"},
 		"/examples/quickstart": {"", "authority", "keys", "remote", "sessionhttp"},
 	}

@@ -113,7 +113,6 @@ func (e *cached[T]) weighs() uint32 { return e.weight }
 // caller's.
 func (c *cache[T]) put(token string, e *cached[T], set *keys.Set) {
 	e.generation.Store(set)
-	e.claims.unshare()
 	// What a decoded state holds beside its slices is hardly larger than its
 	// JSON and the size of its type.
 	weight := len(token) + len(e.payload.State) + int(reflect.TypeFor[T]().Size()) + cachedOverhead

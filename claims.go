@@ -36,18 +36,73 @@ type Claims[T any] struct {
 	IssuedAt time.Time // iat: when this token was made, and State was read
 	Expires  time.Time // exp: the first moment at which it is no longer valid
 
-	ACR   string   // acr: how strong the proof was, by the issuer's own names; empty if not known
-	AMR   []string // amr: how the user proved it, such as "pwd" and "otp" (RFC 8176); nil if not known
-	Actor *Actor   // act: who acts for the subject; nil if the subject does
-
 	Renewable bool     // rnw: Renew takes this token
-	changed   sixBytes // chg, in the room that Renewable leaves: a hit copies the claims
+	changed   sixBytes // chg, in the room that Renewable leaves
 
-	// Context is what the server has on record of the session beside the token.
-	// Begin and Resume set it, from Start and Resumption; it is never in a token.
-	Context []byte
+	rare *rareClaims // nil if there are none
 
 	State T // the application's own, the claim "state"
+}
+
+// rareClaims are what few sessions have. They are apart, since the time of a
+// cache hit grows with the size of the claims that it copies. They are never
+// changed, so that copies of the claims share them.
+type rareClaims struct {
+	acr     string
+	amr     []string
+	actor   Actor // zero if there is none
+	context []byte
+}
+
+// ACR returns acr: how strong the proof at AuthTime was, by the issuer's own
+// names. It is empty if that is not known.
+func (c *Claims[T]) ACR() string {
+	if c.rare == nil {
+		return ""
+	}
+	return c.rare.acr
+}
+
+// AMR returns a copy of amr: how the user proved it, such as "pwd" and "otp"
+// (RFC 8176). It is nil if that is not known.
+func (c *Claims[T]) AMR() []string {
+	if c.rare == nil {
+		return nil
+	}
+	return slices.Clone(c.rare.amr)
+}
+
+// Actor returns a copy of act: who acts for the subject. It is nil if the
+// subject does.
+func (c *Claims[T]) Actor() *Actor {
+	if c.rare == nil || c.rare.actor == (Actor{}) {
+		return nil
+	}
+	actor := c.rare.actor
+	return &actor
+}
+
+// Context returns a copy of what the server has on record of the session beside
+// the token: that of [Start] or [Resumption]. Claims from Begin and Resume have
+// it, and those that load is given. It is never in a token.
+func (c *Claims[T]) Context() []byte {
+	if c.rare == nil {
+		return nil
+	}
+	return slices.Clone(c.rare.context)
+}
+
+// setContext sets the Context to a copy of context.
+func (c *Claims[T]) setContext(context []byte) {
+	if len(context) == 0 && c.rare == nil {
+		return
+	}
+	rare := new(rareClaims)
+	if c.rare != nil {
+		*rare = *c.rare
+	}
+	rare.context = slices.Clone(context)
+	c.rare = rare
 }
 
 // sixBytes is a milliDate, of which none needs more.
@@ -242,13 +297,6 @@ func (a *actorClaim) UnmarshalJSONFrom(dec *jsontext.Decoder) error {
 
 func (a *actorClaim) isAbsent() bool { return a.Subject == "" }
 
-func (a *actorClaim) actor() *Actor {
-	if a.isAbsent() {
-		return nil
-	}
-	return &Actor{Subject: a.Subject, SessionID: a.SessionID, Began: a.Began.time()}
-}
-
 // audience is one string or an array of strings (RFC 7519 section 4.1.3).
 type audience []string
 
@@ -380,21 +428,23 @@ func claimsOf[T any](p *payload, kid string) *Claims[T] {
 		AuthTime:  p.AuthTime.timeOrZero(),
 		IssuedAt:  p.IssuedAt.time(),
 		Expires:   p.Expires.time(),
-		ACR:       string(p.ACR),
-		AMR:       slices.Clone([]string(p.AMR)),
-		Actor:     p.Actor.actor(),
 		Renewable: bool(p.Renewable),
 		changed:   sixBytesOf(p.Changed),
+		rare:      p.rare(),
 	}
 }
 
-// unshare replaces AMR and Actor by copies.
-func (c *Claims[T]) unshare() {
-	c.AMR = slices.Clone(c.AMR)
-	if c.Actor != nil {
-		actor := *c.Actor
-		c.Actor = &actor
+// rare returns the claims that few tokens have, or nil. They share AMR with p,
+// where nothing changes it.
+func (p *payload) rare() *rareClaims {
+	if p.ACR == "" && len(p.AMR) == 0 && p.Actor.isAbsent() {
+		return nil
 	}
+	rare := &rareClaims{acr: string(p.ACR), amr: p.AMR}
+	if a := &p.Actor; !a.isAbsent() {
+		rare.actor = Actor{Subject: a.Subject, SessionID: a.SessionID, Began: a.Began.time()}
+	}
+	return rare
 }
 
 // claims is claimsOf with the state.

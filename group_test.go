@@ -123,9 +123,9 @@ func signIn(t testing.TB, issuer *sessiontoken.Issuer[attackState], m *refresh.M
 }
 
 func familyOf(c *sessiontoken.Claims[attackState]) refresh.Family {
-	f := refresh.Family{Subject: c.Subject, SessionID: c.SessionID, Began: c.Began, AuthTime: c.AuthTime, ACR: c.ACR, AMR: c.AMR, Context: c.Context}
-	if c.Actor != nil {
-		f.ActorSubject, f.ActorSessionID, f.ActorBegan = c.Actor.Subject, c.Actor.SessionID, c.Actor.Began
+	f := refresh.Family{Subject: c.Subject, SessionID: c.SessionID, Began: c.Began, AuthTime: c.AuthTime, ACR: c.ACR(), AMR: c.AMR(), Context: c.Context()}
+	if a := c.Actor(); a != nil {
+		f.ActorSubject, f.ActorSessionID, f.ActorBegan = a.Subject, a.SessionID, a.Began
 	}
 	return f
 }

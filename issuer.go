@@ -321,7 +321,7 @@ func (i *Issuer[T]) Begin(ctx context.Context, s Start, state T) (string, *Claim
 	}
 	token, claims, err := i.sign(ctx, &p, state)
 	if err == nil {
-		claims.Context = slices.Clone(s.Context)
+		claims.setContext(s.Context)
 	}
 	return token, claims, err
 }
@@ -576,14 +576,14 @@ func (i *Issuer[T]) Resume(ctx context.Context, r Resumption, load func(context.
 	}
 	record := claimsOf[T](&p, "")
 	record.TokenID, record.IssuedAt, record.Expires = "", time.Time{}, time.Time{}
-	record.Context = slices.Clone(r.Context)
+	record.setContext(r.Context)
 	state, err := i.load(ctx, "Resume", &p, key.Public().KeyID(), record, load)
 	if err != nil {
 		return "", nil, err
 	}
 	token, claims, err := i.sign(ctx, &p, state)
 	if err == nil {
-		claims.Context = slices.Clone(r.Context)
+		claims.setContext(r.Context)
 	}
 	return token, claims, err
 }
@@ -607,7 +607,6 @@ func (i *Issuer[T]) Reload(ctx context.Context, old *Claims[T], load func(contex
 		return nil, err
 	}
 	given := *old
-	given.unshare()
 	raw, err := json.Marshal(&old.State)
 	if err == nil {
 		var none T
@@ -619,10 +618,10 @@ func (i *Issuer[T]) Reload(ctx context.Context, old *Claims[T], load func(contex
 	}
 	p := payload{
 		Issuer: old.Issuer, Subject: old.Subject, TokenID: old.TokenID, SessionID: old.SessionID,
-		AuthTime: numericDate(max(0, old.AuthTime.Unix())), ACR: shortText(old.ACR), AMR: old.AMR,
+		AuthTime: numericDate(max(0, old.AuthTime.Unix())), ACR: shortText(old.ACR()), AMR: old.AMR(),
 		Renewable: onlyTrue(old.Renewable), Changed: old.changed.date(),
 	}
-	if a := old.Actor; a != nil {
+	if a := old.Actor(); a != nil {
 		p.Actor = actorClaim{a.Subject, a.SessionID, milliDate(a.Began.UnixMilli())}
 	}
 	i.setTimes(&p, now, milliDate(old.Began.UnixMilli()))
@@ -634,7 +633,8 @@ func (i *Issuer[T]) Reload(ctx context.Context, old *Claims[T], load func(contex
 		return nil, err
 	}
 	c := claimsOf[T](&p, old.KeyID)
-	c.State, c.Context = state, old.Context
+	c.State = state
+	c.setContext(old.Context())
 	return c, nil
 }
 

@@ -32,17 +32,23 @@ func TestProofIsWritten(t *testing.T) {
 		token, c, err := issuer.Begin(t.Context(), start, attackState{Name: "Ada"})
 		require.NoError(t, err)
 		require.Contains(t, payloadOf(t, token), `,"begun":946684800000,"auth_time":946681200,"acr":"urn:example:gold","amr":["pwd","otp"],"act":{"sub":"admin","sid":"admin-1","begun":946684740001},"state":{`)
-		require.Equal(t, []byte("tenant 7"), c.Context)
+		require.Equal(t, []byte("tenant 7"), c.Context())
 		require.NotContains(t, payloadOf(t, token), "tenant")
-		require.Equal(t, &sessiontoken.Actor{Subject: "admin", SessionID: "admin-1", Began: now.Add(-time.Minute + time.Millisecond)}, c.Actor)
+		require.Equal(t, &sessiontoken.Actor{Subject: "admin", SessionID: "admin-1", Began: now.Add(-time.Minute + time.Millisecond)}, c.Actor())
 
 		read, err := newVerifier[attackState](t, source).Verify(t.Context(), token)
 		require.NoError(t, err)
-		require.Nil(t, read.Context, "never from a token")
-		c.Context, c.State.Roles = nil, []string{}
-		require.Equal(t, c, read)
+		require.Nil(t, read.Context(), "never from a token")
 		amr[0], secret[0] = "x", 'x'
-		require.Equal(t, []string{"pwd", "otp"}, c.AMR, "the claims are the caller's own")
+		require.Equal(t, []string{"pwd", "otp"}, c.AMR(), "the claims are the caller's own")
+		require.Equal(t, []byte("tenant 7"), c.Context(), "the claims are the caller's own")
+
+		start.AMR, start.Context = []string{"pwd", "otp"}, nil
+		token, c, err = issuer.Begin(t.Context(), start, attackState{Name: "Ada", Roles: []string{}})
+		require.NoError(t, err)
+		read, err = newVerifier[attackState](t, source).Verify(t.Context(), token)
+		require.NoError(t, err)
+		require.Equal(t, c, read)
 
 		for _, none := range []sessiontoken.Start{{Subject: "ada"}, {Subject: "ada", AMR: []string{}, Context: []byte{}}} {
 			token, c, err = issuer.Begin(t.Context(), none, attackState{})
@@ -51,13 +57,13 @@ func TestProofIsWritten(t *testing.T) {
 				require.NotContains(t, payloadOf(t, token), `"`+name+`"`)
 			}
 			require.Zero(t, c.AuthTime)
-			require.Nil(t, c.AMR)
-			require.Nil(t, c.Actor)
+			require.Nil(t, c.AMR())
+			require.Nil(t, c.Actor())
 			read, err = newVerifier[attackState](t, source).Verify(t.Context(), token)
 			require.NoError(t, err)
 			require.True(t, read.AuthTime.IsZero())
-			require.Nil(t, read.AMR)
-			require.Nil(t, read.Actor)
+			require.Nil(t, read.AMR())
+			require.Nil(t, read.Actor())
 		}
 	})
 }
@@ -269,10 +275,10 @@ func shareNothing[T any](t *testing.T, state T) {
 	for range 5 {
 		c, err := v.Verify(t.Context(), token)
 		require.NoError(t, err)
-		require.Equal(t, []string{"pwd", "otp"}, c.AMR)
-		require.Equal(t, "admin", c.Actor.Subject)
-		c.AMR[0], c.Actor.Subject = "mfa", "root"
-		_ = append(c.AMR[:1], "hwk")
+		require.Equal(t, []string{"pwd", "otp"}, c.AMR())
+		require.Equal(t, "admin", c.Actor().Subject)
+		c.AMR()[0], c.Actor().Subject = "mfa", "root"
+		_ = append(c.AMR()[:1], "hwk")
 	}
 	require.EqualValues(t, 4, v.Metrics()["cache_hits_total"])
 }
@@ -293,22 +299,21 @@ func TestResumeLoads(t *testing.T) {
 		calls := 0
 		token, c, err := issuer.Resume(t.Context(), r, func(_ context.Context, record *sessiontoken.Claims[attackState]) (attackState, error) {
 			calls++
-			require.Equal(t, &sessiontoken.Claims[attackState]{
-				Issuer: "https://issuer.example", Subject: "ada", SessionID: "sid", Began: r.Began, AuthTime: r.AuthTime, ACR: "aal2", AMR: []string{"pwd"},
-				Actor: r.Actor, Context: []byte("tenant 7"), Renewable: true,
-			}, record)
-			record.AMR[0], record.Actor.Subject, record.Context[0] = "x", "x", 'x'
+			require.Equal(t, []any{"https://issuer.example", "ada", "", "sid", "", r.Began, r.AuthTime, time.Time{}, time.Time{}, true, attackState{}},
+				[]any{record.Issuer, record.Subject, record.TokenID, record.SessionID, record.KeyID, record.Began, record.AuthTime, record.IssuedAt, record.Expires, record.Renewable, record.State})
+			require.Equal(t, []any{"aal2", []string{"pwd"}, r.Actor, []byte("tenant 7")}, []any{record.ACR(), record.AMR(), record.Actor(), record.Context()})
+			record.AMR()[0], record.Actor().Subject, record.Context()[0] = "x", "x", 'x'
 			record.Subject, record.Began = "root", now.Add(time.Hour)
 			return attackState{Name: "tenant 7"}, nil
 		})
 		require.NoError(t, err)
 		require.Equal(t, 1, calls)
-		require.Equal(t, []byte("tenant 7"), c.Context)
+		require.Equal(t, []byte("tenant 7"), c.Context())
 		require.Equal(t, []byte("tenant 7"), r.Context)
 		require.NotContains(t, strings.Replace(payloadOf(t, token), `"name":"tenant 7"`, "", 1), "tenant")
 		require.Equal(t, "ada", c.Subject)
-		require.Equal(t, []string{"pwd"}, c.AMR)
-		require.Equal(t, "admin", c.Actor.Subject)
+		require.Equal(t, []string{"pwd"}, c.AMR())
+		require.Equal(t, "admin", c.Actor().Subject)
 		require.Equal(t, now, c.Began)
 		_, err = newVerifier[attackState](t, source).Verify(t.Context(), token)
 		require.NoError(t, err)
@@ -363,13 +368,13 @@ func TestThousandRounds(t *testing.T) {
 			require.Len(t, strings.Split(c.SessionID, "."), 3)
 			require.Equal(t, first.Began, c.Began)
 			require.Equal(t, first.AuthTime, c.AuthTime)
-			require.Equal(t, first.ACR, c.ACR)
-			require.Equal(t, first.AMR, c.AMR)
-			require.Equal(t, first.Actor, c.Actor)
-			require.Equal(t, context, c.Context)
+			require.Equal(t, first.ACR(), c.ACR())
+			require.Equal(t, first.AMR(), c.AMR())
+			require.Equal(t, first.Actor(), c.Actor())
+			require.Equal(t, context, c.Context())
 		}
-		require.Len(t, first.AMR, 2)
-		require.NotNil(t, first.Actor)
+		require.Len(t, first.AMR(), 2)
+		require.NotNil(t, first.Actor())
 		for range 1000 {
 			time.Sleep(time.Duration(r.Int64N(int64(5 * time.Minute))))
 			var c *sessiontoken.Claims[attackState]
@@ -386,13 +391,13 @@ func TestThousandRounds(t *testing.T) {
 			d.refresh, _, err = m.Exchange(t.Context(), refresh.Presented{Token: d.refresh}, func(ctx context.Context, f refresh.Family) error {
 				var err error
 				d.token, c, err = issuer.Resume(ctx, resumptionOf(f), func(_ context.Context, record *sessiontoken.Claims[attackState]) (attackState, error) {
-					same(record, first.Context)
+					same(record, first.Context())
 					return attackState{}, nil
 				})
 				return err
 			})
 			require.NoError(t, err)
-			same(c, first.Context)
+			same(c, first.Context())
 			read, err = v.Verify(t.Context(), d.token)
 			require.NoError(t, err)
 			same(read, nil)

@@ -31,7 +31,7 @@ func TestReload(t *testing.T) {
 			o.read(t)
 			c, err := o.issuer.Reload(t.Context(), old, func(_ context.Context, given *sessiontoken.Claims[attackState]) (attackState, error) {
 				require.Equal(t, old, given)
-				given.State.Roles[0], given.AMR[0], given.Subject = "admin", "none", "eve"
+				given.State.Roles[0], given.AMR()[0], given.Subject = "admin", "none", "eve"
 				return attackState{Roles: []string{"editor"}}, nil
 			})
 			require.NoError(t, err)
@@ -40,7 +40,7 @@ func TestReload(t *testing.T) {
 			want.IssuedAt = time.Now().UTC().Truncate(time.Second)
 			want.Expires = want.IssuedAt.Add(5 * time.Minute)
 			require.Equal(t, &want, c)
-			require.Equal(t, []string{"pwd", "otp"}, old.AMR)
+			require.Equal(t, []string{"pwd", "otp"}, old.AMR())
 			old = c
 		}
 		time.Sleep(time.Until(old.Began.Add(24*time.Hour - time.Minute)))
@@ -85,7 +85,7 @@ func TestReloadRevoked(t *testing.T) {
 			return o.list.RevokeKey(ctx, c.KeyID, time.Time{})
 		}},
 		{"the actor", func(ctx context.Context, o *office, c *sessiontoken.Claims[attackState]) error {
-			return o.list.RevokeSession(ctx, c.Actor.SessionID)
+			return o.list.RevokeSession(ctx, c.Actor().SessionID)
 		}},
 	} {
 		for _, when := range []string{"before", "while load runs"} {

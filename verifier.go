@@ -301,7 +301,6 @@ func (v *Verifier[T]) actorIsLive(e *cached[T]) bool {
 func (v *Verifier[T]) claimsOf(e *cached[T]) (*Claims[T], error) {
 	if v.cache.copies.able {
 		claims := e.claims
-		claims.unshare()
 		v.cache.copies.unshare(&claims.State, &e.claims.State)
 		return &claims, nil
 	}

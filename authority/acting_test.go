@@ -24,9 +24,6 @@ import (
 // adminGroup is what a provider's logout revokes.
 var adminGroup = sessiontoken.GroupOf("oidc session", "https://op.example", "sid-1")
 
-// actorOf returns who acts in a session.
-func actorOf(c *sessiontoken.Claims[state]) *sessiontoken.Actor { return c.Actor }
-
 // office is a replica at which an admin can act for a user.
 type office struct {
 	*replica
@@ -162,7 +159,7 @@ func TestRevokingTheActor(t *testing.T) {
 					require.Equal(t, 200, admin.status(o.replica, "GET", "/who"), "the admin's own session goes on")
 					require.Equal(t, 200, acting.status(o.replica, "GET", "/who"))
 					require.Equal(t, "ada", o.seen.Subject)
-					require.Equal(t, &sessiontoken.Actor{Subject: "root", SessionID: own.SessionID, Began: own.Began}, actorOf(o.seen))
+					require.Equal(t, &sessiontoken.Actor{Subject: "root", SessionID: own.SessionID, Began: own.Began}, o.seen.Actor())
 					require.Len(t, o.lives, 2)
 				}
 				time.Sleep(time.Second) // after everything that happened so far
@@ -246,7 +243,7 @@ func TestActingIsNotRefreshed(t *testing.T) {
 		require.Equal(t, 204, before.status(a.replica, "POST", "/session/refresh"))
 		require.Equal(t, 200, before.status(a.replica, "GET", "/who"))
 		require.Equal(t, "root", a.seen.Subject)
-		require.Nil(t, actorOf(a.seen))
+		require.Nil(t, a.seen.Actor())
 
 		require.Equal(t, 200, admin.status(b.replica, "GET", "/who"))
 		first := b.seen
@@ -257,7 +254,7 @@ func TestActingIsNotRefreshed(t *testing.T) {
 				require.Less(t, admin.status(b.replica, renew.method, renew.path), 300, renew.path)
 				require.NotEqual(t, token, admin[cookieName], renew.path)
 				require.Equal(t, 200, admin.status(a.replica, "GET", "/who"))
-				require.Equal(t, []any{first.SessionID, first.Began, actorOf(first)}, []any{a.seen.SessionID, a.seen.Began, actorOf(a.seen)})
+				require.Equal(t, []any{first.SessionID, first.Began, first.Actor()}, []any{a.seen.SessionID, a.seen.Began, a.seen.Actor()})
 				require.Equal(t, 401, admin.clone().status(a.replica, "POST", "/session/refresh"))
 			}
 		}
@@ -313,7 +310,7 @@ func TestActingIsNoProof(t *testing.T) {
 		require.Equal(t, 200, acting.status(a.replica, "POST", "/session/admin"))
 		require.Equal(t, 200, acting.status(a.replica, "POST", "/pay"))
 		require.Equal(t, "root", a.seen.Subject)
-		require.Nil(t, actorOf(a.seen))
+		require.Nil(t, a.seen.Actor())
 		time.Sleep(a.knownWithin())
 		require.Equal(t, 401, old.status(b.replica, "GET", "/who"))
 	})

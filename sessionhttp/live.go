@@ -386,7 +386,7 @@ func (l *Live[T]) watch(c *sessiontoken.Claims[T]) {
 		q = q.Prepared()
 	}
 	stop := list.Watch(&q, l.told)
-	if a := c.Actor; a != nil {
+	if a := c.Actor(); a != nil {
 		session := stop
 		actor := list.Watch(&revoke.Question{SessionID: a.SessionID, Subject: a.Subject, Began: a.Began}, l.told)
 		stop = func() { session(); actor() }

@@ -206,7 +206,7 @@ func TestLiveActor(t *testing.T) {
 		l := b.open(t, t.Context(), options{}, request("GET", "/", token))
 		time.Sleep(10 * time.Minute) // over a renewal
 		live(t, l)
-		require.Equal(t, "eve", l.Claims().Actor.Subject)
+		require.Equal(t, "eve", l.Claims().Actor().Subject)
 		require.NoError(t, a.list.RevokeSession(t.Context(), staff.SessionID))
 		time.Sleep(1100 * time.Millisecond)
 		require.Equal(t, revoke.ErrRevoked, cause(t, l))

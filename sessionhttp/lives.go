@@ -171,8 +171,8 @@ func (s *Sessions[T]) nextOf(l *Live[T], now uint32) (next uint32, cause error) 
 // endOf returns when a session ends at the latest, as issuers have it.
 func (s *Sessions[T]) endOf(c *sessiontoken.Claims[T]) uint32 {
 	began := c.Began
-	if c.Actor != nil && c.Actor.Began.Before(began) {
-		began = c.Actor.Began
+	if a := c.Actor(); a != nil && a.Began.Before(began) {
+		began = a.Began
 	}
 	return unixSeconds(began.Add(s.issuer.MaxSession))
 }

@@ -44,7 +44,7 @@ func TestRefreshKeepsWhatBelongsToTheSession(t *testing.T) {
 		r := s.replica(func(c *sessionhttp.Config[state]) {
 			c.Load = func(_ context.Context, old *sessiontoken.Claims[state]) (state, error) {
 				loaded = append(loaded, *old)
-				return state{Name: string(old.Context)}, nil
+				return state{Name: string(old.Context())}, nil
 			}
 		})
 		_, admin, err := r.issuer.Begin(t.Context(), sessiontoken.Start{Subject: "admin"}, state{})
@@ -56,7 +56,7 @@ func TestRefreshKeepsWhatBelongsToTheSession(t *testing.T) {
 		}, state{})
 		require.NoError(t, err)
 		token, _, err := r.manager.Start(t.Context(), refresh.Family{
-			Subject: "ada", SessionID: c.SessionID, ClientID: "app", Began: c.Began, AuthTime: c.AuthTime, ACR: c.ACR, AMR: c.AMR, Context: c.Context,
+			Subject: "ada", SessionID: c.SessionID, ClientID: "app", Began: c.Began, AuthTime: c.AuthTime, ACR: c.ACR(), AMR: c.AMR(), Context: c.Context(),
 			ActorSubject: "admin", ActorSessionID: admin.SessionID, ActorBegan: admin.Began,
 		}, "")
 		require.NoError(t, err)
@@ -67,14 +67,13 @@ func TestRefreshKeepsWhatBelongsToTheSession(t *testing.T) {
 			tokens := tokensIn(t, resp)
 			token = tokens.RefreshToken
 			old := loaded[len(loaded)-1]
-			require.Equal(t, sessiontoken.Claims[state]{
-				Issuer: "https://a.example", Subject: "ada", SessionID: c.SessionID, Began: c.Began, AuthTime: c.AuthTime,
-				ACR: "aal2", AMR: []string{"pwd", "otp"}, Actor: c.Actor, Context: []byte("tenant 7"),
-			}, old)
+			require.Equal(t, []any{"https://a.example", "ada", "", c.SessionID, "", c.Began, c.AuthTime, time.Time{}, time.Time{}, false, state{}},
+				[]any{old.Issuer, old.Subject, old.TokenID, old.SessionID, old.KeyID, old.Began, old.AuthTime, old.IssuedAt, old.Expires, old.Renewable, old.State})
+			require.Equal(t, []any{"aal2", []string{"pwd", "otp"}, c.Actor(), []byte("tenant 7")}, []any{old.ACR(), old.AMR(), old.Actor(), old.Context()})
 			read, err := r.verifier.Verify(t.Context(), tokens.AccessToken)
 			require.NoError(t, err)
-			require.Equal(t, []any{c.SessionID, c.Began, c.AuthTime, "aal2", []string{"pwd", "otp"}, c.Actor},
-				[]any{read.SessionID, read.Began, read.AuthTime, read.ACR, read.AMR, read.Actor})
+			require.Equal(t, []any{c.SessionID, c.Began, c.AuthTime, "aal2", []string{"pwd", "otp"}, c.Actor()},
+				[]any{read.SessionID, read.Began, read.AuthTime, read.ACR(), read.AMR(), read.Actor()})
 			require.Equal(t, "tenant 7", read.State.Name, "Load decides what of the context is in the state")
 		}
 		require.Len(t, loaded, 5)

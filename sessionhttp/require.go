@@ -118,7 +118,7 @@ func (s *Sessions[T]) RequireFresh(maxAge time.Duration, next http.Handler) http
 }
 
 // RequireACR is Require for handlers that need a proof of a certain strength,
-// such as one with a second factor: Claims.ACR is one of values. Another
+// such as one with a second factor: Claims.ACR returns one of values. Another
 // session gets a 401 that asks the user to sign in with one of them, the
 // preferred one first (RFC 9470 section 3). So does one without an ACR, and one
 // that is [Anonymous].
@@ -134,7 +134,7 @@ func (s *Sessions[T]) RequireACR(values []string, next http.Handler) http.Handle
 	values = slices.Clone(values)
 	return s.Require(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		c, ok := s.FromContext(r.Context())
-		if !ok || isAnonymous(c.Subject) || !slices.Contains(values, c.ACR) {
+		if !ok || isAnonymous(c.Subject) || !slices.Contains(values, c.ACR()) {
 			s.refuse(w, r, &otherACR{strings.Join(values, " ")})
 			return
 		}

@@ -246,7 +246,7 @@ func (s *Sessions[T]) revokeOld(ctx context.Context, r *http.Request, actor *ses
 func familyOf[T any](c *sessiontoken.Claims[T]) refresh.Family {
 	return refresh.Family{
 		Subject: c.Subject, SessionID: c.SessionID, Began: c.Began, AuthTime: c.AuthTime,
-		ACR: c.ACR, AMR: c.AMR, Context: c.Context,
+		ACR: c.ACR(), AMR: c.AMR(), Context: c.Context(),
 	}
 }
 

@@ -7,11 +7,13 @@ package sessiontest
 
 import (
 	"context"
+	"crypto/ed25519"
 	"net/http"
 	"testing"
 
 	"github.com/sessiontoken/sessiontoken"
 	"github.com/sessiontoken/sessiontoken/internal/testhook"
+	"github.com/sessiontoken/sessiontoken/keys"
 	"github.com/sessiontoken/sessiontoken/sessionhttp"
 )
 
@@ -22,6 +24,34 @@ func init() {
 	if testing.Testing() {
 		testhook.Claims = func(ctx context.Context, sessions any) any { return ctx.Value(contextKey{sessions}) }
 	}
+}
+
+// Claims returns the claims of a session that begins now as start says, as
+// [sessiontoken.Issuer.Begin] returns them. Issuer is "https://issuer.example".
+// It is for tests of what only start can set: ACR, AMR, Actor and Context.
+func Claims[T any](t testing.TB, start sessiontoken.Start, state T) sessiontoken.Claims[T] {
+	t.Helper()
+	_, private, err := ed25519.GenerateKey(nil)
+	if err != nil {
+		t.Fatal("sessiontest: ", err)
+	}
+	key, err := keys.NewSigningKey(keys.EdDSA, private)
+	if err != nil {
+		t.Fatal("sessiontest: ", err)
+	}
+	source, err := keys.NewStatic(key)
+	if err != nil {
+		t.Fatal("sessiontest: ", err)
+	}
+	issuer, err := sessiontoken.NewIssuer[T](sessiontoken.IssuerConfig{Issuer: "https://issuer.example", Audience: []string{"test"}, Keys: source})
+	if err != nil {
+		t.Fatal("sessiontest: ", err)
+	}
+	_, c, err := issuer.Begin(t.Context(), start, state)
+	if err != nil {
+		t.Fatal("sessiontest: ", err)
+	}
+	return *c
 }
 
 // With returns r with a session of s. Check, Require and Optional of s, and of

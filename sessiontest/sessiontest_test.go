@@ -183,3 +183,18 @@ func TestOnlyATestCanUseIt(t *testing.T) {
 	require.NoError(t, err, string(out))
 	require.Equal(t, []string{"true", "sessiontest: With is for tests"}, strings.Split(strings.TrimSpace(string(out)), "\n"))
 }
+
+// TestClaims: the claims have what only a Start can set.
+func TestClaims(t *testing.T) {
+	s := newSessions(t)
+	actor := &sessiontoken.Actor{Subject: "eve", SessionID: "e", Began: time.Now().Add(-time.Minute).Truncate(time.Millisecond).UTC()}
+	c := sessiontest.Claims(t, sessiontoken.Start{
+		Subject: "ada", AuthTime: time.Now(), ACR: "gold", AMR: []string{"otp"}, Actor: actor, Context: []byte("tenant 7"),
+	}, state{Role: "admin"})
+	got, err := s.Check(httptest.NewRecorder(), sessiontest.With(s, httptest.NewRequest("GET", "/", nil), c))
+	require.NoError(t, err)
+	require.Equal(t, []any{"ada", "gold", []string{"otp"}, actor, []byte("tenant 7"), "admin"},
+		[]any{got.Subject, got.ACR(), got.AMR(), got.Actor(), got.Context(), got.State.Role})
+	require.NotEmpty(t, got.SessionID)
+	require.Equal(t, 200, status(s.RequireFresh(time.Minute, http.HandlerFunc(func(http.ResponseWriter, *http.Request) {})), sessiontest.With(s, httptest.NewRequest("GET", "/", nil), c)))
+}

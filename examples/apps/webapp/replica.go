@@ -384,7 +384,7 @@ func (r *replica) pageTokens(w http.ResponseWriter, req *http.Request, c *sessio
 func (r *replica) pageToken(ctx context.Context, i *sessiontoken.Issuer[State], c *sessiontoken.Claims[State]) (string, error) {
 	session := sessiontoken.Resumption{
 		SessionID: c.SessionID, Subject: c.Subject, Began: c.Began, AuthTime: c.AuthTime,
-		ACR: c.ACR, AMR: c.AMR, Actor: c.Actor,
+		ACR: c.ACR(), AMR: c.AMR(), Actor: c.Actor(),
 	}
 	token, _, err := i.Resume(ctx, session, r.shared.load)
 	return token, err
