@@ -232,3 +232,33 @@ func TestAskingAboutGroupsAllocatesNothing(t *testing.T) {
 	})
 	require.Zero(t, allocs)
 }
+
+// A group's revocation is remembered for MaxSession, the 10 minutes that a login
+// at a provider may take, and MaxSkew, however short MaxSession and however long
+// MaxSkew is: the group of a logout token is in no session, and only its entry
+// shows that the token was used.
+func TestAGroupIsRememberedBeyondALogin(t *testing.T) {
+	for _, c := range []struct {
+		name             string
+		maxSession, skew time.Duration
+	}{
+		{"a short session", time.Second, time.Minute},
+		{"the defaults", 24 * time.Hour, time.Minute},
+		{"clocks far apart", time.Hour, time.Hour},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := new(faulty)
+				l := running(t, s, func(cfg *revoke.Config) { cfg.MaxSession, cfg.MaxSkew = c.maxSession, c.skew })
+				time.Sleep(2 * time.Hour)
+				began := time.Now()
+				require.NoError(t, l.RevokeGroup(t.Context(), groupA))
+				time.Sleep(c.maxSession + 10*time.Minute + c.skew - time.Millisecond)
+				require.True(t, revoked(t, l, inGroups(groupA), "ada", "kid", began), "at the list that revoked it")
+				require.True(t, revoked(t, running(t, s), inGroups(groupA), "ada", "kid", began), "at one that starts")
+				time.Sleep(3 * time.Minute)
+				require.False(t, revoked(t, running(t, s), inGroups(groupA), "ada", "kid", began), "not for ever")
+			})
+		})
+	}
+}

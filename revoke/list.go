@@ -56,6 +56,10 @@ type Config struct {
 const (
 	// margin is how much longer than MaxSession an entry is kept.
 	margin = 5 * time.Minute
+	// loginLimit is how long a login at a provider may take. The revocation of a
+	// group is kept for so much longer than MaxSession and MaxSkew: a login that
+	// is under way asks about its groups at its end.
+	loginLimit = 10 * time.Minute
 	// keepKeys is how long the revocation of a key is kept at least. That is
 	// longer than its tokens live: a thief can make new ones, and a verifier
 	// that cannot fetch the key set trusts the key for a while.

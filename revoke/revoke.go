@@ -200,8 +200,11 @@ func (l *List) stamp(e *Entry) {
 		e.Before = timeOf(now)
 	}
 	until := timeOf(now).Add(keep + margin)
-	if e.Scope == Changed {
+	switch e.Scope {
+	case Changed:
 		until = e.Before.Add(l.keepMarks())
+	case Group:
+		until = timeOf(now).Add(keep + loginLimit + l.cfg.MaxSkew)
 	}
 	if e.Until.IsZero() || e.Until.Before(until) {
 		e.Until = until
