@@ -228,6 +228,16 @@ func New[T any](cfg Config[T]) (*Sessions[T], error) {
 	return s, nil
 }
 
+// Revocations returns the list that a sign-out writes to, and nil if the
+// sessions have no issuer. Code that revokes sessions otherwise, such as for a
+// login provider, checks with it that it has the same list.
+func (s *Sessions[T]) Revocations() *revoke.List {
+	if s.cfg.Issuer == nil {
+		return nil
+	}
+	return s.cfg.Revocations
+}
+
 // contextKey is different for each Sessions, so that the middleware of two with
 // one state type can be nested.
 type contextKey[T any] struct{ sessions *Sessions[T] }
