@@ -78,13 +78,13 @@ type idTokenClaims struct {
 	Issuer     text           `json:"iss"`
 	Subject    name           `json:"sub"`
 	Audience   audience       `json:"aud"`
-	Party      *text          `json:"azp"`
+	Party      optional       `json:"azp"`
 	Expires    date           `json:"exp"`
 	NotBefore  date           `json:"nbf"`
 	IssuedAt   date           `json:"iat"`
 	AuthTime   date           `json:"auth_time"`
-	Nonce      *text          `json:"nonce"`
-	AccessHash *text          `json:"at_hash"`
+	Nonce      optional       `json:"nonce"`
+	AccessHash optional       `json:"at_hash"`
 	SessionID  name           `json:"sid"`
 	ACR        loose[string]  `json:"acr"`
 	AMR        loose[[]text]  `json:"amr"`
@@ -119,7 +119,7 @@ func verifyIDToken(ctx context.Context, keys oidc.KeySet, raw string, r idTokenR
 	if h.Type != "" && h.Type != "JWT" {
 		return nil, errType
 	}
-	err = verifySignature(ctx, keys, r.issuer, r.clientID, r.algorithms, payload, func(v *oidc.IDTokenVerifier) error {
+	passed, err := verifySignature(ctx, keys, r.issuer, r.clientID, r.algorithms, payload, func(v *oidc.IDTokenVerifier) error {
 		_, err := v.Verify(ctx, raw)
 		return err
 	})
@@ -133,6 +133,9 @@ func verifyIDToken(ctx context.Context, keys oidc.KeySet, raw string, r idTokenR
 	if err := c.check(r, string(h.Algorithm)); err != nil {
 		return nil, err
 	}
+	if !passed {
+		return nil, errLibrary
+	}
 	return &idToken{
 		issuer: r.issuer, subject: string(c.Subject), sessionID: string(c.SessionID),
 		acr: c.acr(), amr: c.amr(),
@@ -143,7 +146,7 @@ func verifyIDToken(ctx context.Context, keys oidc.KeySet, raw string, r idTokenR
 
 func (c *idTokenClaims) check(r idTokenRules, algorithm string) error {
 	switch {
-	case string(c.Issuer) != r.issuer:
+	case r.issuer == "" || string(c.Issuer) != r.issuer:
 		return errIssuer // go-oidc accepts a second spelling of Google's
 	case !isFor(r.clientID, c.Audience, c.Party):
 		return errAudience
@@ -153,7 +156,7 @@ func (c *idTokenClaims) check(r idTokenRules, algorithm string) error {
 		return errEvents
 	case !c.hasNonce(r):
 		return errNonce
-	case c.AccessHash != nil && !isHashOf(string(*c.AccessHash), r.accessToken, algorithm):
+	case c.AccessHash.present && !isHashOf(string(c.AccessHash.text), r.accessToken, algorithm):
 		return errAccessHash
 	}
 	if err := c.checkTimes(r); err != nil {
@@ -168,10 +171,10 @@ func (c *idTokenClaims) check(r idTokenRules, algorithm string) error {
 }
 
 func (c *idTokenClaims) hasNonce(r idTokenRules) bool {
-	if r.refreshed && (c.Nonce == nil || r.nonce == "") {
+	if r.refreshed && (!c.Nonce.present || r.nonce == "") {
 		return true
 	}
-	return c.Nonce != nil && r.nonce != "" && subtle.ConstantTimeCompare([]byte(*c.Nonce), []byte(r.nonce)) == 1
+	return r.nonce != "" && subtle.ConstantTimeCompare([]byte(c.Nonce.text), []byte(r.nonce)) == 1
 }
 
 func (c *idTokenClaims) checkTimes(r idTokenRules) error {

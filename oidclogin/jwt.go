@@ -43,8 +43,9 @@ const (
 	errExtension refusal = "the header has a member that changes what the token means or brings a key"
 	errAlgorithm refusal = "the algorithm is not one that was asked for"
 	errType      refusal = "the typ is that of another kind of token"
-	errSignature refusal = "the signature, iss or aud is not right"
+	errSignature refusal = "the signature is not that of a key of the provider"
 	errClaims    refusal = "the claims are not a JSON object with members of the right type"
+	errLibrary   refusal = "go-oidc refuses the token"
 )
 
 // header is what is read of a JOSE header. Members that it lacks are ignored,
@@ -125,28 +126,27 @@ func (k *recordingKeys) VerifySignature(ctx context.Context, jwt string) ([]byte
 	return k.payload, k.err
 }
 
-// verifySignature has go-oidc check the signature, iss and aud of a token, and
-// returns its payload. check is one of go-oidc's two methods. Time is checked
-// by this package: go-oidc has no leeway for exp.
-func verifySignature(ctx context.Context, keys oidc.KeySet, issuer, clientID string, algorithms []string, payload []byte, check func(*oidc.IDTokenVerifier) error) error {
-	if issuer == "" || clientID == "" {
-		return errSignature
-	}
+// verifySignature has go-oidc check a token. It returns nil if payload is
+// signed by the provider. passed reports whether the claims have passed
+// go-oidc's own checks, among them iss and aud: the caller asks that after its
+// own checks, whose errors say more. check is one of go-oidc's two methods. It
+// does not check times: go-oidc has no leeway for exp.
+func verifySignature(ctx context.Context, keys oidc.KeySet, issuer, clientID string, algorithms []string, payload []byte, check func(*oidc.IDTokenVerifier) error) (passed bool, err error) {
 	recorder := &recordingKeys{keys: keys}
-	err := check(oidc.NewVerifier(issuer, recorder, &oidc.Config{
+	refused := check(oidc.NewVerifier(issuer, recorder, &oidc.Config{
 		ClientID:             clientID,
 		SupportedSigningAlgs: algorithms,
 		SkipExpiryCheck:      true,
 	}))
 	switch {
 	case errors.Is(recorder.err, errUnavailable):
-		return recorder.err
+		return false, recorder.err
 	case recorder.err != nil && ctx.Err() != nil:
-		return errors.Join(errUnavailable, ctx.Err())
-	case err != nil || !bytes.Equal(recorder.payload, payload):
-		return errSignature
+		return false, errors.Join(errUnavailable, ctx.Err())
+	case recorder.err != nil || recorder.payload == nil || !bytes.Equal(recorder.payload, payload):
+		return false, errSignature // nil if go-oidc did not ask for the signature
 	}
-	return nil
+	return refused == nil, nil
 }
 
 // text is a string. Null is none. It is empty if the member is absent or empty.
@@ -157,6 +157,18 @@ func (s *text) UnmarshalJSONFrom(dec *jsontext.Decoder) error {
 		return errClaims
 	}
 	return json.UnmarshalDecode(dec, (*string)(s))
+}
+
+// optional is a string that may be absent, which differs from an empty one.
+// Null is no string.
+type optional struct {
+	text    text
+	present bool
+}
+
+func (o *optional) UnmarshalJSONFrom(dec *jsontext.Decoder) error {
+	o.present = true
+	return json.UnmarshalDecode(dec, &o.text)
 }
 
 // name is a sub, a sid or a jti: a string of 1 to maxName bytes. It is empty if
@@ -223,11 +235,11 @@ func (d date) time() time.Time {
 // isFor reports whether a token is for a client: it is the only audience, or
 // one of several and the authorized party (azp). An azp that names another
 // party is wrong in any case.
-func isFor(clientID string, aud audience, azp *text) bool {
-	if azp != nil {
-		return string(*azp) == clientID && slices.Contains(aud, clientID)
+func isFor(clientID string, aud audience, azp optional) bool {
+	if azp.present && string(azp.text) != clientID || !azp.present && len(aud) != 1 {
+		return false
 	}
-	return len(aud) == 1 && aud[0] == clientID
+	return clientID != "" && slices.Contains(aud, clientID)
 }
 
 // isShort reports whether s fits into a session's acr and amr.

@@ -66,7 +66,7 @@ type logoutClaims struct {
 	Issuer    text           `json:"iss"`
 	Subject   name           `json:"sub"`
 	Audience  audience       `json:"aud"`
-	Party     *text          `json:"azp"`
+	Party     optional       `json:"azp"`
 	Expires   date           `json:"exp"`
 	NotBefore date           `json:"nbf"`
 	IssuedAt  date           `json:"iat"`
@@ -88,7 +88,7 @@ func verifyLogoutToken(ctx context.Context, keys oidc.KeySet, raw string, r logo
 	if h.Type != "logout+jwt" && !(r.insecureTypeJWT && (h.Type == "" || h.Type == "JWT")) {
 		return nil, errType
 	}
-	err = verifySignature(ctx, keys, r.issuer, r.clientID, r.algorithms, payload, func(v *oidc.IDTokenVerifier) error {
+	passed, err := verifySignature(ctx, keys, r.issuer, r.clientID, r.algorithms, payload, func(v *oidc.IDTokenVerifier) error {
 		_, err := v.VerifyLogout(ctx, raw)
 		return err
 	})
@@ -102,6 +102,9 @@ func verifyLogoutToken(ctx context.Context, keys oidc.KeySet, raw string, r logo
 	if err := c.check(r); err != nil {
 		return nil, err
 	}
+	if !passed {
+		return nil, errLibrary
+	}
 	return &logoutToken{
 		issuer: r.issuer, tokenID: string(c.TokenID), issuedAt: c.IssuedAt.time(),
 		subject: string(c.Subject), sessionID: string(c.SessionID),
@@ -111,7 +114,7 @@ func verifyLogoutToken(ctx context.Context, keys oidc.KeySet, raw string, r logo
 func (c *logoutClaims) check(r logoutRules) error {
 	issued, expires := c.IssuedAt.time(), c.Expires.time()
 	switch {
-	case string(c.Issuer) != r.issuer:
+	case r.issuer == "" || string(c.Issuer) != r.issuer:
 		return errIssuer
 	case !isFor(r.clientID, c.Audience, c.Party):
 		return errAudience

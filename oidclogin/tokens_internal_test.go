@@ -95,6 +95,8 @@ func (m members) text() string {
 	return string(b)
 }
 
+func unmarshal(text string, v any) error { return json.Unmarshal([]byte(text), v) }
+
 // sign signs a header and a payload, both as they are.
 func sign(alg, header, payload string) string {
 	return signWith(alg, header, payload, opKeys().p256)
@@ -166,7 +168,7 @@ func idRules() idTokenRules {
 	}
 }
 
-// logoutClaimsOf are the claims of a logout token that is accepted.
+// logoutMembers are the claims of a logout token that is accepted.
 func logoutMembers() members {
 	return members{
 		"iss": opIssuer, "sub": opSubject, "aud": opClient, "sid": opSession, "jti": "logout-1",
