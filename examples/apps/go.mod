@@ -4,6 +4,7 @@ go 1.26.0
 
 replace (
 	github.com/sessiontoken/sessiontoken => ../../
+	github.com/sessiontoken/sessiontoken/oidclogin => ../../oidclogin
 	github.com/sessiontoken/sessiontoken/redisstore => ../../redisstore
 	github.com/sessiontoken/sessiontoken/sqlstore => ../../sqlstore
 )
@@ -22,6 +23,7 @@ require (
 	github.com/prometheus/common v0.66.1
 	github.com/redis/go-redis/v9 v9.23.0
 	github.com/sessiontoken/sessiontoken v0.1.0
+	github.com/sessiontoken/sessiontoken/oidclogin v0.1.0
 	github.com/sessiontoken/sessiontoken/redisstore v0.1.0
 	github.com/sessiontoken/sessiontoken/sqlstore v0.1.0
 	github.com/stretchr/testify v1.12.1
@@ -37,10 +39,12 @@ require (
 	github.com/cespare/xxhash/v2 v2.3.0 // indirect
 	github.com/chromedp/sysutil v1.1.0 // indirect
 	github.com/cloudwego/base64x v0.1.6 // indirect
+	github.com/coreos/go-oidc/v3 v3.21.0 // indirect
 	github.com/decred/dcrd/dcrec/secp256k1/v4 v4.4.1 // indirect
 	github.com/dustin/go-humanize v1.1.0 // indirect
 	github.com/gabriel-vasile/mimetype v1.4.12 // indirect
 	github.com/gin-contrib/sse v1.1.0 // indirect
+	github.com/go-jose/go-jose/v4 v4.1.4 // indirect
 	github.com/go-json-experiment/json v1.27.2 // indirect
 	github.com/go-playground/locales v0.14.1 // indirect
 	github.com/go-playground/universal-translator v0.18.1 // indirect
