@@ -267,3 +267,17 @@ func (s *site) loggedNoSecret(t *testing.T, b *browser) {
 		}
 	}
 }
+
+// open2 is open for a form of the site.
+func (b *browser) open2(method, to string) *page {
+	b.t.Helper()
+	return b.follow(b.request(method, to, siteURL, nil), "")
+}
+
+// newLog empties the log.
+func (s *site) newLog() *lockedBuffer {
+	s.log.mu.Lock()
+	defer s.log.mu.Unlock()
+	s.log.b.Reset()
+	return s.log
+}

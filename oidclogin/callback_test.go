@@ -606,6 +606,12 @@ func TestBackChannelLogoutWhileTheCodeIsOnItsWay(t *testing.T) {
 // logout sends a logout token and returns the status.
 func (s *site) logout(t *testing.T, more map[string]any) int {
 	t.Helper()
+	return s.logoutAs(t, s.op.keyID, s.op.key, more)
+}
+
+// logoutAs is logout with another key.
+func (s *site) logoutAs(t *testing.T, keyID string, key *ecdsa.PrivateKey, more map[string]any) int {
+	t.Helper()
 	claims := map[string]any{
 		"iss": opURL, "aud": clientID, "iat": s.op.now().Unix(), "exp": s.op.now().Add(2 * time.Minute).Unix(), "jti": rand.Text(),
 		"events": map[string]any{"http://schemas.openid.net/event/backchannel-logout": map[string]any{}},
@@ -613,9 +619,7 @@ func (s *site) logout(t *testing.T, more map[string]any) int {
 	for name, v := range more {
 		claims[name] = v
 	}
-	s.op.mu.Lock()
-	token := s.op.signAs("logout+jwt", claims)
-	s.op.mu.Unlock()
+	token := signAs(t, "logout+jwt", keyID, key, claims)
 	op := newBrowser(t, s.hosts)
 	return op.request(http.MethodPost, siteURL+"/oidc/backchannel-logout", opURL, url.Values{"logout_token": {token}}).StatusCode
 }

@@ -43,8 +43,8 @@ type fakeOP struct {
 	requests map[string]int // by path
 	key      *ecdsa.PrivateKey
 	keyID    string
-	forger   *ecdsa.PrivateKey // signs in place of key, with its kid
-	old      []jose.JSONWebKey // further keys that it publishes
+	forger   *ecdsa.PrivateKey         // signs in place of key, with its kid
+	set      func(jose.JSONWebKey) any // replaces the keys that it publishes
 	codes    map[string]grant
 	used     map[string]bool // client assertions
 	tokens   []string        // all ID tokens, access tokens and codes that it made
@@ -163,17 +163,11 @@ func writeJSON(w http.ResponseWriter, v any) {
 func (p *fakeOP) serveKeys(w http.ResponseWriter, _ *http.Request) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	writeJSON(w, map[string]any{"keys": append([]any{
-		map[string]any{"kty": "quantum", "kid": "unknown"},
-		p.published(),
-	}, asAny(p.old)...)})
-}
-
-func asAny(ks []jose.JSONWebKey) (all []any) {
-	for _, k := range ks {
-		all = append(all, k)
+	var set any = []any{map[string]any{"kty": "quantum", "kid": "unknown"}, p.published()}
+	if p.set != nil {
+		set = p.set(p.published())
 	}
-	return all
+	writeJSON(w, map[string]any{"keys": set})
 }
 
 // authorize signs the browser in without a question, and sends it back.
@@ -264,28 +258,29 @@ func (p *fakeOP) token(w http.ResponseWriter, r *http.Request) {
 	writeJSON(w, map[string]any{"access_token": access, "token_type": "Bearer", "expires_in": 300, "id_token": id})
 }
 
-// sign returns a token with the current key. mu is held.
-func (p *fakeOP) sign(claims map[string]any) string { return p.signAs("JWT", claims) }
-
 // published returns the key as the provider publishes it. mu is held.
 func (p *fakeOP) published() jose.JSONWebKey {
 	return jose.JSONWebKey{Key: p.key.Public(), KeyID: p.keyID, Algorithm: "ES256", Use: "sig"}
 }
 
-// signAs is sign with a typ.
-func (p *fakeOP) signAs(typ string, claims map[string]any) string {
+// sign returns an ID token. mu is held.
+func (p *fakeOP) sign(claims map[string]any) string {
 	key := p.key
 	if p.forger != nil {
 		key = p.forger
 	}
-	signer, err := jose.NewSigner(jose.SigningKey{Algorithm: jose.ES256, Key: jose.JSONWebKey{Key: key, KeyID: p.keyID}}, new(jose.SignerOptions).WithType(jose.ContentType(typ)))
-	require.NoError(p.t, err)
+	return signAs(p.t, "JWT", p.keyID, key, claims)
+}
+
+func signAs(t *testing.T, typ, keyID string, key *ecdsa.PrivateKey, claims map[string]any) string {
+	signer, err := jose.NewSigner(jose.SigningKey{Algorithm: jose.ES256, Key: jose.JSONWebKey{Key: key, KeyID: keyID}}, new(jose.SignerOptions).WithType(jose.ContentType(typ)))
+	require.NoError(t, err)
 	body, err := json.Marshal(claims)
-	require.NoError(p.t, err)
+	require.NoError(t, err)
 	signed, err := signer.Sign(body)
-	require.NoError(p.t, err)
+	require.NoError(t, err)
 	token, err := signed.CompactSerialize()
-	require.NoError(p.t, err)
+	require.NoError(t, err)
 	return token
 }
 

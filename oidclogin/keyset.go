@@ -71,12 +71,12 @@ func (k *keySet) VerifySignature(ctx context.Context, jwt string) ([]byte, error
 	if err != nil || len(token.Signatures) != 1 {
 		return nil, errForm
 	}
-	known, err := k.current(ctx)
+	known, read, err := k.current(ctx)
 	if err != nil {
 		return nil, err
 	}
 	payload, err := verifyWith(known, token)
-	if !errors.Is(err, errKeyUnknown) {
+	if read || !errors.Is(err, errKeyUnknown) {
 		return payload, err
 	}
 	// Another caller may have fetched them since, or fetches them now.
@@ -98,21 +98,22 @@ func (k *keySet) now() []jose.JSONWebKey {
 	return k.keys
 }
 
-// current returns the keys, which were fetched within keysFor.
-func (k *keySet) current(ctx context.Context) ([]jose.JSONWebKey, error) {
+// current returns the keys, which were fetched within keysFor. read reports
+// whether they were fetched during the call.
+func (k *keySet) current(ctx context.Context) (known []jose.JSONWebKey, read bool, err error) {
 	k.mu.Lock()
 	known, age := k.keys, k.clock.Age(k.since)
 	k.mu.Unlock()
 	if known != nil && age < keysFor {
-		return known, nil
+		return known, false, nil
 	}
 	if pause, err := k.fetches.Failing(); pause > 0 {
-		return nil, unavailable("the provider's keys", err)
+		return nil, false, unavailable("the provider's keys", err)
 	}
 	if err := k.fetches.Do(ctx, fetchLimit); err != nil {
-		return nil, unavailable("the provider's keys", err)
+		return nil, false, unavailable("the provider's keys", err)
 	}
-	return k.now(), nil
+	return k.now(), true, nil
 }
 
 func (k *keySet) fetch(ctx context.Context, run *flight.Run) error {
