@@ -4,6 +4,7 @@ go 1.26.0
 
 replace (
 	github.com/sessiontoken/sessiontoken => ../
+	github.com/sessiontoken/sessiontoken/oidclogin => ../oidclogin
 	github.com/sessiontoken/sessiontoken/redisstore => ../redisstore
 	github.com/sessiontoken/sessiontoken/sqlstore => ../sqlstore
 )
@@ -13,6 +14,7 @@ require (
 	github.com/jackc/pgx/v5 v5.12.0
 	github.com/redis/go-redis/v9 v9.23.0
 	github.com/sessiontoken/sessiontoken v0.1.0
+	github.com/sessiontoken/sessiontoken/oidclogin v0.1.0
 	github.com/sessiontoken/sessiontoken/redisstore v0.1.0
 	github.com/sessiontoken/sessiontoken/sqlstore v0.1.0
 	github.com/stretchr/testify v1.12.1
@@ -20,8 +22,10 @@ require (
 
 require (
 	github.com/cespare/xxhash/v2 v2.3.0 // indirect
+	github.com/coreos/go-oidc/v3 v3.21.0 // indirect
 	github.com/decred/dcrd/dcrec/secp256k1/v4 v4.4.1 // indirect
 	github.com/dustin/go-humanize v1.1.0 // indirect
+	github.com/go-jose/go-jose/v4 v4.1.4 // indirect
 	github.com/go-json-experiment/json v1.27.2 // indirect
 	github.com/goccy/go-json v0.10.6 // indirect
 	github.com/google/uuid v1.6.0 // indirect
@@ -42,6 +46,7 @@ require (
 	go.uber.org/atomic v1.12.0 // indirect
 	go.yaml.in/yaml/v3 v3.0.5 // indirect
 	golang.org/x/crypto v0.53.0 // indirect
+	golang.org/x/oauth2 v0.38.0 // indirect
 	golang.org/x/sync v0.24.0 // indirect
 	golang.org/x/sys v0.49.0 // indirect
 	golang.org/x/text v0.41.0 // indirect

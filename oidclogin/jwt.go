@@ -139,7 +139,7 @@ func verifySignature(ctx context.Context, keys oidc.KeySet, issuer, clientID str
 		SkipExpiryCheck:      true,
 	}))
 	switch {
-	case errors.Is(recorder.err, errUnavailable):
+	case errors.Is(recorder.err, errUnavailable), errors.Is(recorder.err, errRefused):
 		return false, recorder.err
 	case recorder.err != nil && ctx.Err() != nil:
 		return false, errors.Join(errUnavailable, ctx.Err())
