@@ -176,3 +176,11 @@ func (w tab) status(path string) (code int) {
 	w.do(chromedp.Evaluate(js, &code, func(p *runtime.EvaluateParams) *runtime.EvaluateParams { return p.WithAwaitPromise(true) }))
 	return code
 }
+
+// reload reloads the page and waits for an element.
+func (w tab) reload(element string) tab {
+	w.t.Helper()
+	w.do(chromedp.Reload())
+	w.sees(element)
+	return w
+}

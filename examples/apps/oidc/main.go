@@ -35,12 +35,13 @@ func main() {
 	addr := flag.String("addr", "localhost:8080", "where to listen; a loopback address")
 	issuer := flag.String("issuer", "", "the provider's issuer")
 	client := flag.String("client", "", "the id of this site at the provider")
+	api := flag.String("api", "", "a URL at which the provider accepts its access tokens, for the job")
 	offline := flag.Bool("offline", false, "ask for offline access, for the job")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
 	if err := run(ctx, *addr, config{
-		issuer: *issuer, client: *client, secret: os.Getenv("OIDC_SECRET"), offline: *offline,
+		issuer: *issuer, client: *client, secret: os.Getenv("OIDC_SECRET"), offline: *offline, api: *api,
 		address: "http://" + *addr, store: authority.Memory().(store), recent: 5 * time.Minute,
 	}); err != nil {
 		log.Fatal(err)
@@ -76,6 +77,7 @@ type config struct {
 	recent                 time.Duration // how long ago a sign-in may be for a payment
 	formPost               bool
 	offline                bool
+	api                    string // what the job asks with the user's access token
 	logger                 *slog.Logger
 }
 

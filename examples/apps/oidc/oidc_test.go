@@ -45,14 +45,7 @@ const clientSecret = "a secret of tests only, not of users"
 
 func start(t *testing.T, o options) *op {
 	t.Helper()
-	var listeners []net.Listener
-	var at []string
-	for range 2 {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		require.NoError(t, err)
-		listeners = append(listeners, l)
-		at = append(at, "http://localhost:"+strconv.Itoa(l.Addr().(*net.TCPAddr).Port))
-	}
+	listeners, at := listen(t)
 	client := map[string]any{
 		"client_id": "site", "client_secret": clientSecret, "redirect_uris": []string{at[0] + "/oidc/callback"},
 		"post_logout_redirect_uris": []string{at[0] + "/oidc/signed-out"},
@@ -61,6 +54,30 @@ func start(t *testing.T, o options) *op {
 	}
 	p := &op{a: at[0], b: at[1]}
 	p.issuer, p.log = provider(t, map[string]any{"clients": []any{client}, "clock": o.clock, "access": cmp.Or(o.access, 600)})
+	p.serve(t, listeners, func(c *config) {
+		c.api = p.issuer + "/me"
+		if o.site != nil {
+			o.site(c)
+		}
+	})
+	return p
+}
+
+// listen returns two listeners and the addresses of the replicas on them.
+func listen(t *testing.T) (listeners []net.Listener, at []string) {
+	t.Helper()
+	for range 2 {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		require.NoError(t, err)
+		listeners = append(listeners, l)
+		at = append(at, "http://localhost:"+strconv.Itoa(l.Addr().(*net.TCPAddr).Port))
+	}
+	return listeners, at
+}
+
+// serve starts the replicas. No line of their log holds a secret.
+func (p *op) serve(t *testing.T, listeners []net.Listener, change func(*config)) {
+	t.Helper()
 	var log lines
 	t.Cleanup(func() {
 		for _, secret := range []string{clientSecret, "eyJ", "code=", "id_token", "refresh_token"} {
@@ -73,9 +90,7 @@ func start(t *testing.T, o options) *op {
 			issuer: p.issuer, client: "site", secret: clientSecret, address: p.a,
 			store: shared, secrets: [][]byte{secret}, recent: 10 * time.Minute, logger: slog.New(slog.NewTextHandler(&log, nil)),
 		}
-		if o.site != nil {
-			o.site(&cfg)
-		}
+		change(&cfg)
 		s, err := newSite(cfg)
 		require.NoError(t, err)
 		ctx, cancel := context.WithCancel(context.Background())
@@ -84,7 +99,6 @@ func start(t *testing.T, o options) *op {
 		t.Cleanup(func() { cancel(); require.NoError(t, <-done) })
 		p.sites = append(p.sites, s)
 	}
-	return p
 }
 
 // provider starts npm's oidc-provider and returns its issuer and its log. Without

@@ -200,7 +200,7 @@ func (s *site) job(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "no access: "+err.Error(), http.StatusServiceUnavailable)
 		return
 	}
-	answer, err := oauth2.NewClient(ctx, oauth2.StaticTokenSource(token)).Get(s.cfg.issuer + "/me")
+	answer, err := oauth2.NewClient(ctx, oauth2.StaticTokenSource(token)).Get(s.cfg.api)
 	if err != nil {
 		http.Error(w, "the provider's API failed", http.StatusBadGateway)
 		return
