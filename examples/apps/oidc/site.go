@@ -91,7 +91,8 @@ func (s *site) routes() {
 	s.Handle("GET /me", s.sessions.Require(http.HandlerFunc(s.me)))
 	s.Handle("GET /events", s.sessions.Require(http.HandlerFunc(s.events)))
 	s.HandleFunc("GET /welcome", func(w http.ResponseWriter, r *http.Request) { s.show(w, r, page{}) })
-	s.HandleFunc("POST /sign-out", s.signOut)
+	s.HandleFunc("POST /sign-out", s.signOut(s.sessions.SignOut))
+	s.HandleFunc("POST /sign-out-everywhere", s.signOut(s.sessions.SignOutEverywhere))
 	s.HandleFunc("GET /job", s.job)
 	s.Handle("/oidc/", s.login)
 }
@@ -157,14 +158,16 @@ func (s *site) me(w http.ResponseWriter, r *http.Request) {
 	_ = json.NewEncoder(w).Encode(s.session(r))
 }
 
-// signOut ends the session here, and not the one at the provider: the next
-// sign-in may need no password.
-func (s *site) signOut(w http.ResponseWriter, r *http.Request) {
-	if err := s.sessions.SignOut(w, r); err != nil {
-		s.sessions.Refuse(w, r, err)
-		return
+// signOut ends sessions here, and not the one at the provider: the next sign-in
+// may need no password.
+func (s *site) signOut(out func(http.ResponseWriter, *http.Request) error) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		if err := out(w, r); err != nil {
+			s.sessions.Refuse(w, r, err)
+			return
+		}
+		http.Redirect(w, r, "/welcome", http.StatusSeeOther)
 	}
-	http.Redirect(w, r, "/welcome", http.StatusSeeOther)
 }
 
 // events is a stream that ends with the session.
