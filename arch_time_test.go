@@ -42,7 +42,7 @@ func TestTimesAreReadAndSubtractedInOnePlace(t *testing.T) {
 		return nil
 	})
 	require.NoError(t, err)
-	for _, dir := range []string{".", "authority", "keys", "refresh", "remote", "revoke", "sessionclient", "sessiongrpc", "sessionhttp", "sessiontest", "redisstore", "sqlstore", "sqlstore/postgres", "sqlstore/sqlite", "internal/flight"} {
+	for _, dir := range []string{".", "authority", "keys", "oidclogin", "refresh", "remote", "revoke", "sessionclient", "sessiongrpc", "sessionhttp", "sessiontest", "redisstore", "sqlstore", "sqlstore/postgres", "sqlstore/sqlite", "internal/flight"} {
 		require.True(t, seen[dir], "%s was not looked at", dir)
 	}
 }

@@ -134,6 +134,7 @@ func commonHostile(claims members, typ string) []hostileToken {
 
 		// The signature.
 		{name: "another provider's key", raw: signWith(oidc.ES256, good, claims.text(), opKeys().foreign), want: errSignature},
+		{name: "another provider's key, and where it is", raw: signWith(oidc.ES256, `{"alg":"ES256","typ":"`+typ+`","kid":"k1","jku":"https://other.example/jwks","x5u":"https://other.example/x5u"}`, claims.text(), opKeys().foreign), want: errSignature},
 		{name: "a changed payload", mangle: segments(func(s []string) { s[1] = jws.Encode([]byte(claims.with(members{"sub": "admin"}).text())) }), want: errSignature},
 		{name: "a signature of zeros", mangle: segments(func(s []string) { s[2] = jws.Encode(make([]byte, 64)) }), want: errSignature},
 
@@ -171,7 +172,8 @@ func commonHostile(claims members, typ string) []hostileToken {
 		{name: "a sid that is null", text: replaced(claims, `"sid":"sid-at-the-provider"`, `"sid":null`), want: errClaims},
 		{name: "a sid of 256 bytes", claims: members{"sid": strings.Repeat("s", 256)}, want: errClaims},
 		{name: "no iat", claims: members{"iat": nil}, want: errIssuedAt},
-		{name: "iat 0", claims: members{"iat": 0}, want: errClaims},
+		{name: "iat 0", claims: members{"iat": 0}, want: errIssuedAt},
+		{name: "a negative iat", claims: members{"iat": -1}, want: errClaims},
 		{name: "iat in a string", claims: members{"iat": "1800000000"}, want: errClaims},
 		{name: "iat beyond all years", claims: members{"iat": 1e300}, want: errClaims},
 		{name: "iat an hour ahead", claims: members{"iat": opNow.Unix() + 3600, "exp": opNow.Unix() + 3700}, want: errIssuedAt},
@@ -217,6 +219,7 @@ func hostileIDTokens() []hostileToken {
 		{name: "expired 6 min ago", claims: members{"iat": opNow.Unix() - 500, "exp": opNow.Unix() - 360}, want: errExpired},
 		{name: "expired as long ago as a clock may be behind", claims: members{"iat": opNow.Unix() - 500, "exp": opNow.Unix() - 300}, want: errExpired},
 		{name: "auth_time an hour ahead", claims: members{"auth_time": opNow.Unix() + 3600}, want: errAuthTime},
+		{name: "max_age asked, auth_time 0", claims: members{"auth_time": 0}, rules: asked, want: errAuthAge},
 		{name: "auth_time in a string", claims: members{"auth_time": "1800000000"}, want: errClaims},
 		{name: "max_age asked, no auth_time", claims: members{"auth_time": nil}, rules: asked, want: errAuthAge},
 		{name: "max_age asked, an old auth_time", claims: members{"auth_time": opNow.Unix() - 361}, rules: asked, want: errAuthAge},

@@ -62,8 +62,8 @@ type header struct {
 }
 
 // readForm checks the form of a token and returns its header and its payload,
-// neither of which is verified yet. It limits the depth of both, since go-oidc
-// does not. A token that it accepts has no other spelling.
+// neither of which is verified yet. A token that it accepts has no other
+// spelling.
 func readForm(raw string, maxBytes int, algorithms []string) (*header, []byte, error) {
 	if len(raw) > maxBytes {
 		return nil, nil, errSize
@@ -84,8 +84,6 @@ func readForm(raw string, maxBytes int, algorithms []string) (*header, []byte, e
 		return nil, nil, err
 	case !slices.Contains(signatureAlgorithms, string(h.Algorithm)), !slices.Contains(algorithms, string(h.Algorithm)):
 		return nil, nil, errAlgorithm
-	case strictjson.TooDeep(payload):
-		return nil, nil, errClaims
 	}
 	return h, payload, nil
 }
@@ -203,7 +201,8 @@ func (a *audience) UnmarshalJSONFrom(dec *jsontext.Decoder) error {
 }
 
 // date is a NumericDate of RFC 7519 section 2, from 1970 to the year 9999. A
-// fraction of a second is dropped. It is zero if the member is absent.
+// fraction of a second is dropped. Zero means that the member is absent: some
+// providers write auth_time that way.
 type date int64
 
 const maxDate = 253402300799
@@ -217,7 +216,7 @@ func (d *date) UnmarshalJSONFrom(dec *jsontext.Decoder) error {
 		return errClaims
 	}
 	f, err := strconv.ParseFloat(string(v), 64)
-	if err != nil || !(f >= 1 && f <= maxDate) {
+	if err != nil || !(f >= 0 && f <= maxDate) {
 		return errClaims
 	}
 	*d = date(math.Floor(f))

@@ -205,6 +205,7 @@ func TestHostileServer(t *testing.T) {
 				wg.Wait()
 				require.LessOrEqual(t, time.Since(began), 5*time.Second+100*time.Millisecond)
 				require.Equal(t, 1, fetches)
+				time.Sleep(time.Second)
 				s.loggedOnce(t, b, "metadata")
 				time.Sleep(2 * time.Minute)
 			})

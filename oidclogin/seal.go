@@ -5,7 +5,6 @@ import (
 	"crypto/hkdf"
 	"crypto/rand"
 	"crypto/sha256"
-	"encoding/base64"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -16,6 +15,7 @@ import (
 
 	"github.com/go-json-experiment/json"
 
+	"github.com/sessiontoken/sessiontoken/internal/jws"
 	"github.com/sessiontoken/sessiontoken/keys"
 )
 
@@ -98,7 +98,7 @@ func (s *sealer) seal(kind, associated string, v any) (string, error) {
 	if err != nil {
 		return "", errors.New("oidclogin: a cookie cannot be sealed")
 	}
-	return base64.RawURLEncoding.EncodeToString(sealed), nil
+	return jws.Encode(sealed), nil
 }
 
 // open reads what seal has made with the same associated data. ok is false for
@@ -107,7 +107,7 @@ func (s *sealer) open(kind, associated, value string, v any) (ok bool) {
 	if len(value) > maxCookie {
 		return false
 	}
-	sealed, err := base64.RawURLEncoding.Strict().DecodeString(value)
+	sealed, err := jws.Decode(value)
 	if err != nil {
 		return false
 	}
