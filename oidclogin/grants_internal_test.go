@@ -46,13 +46,16 @@ func newChain() *chain {
 
 func (c *chain) refresh(_ context.Context, token string) (*tokenAnswer, error) {
 	c.mu.Lock()
-	defer c.mu.Unlock()
 	c.asked++
-	if c.before != nil {
-		if err := c.before(); err != nil {
+	before := c.before
+	c.mu.Unlock()
+	if before != nil {
+		if err := before(); err != nil {
 			return nil, err
 		}
 	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	switch {
 	case c.used[token]:
 		c.twice++

@@ -50,7 +50,7 @@ type RenewalCheck[T any] struct {
 // If the provider or the store does not answer, see RenewalCheck.Grace.
 func CheckAtRenewal[T any](c RenewalCheck[T]) (func(ctx context.Context, old *sessiontoken.Claims[T]) (T, error), error) {
 	switch {
-	case c.Grants == nil || arg.IsUnmade(c.Grants):
+	case c.Grants == nil || c.Grants.store == nil:
 		return nil, errors.New("oidclogin: RenewalCheck.Grants is required, made by NewGrants")
 	case c.Subject == nil:
 		return nil, errors.New("oidclogin: RenewalCheck.Subject is required")
