@@ -117,7 +117,7 @@ func newReplica(t *testing.T, store revoke.Store, change ...func(*revoke.Config)
 			r.now = time.Time{}
 			return opKeySet(), r, nil
 		},
-		revocations: list, loud: loud.New(slog.New(slog.NewTextHandler(log, nil))), clock: clock.Here(),
+		revocations: list, counted: new(counters), loud: loud.New(slog.New(slog.NewTextHandler(log, nil))), clock: clock.Here(),
 	}
 	return &replica{list, issuer, h, log}
 }
@@ -283,9 +283,19 @@ func TestLogoutAfterAllWereRevoked(t *testing.T) {
 		require.NoError(t, a.list.RevokeAll(t.Context(), now))
 		time.Sleep(time.Second)
 		q := a.began(t, opSubject, opSession)
-		require.Equal(t, http.StatusOK, a.post(t, logoutNow(nil)).Code)
+		raw := logoutNow(nil)
+		require.Equal(t, http.StatusOK, a.post(t, raw).Code)
 		require.True(t, a.revoked(t, q))
 		require.Len(t, s.entries(), 3)
+
+		time.Sleep(time.Second)
+		now, err = a.list.Now(t.Context())
+		require.NoError(t, err)
+		require.NoError(t, a.list.RevokeAll(t.Context(), now))
+		q = a.began(t, opSubject, opSession)
+		require.Equal(t, http.StatusOK, a.post(t, raw).Code)
+		require.False(t, a.revoked(t, q), "a replay")
+		require.Len(t, s.entries(), 4)
 	})
 }
 
@@ -392,7 +402,10 @@ func TestRefusedLogoutIsLogged(t *testing.T) {
 			require.Equal(t, http.StatusBadRequest, a.post(t, logoutRaw(members{"nonce": "n"})).Code)
 			require.Equal(t, http.StatusBadRequest, a.post(t, logoutRaw(members{"jti": nil})).Code)
 		}
+		require.Equal(t, http.StatusOK, a.post(t, logoutRaw(nil)).Code)
 		require.Equal(t, 2, strings.Count(a.log.String(), "\n"), a.log.String())
+		require.EqualValues(t, 10, a.handler.counted.logoutsRefused.Load())
+		require.EqualValues(t, 1, a.handler.counted.logouts.Load())
 		require.Contains(t, a.log.String(), string(errHasNonce))
 		require.Contains(t, a.log.String(), string(errTokenID))
 	})
@@ -484,6 +497,7 @@ func TestLogoutWhileTheStoreIsDown(t *testing.T) {
 				require.Error(t, a.list.Check(t.Context(), &q), "not accepted here")
 				require.NotContains(t, w.Body.String(), "store is down")
 				require.Equal(t, 1, strings.Count(a.log.String(), "\n"))
+				require.EqualValues(t, 1, a.handler.counted.logoutsUnavailable.Load())
 
 				c.down(s).Store(false)
 				time.Sleep(10 * time.Second)
@@ -517,7 +531,7 @@ func TestSessionsFirst(t *testing.T) {
 		require.Equal(t, http.StatusOK, a.post(t, raw).Code)
 		require.False(t, a.revoked(t, q), "only the token's entry was missing")
 		require.Len(t, s.entries(), 2)
-		require.Equal(t, revoke.Group.Digest(string(logoutGroup(opIssuer, "logout-1"))), s.entries()[1].Digest)
+		require.Equal(t, revoke.Session.Digest(logoutID(opIssuer, "logout-1")), s.entries()[1].Digest)
 	})
 }
 
@@ -561,7 +575,6 @@ func TestLogoutOfARequestThatEnds(t *testing.T) {
 		token, err := verifyLogoutToken(ctx, opKeySet(), logoutRaw(nil), rulesOfLogout())
 		require.NoError(t, err)
 		cancel()
-		token.issuedAt = time.Now()
 		require.NoError(t, a.handler.revoke(ctx, token))
 		require.True(t, a.revoked(t, q))
 		require.Len(t, s.entries(), 2)

@@ -80,7 +80,7 @@ func New[T any](cfg Config[T]) (*Provider[T], error) {
 	}
 	p.discovery = newDiscovery(at, cfg.Issuer, p.client, p.log)
 	p.keys = newKeySet(p.client, p.discovery.get, p.log)
-	p.logouts = &logoutReceiver{provider: p.logoutRules, revocations: cfg.Revocations, loud: p.log, clock: clock.Here()}
+	p.logouts = &logoutReceiver{provider: p.logoutRules, revocations: cfg.Revocations, loud: p.log, counted: &p.counted, clock: clock.Here()}
 	return p, nil
 }
 
@@ -158,6 +158,7 @@ type metadata struct {
 	TokenEndpoint         string   `json:"token_endpoint"`
 	KeysURL               string   `json:"jwks_uri"`
 	EndSessionEndpoint    string   `json:"end_session_endpoint"`
+	RevocationEndpoint    string   `json:"revocation_endpoint"`
 	Algorithms            []string `json:"id_token_signing_alg_values_supported"`
 	AuthMethods           []string `json:"token_endpoint_auth_methods_supported"`
 	SendsIssuer           bool     `json:"authorization_response_iss_parameter_supported"`
@@ -267,6 +268,7 @@ func parseMetadata(body []byte, issuer string) (*metadata, error) {
 		{"token_endpoint", m.TokenEndpoint, false},
 		{"jwks_uri", m.KeysURL, false},
 		{"end_session_endpoint", m.EndSessionEndpoint, true},
+		{"revocation_endpoint", m.RevocationEndpoint, true},
 	} {
 		if e.optional && e.url == "" {
 			continue
