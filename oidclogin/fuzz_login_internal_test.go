@@ -68,6 +68,16 @@ func FuzzMetadata(f *testing.F) {
 	})
 }
 
+// The algorithms are those of the provider's metadata that need a public key.
+// Without any it is RS256, and nothing weaker.
+func TestAlgorithms(t *testing.T) {
+	for _, tt := range []struct{ told, want []string }{
+		{nil, []string{"RS256"}}, {[]string{"HS256", "none"}, nil}, {[]string{"none", "ES256", "HS256", "RS256"}, []string{"RS256", "ES256"}},
+	} {
+		require.Equal(t, tt.want, (&metadata{Algorithms: tt.told}).algorithms())
+	}
+}
+
 // A provider on loopback, as in development, may have http endpoints there
 // alone.
 func TestMetadataOnLoopback(t *testing.T) {
