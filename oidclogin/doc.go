@@ -36,6 +36,10 @@
 // logout ends the sessions here on every replica, and /oidc/signed-out, where
 // it sends the browser after a sign-out.
 //
+// A login is the authorization code flow with PKCE, state and nonce, in one
+// browser. What it needs later is in a sealed cookie of 10 min, so that any
+// replica can end it and nothing is stored.
+//
 // # Who the user is
 //
 // The pair of Login.Issuer and Login.Subject, and nothing else. An e-mail
@@ -66,6 +70,13 @@
 // while no session is there. They are sealed in a store, and no part of a
 // session. [CheckAtRenewal] uses them to end a session whose user the provider
 // has locked out, where the provider has no back-channel logout.
+//
+// # Errors
+//
+// A login that is refused gets a page with 400 or 403 and a link to begin again.
+// A provider or a store that does not answer is 503, with Retry-After. Each
+// reason is one log line a minute, which holds nothing of a token, a code, a
+// cookie or a secret.
 //
 // README.md beside this file says what is checked, what happens when something
 // fails, and what to do about each log line. PROVIDERS.md says what eight
