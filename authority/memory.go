@@ -22,6 +22,7 @@ type memory struct {
 	keyStore
 	revocationStore
 	familyStore
+	grantStore
 	// secret returns the secret that replaces Config.Secrets. It is a function,
 	// so that %+v prints an address and not the secret.
 	secret func() []byte
@@ -33,7 +34,8 @@ type memory struct {
 // or for tests. Several authorities in the process can share it. When the
 // process ends, all sessions end with it.
 //
-// It has a random secret of its own, so that Config.Secrets can be left out.
+// It has a random secret of its own, so that Config.Secrets can be left out. It
+// is an oidclogin.GrantStore too, by a type assertion.
 func Memory() Store {
 	secret := make([]byte, minSecret)
 	rand.Read(secret)

@@ -336,6 +336,7 @@ func TestMemory(t *testing.T) {
 	storetest.Ring(t, func(*testing.T) (a, b keys.Store) { s := authority.Memory(); return s, s })
 	storetest.Revocations(t, func(*testing.T) (a, b revoke.Store) { s := authority.Memory(); return s, s })
 	storetest.Families(t, func(*testing.T) (a, b refresh.Store) { s := authority.Memory(); return s, s })
+	storetest.Grants(t, func(*testing.T) (a, b grantStore) { s := authority.Memory().(grantStore); return s, s })
 }
 
 // TestMemoryHasItsOwnSecret: replicas on one Memory take each other's refresh
@@ -349,4 +350,10 @@ func TestMemoryHasItsOwnSecret(t *testing.T) {
 		app = tokensOf(t, b.do(refreshRequest(app.RefreshToken)))
 		require.Equal(t, 200, a.status(bearer("/page", app.AccessToken)))
 	})
+}
+
+// grantStore is oidclogin.GrantStore.
+type grantStore interface {
+	LoadGrant(ctx context.Context, namespace, key string) (sealed []byte, rev string, err error)
+	SaveGrant(ctx context.Context, namespace, key string, sealed []byte, rev string) (newRev string, err error)
 }

@@ -158,6 +158,7 @@ type metadata struct {
 	TokenEndpoint         string   `json:"token_endpoint"`
 	KeysURL               string   `json:"jwks_uri"`
 	EndSessionEndpoint    string   `json:"end_session_endpoint"`
+	RevocationEndpoint    string   `json:"revocation_endpoint"`
 	Algorithms            []string `json:"id_token_signing_alg_values_supported"`
 	AuthMethods           []string `json:"token_endpoint_auth_methods_supported"`
 	SendsIssuer           bool     `json:"authorization_response_iss_parameter_supported"`
@@ -267,6 +268,7 @@ func parseMetadata(body []byte, issuer string) (*metadata, error) {
 		{"token_endpoint", m.TokenEndpoint, false},
 		{"jwks_uri", m.KeysURL, false},
 		{"end_session_endpoint", m.EndSessionEndpoint, true},
+		{"revocation_endpoint", m.RevocationEndpoint, true},
 	} {
 		if e.optional && e.url == "" {
 			continue

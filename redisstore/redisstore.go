@@ -1,10 +1,10 @@
-// Package redisstore keeps key rings, revocations and refresh tokens' families
-// in Redis or Valkey, from version 6.2 on, alone or as a Cluster.
+// Package redisstore keeps key rings, revocations, refresh tokens' families and
+// offline grants in Redis or Valkey, from version 6.2 on, alone or as a Cluster.
 //
-// One [Store] is a Store of packages keys, revoke and refresh at once. Its Wait
-// is a blocking read, so that a revoke.List reads new entries at once. Several
-// issuers can share one store: the names of their rings and their namespaces
-// separate them.
+// One [Store] is a Store of packages keys, revoke and refresh and a GrantStore
+// of package oidclogin at once. Its Wait is a blocking read, so that a
+// revoke.List reads new entries at once. Several issuers can share one store:
+// the names of their rings and their namespaces separate them.
 //
 // Every reading proves that a master answered it. A replica, whose copy may
 // lag, is an error. The time of a reading is the server's.

@@ -87,6 +87,7 @@ func TestStore(t *testing.T) {
 	storetest.Ring(t, func(t *testing.T) (a, b keys.Store) { return open(t) })
 	storetest.Revocations(t, func(t *testing.T) (a, b revoke.Store) { return open(t) })
 	storetest.Families(t, func(t *testing.T) (a, b refresh.Store) { return open(t) })
+	storetest.Grants(t, open)
 }
 
 // The example runs. Its server must keep what it acknowledges.

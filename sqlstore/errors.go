@@ -69,6 +69,15 @@ func isBusy(err error) bool {
 	return errors.As(err, &code) && code.Code()&0xff == busy
 }
 
+// isNotThere reports whether an error says that a table does not exist.
+func isNotThere(err error) bool {
+	var state interface{ SQLState() string }
+	if errors.As(err, &state) {
+		return state.SQLState() == "42P01"
+	}
+	return strings.Contains(err.Error(), "no such table")
+}
+
 func advice(doing string, err error) string {
 	if errors.Is(err, errStandby) {
 		return "a standby answers, whose copy may lag; connect to the primary (target_session_attrs=read-write)"

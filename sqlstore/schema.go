@@ -56,6 +56,13 @@ CREATE TABLE IF NOT EXISTS sessiontoken_families (
 CREATE INDEX IF NOT EXISTS sessiontoken_families_subject ON sessiontoken_families (namespace, subject);
 CREATE INDEX IF NOT EXISTS sessiontoken_families_session ON sessiontoken_families (namespace, session_id);
 CREATE INDEX IF NOT EXISTS sessiontoken_families_until ON sessiontoken_families (until_ms);
+CREATE TABLE IF NOT EXISTS sessiontoken_grants (
+	namespace text NOT NULL,
+	id text NOT NULL,
+	sealed BLOB NOT NULL,
+	rev text NOT NULL,
+	PRIMARY KEY (namespace, id)
+);
 `)
 	if d == Postgres {
 		schema += "CREATE INDEX IF NOT EXISTS sessiontoken_revocations_xid ON sessiontoken_revocations (xid, seq);\n"
@@ -64,7 +71,7 @@ CREATE INDEX IF NOT EXISTS sessiontoken_families_until ON sessiontoken_families 
 	return schema + fmt.Sprintf("INSERT INTO sessiontoken_schema (version) SELECT %d WHERE NOT EXISTS (SELECT 1 FROM sessiontoken_schema);\n", version)
 }
 
-// CreateSchema creates the tables if there are none: it runs [Schema] in one
+// CreateSchema creates the tables that are not there: it runs [Schema] in one
 // transaction, for programs without migrations of their own. Any number of
 // processes may call it at once. Tables of another version are an error, and
 // are not changed.
@@ -97,7 +104,9 @@ func (s *Store) createSchema(ctx context.Context) error {
 		return err
 	}
 	if found, err := s.foundVersion(ctx); err == nil && found.Valid {
-		return checkVersion(doing, found)
+		if err := checkVersion(doing, found); err != nil || !s.lacksGrants(ctx) {
+			return err
+		}
 	}
 	tx, err := s.db.BeginTx(ctx, nil)
 	if err != nil {
@@ -175,6 +184,14 @@ func (s *Store) checkEngine(ctx context.Context, doing string) error {
 func (s *Store) foundVersion(ctx context.Context) (found sql.NullInt64, err error) {
 	err = s.db.QueryRowContext(ctx, `SELECT max(version) FROM sessiontoken_schema`).Scan(&found)
 	return found, err
+}
+
+// lacksGrants reports whether the table of grants is missing: the first tables
+// of this version were made without it, and are the same otherwise.
+func (s *Store) lacksGrants(ctx context.Context) bool {
+	var n int
+	err := s.db.QueryRowContext(ctx, `SELECT count(*) FROM sessiontoken_grants WHERE namespace IS NULL`).Scan(&n)
+	return err != nil && isNotThere(err)
 }
 
 func checkVersion(doing string, found sql.NullInt64) error {

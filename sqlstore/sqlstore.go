@@ -1,15 +1,16 @@
-// Package sqlstore keeps key rings, revocations and refresh tokens' families in
-// a SQL database: SQLite for the processes of one machine, PostgreSQL beyond
-// it.
+// Package sqlstore keeps key rings, revocations, refresh tokens' families and
+// offline grants in a SQL database: SQLite for the processes of one machine,
+// PostgreSQL beyond it.
 //
 // Package sqlstore/sqlite opens a store in a file, and package
 // sqlstore/postgres one in a server. Each links the driver of its engine; this
 // package links none.
 //
-// One [Store] is a Store of packages keys, revoke and refresh at once. It
-// writes each change with one statement or one transaction, which is
-// acknowledged when it is durable. Several issuers can share one database: the
-// names of their rings and their namespaces separate them.
+// One [Store] is a Store of packages keys, revoke and refresh and a GrantStore
+// of package oidclogin at once. It writes each change with one statement or one
+// transaction, which is acknowledged when it is durable. Several issuers can
+// share one database: the names of their rings and their namespaces separate
+// them.
 //
 // Every reading proves that the primary answered it. A PostgreSQL standby,
 // whose copy may lag, is an error. The time of a reading is the PostgreSQL

@@ -1,10 +1,11 @@
-// Package storetest tests a store of packages keys, revoke and refresh for what
-// its interface promises:
+// Package storetest tests a store of packages keys, revoke, refresh and
+// oidclogin for what its interface promises:
 //
 //	func TestStore(t *testing.T) {
 //		storetest.Ring(t, func(t *testing.T) (a, b keys.Store) { return open(t) })
 //		storetest.Revocations(t, func(t *testing.T) (a, b revoke.Store) { return open(t) })
 //		storetest.Families(t, func(t *testing.T) (a, b refresh.Store) { return open(t) })
+//		storetest.Grants(t, open)
 //	}
 //
 // The function opens a new, empty store twice: two values that share it as two

@@ -182,6 +182,7 @@ func TestStoreInACluster(t *testing.T) {
 	storetest.Ring(t, func(t *testing.T) (a, b keys.Store) { return open(t) })
 	storetest.Revocations(t, func(t *testing.T) (a, b revoke.Store) { return open(t) })
 	storetest.Families(t, func(t *testing.T) (a, b refresh.Store) { return open(t) })
+	storetest.Grants(t, open)
 }
 
 func TestHowSoon(t *testing.T) {

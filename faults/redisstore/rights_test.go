@@ -71,6 +71,7 @@ func TestDocumentedRightsAreEnough(t *testing.T) {
 	storetest.Ring(t, func(t *testing.T) (a, b keys.Store) { return open(t) })
 	storetest.Revocations(t, func(t *testing.T) (a, b revoke.Store) { return open(t) })
 	storetest.Families(t, func(t *testing.T) (a, b refresh.Store) { return open(t) })
+	storetest.Grants(t, open)
 }
 
 // An error says which command a user lacks, and how it is granted: for each one

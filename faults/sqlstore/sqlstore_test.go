@@ -379,6 +379,28 @@ func TestCreateSchemaWithoutRights(t *testing.T) {
 	require.NoError(t, err)
 }
 
+// CreateSchema adds the table of grants to tables that were made without it,
+// which lack nothing else.
+func TestCreateSchemaAddsGrants(t *testing.T) {
+	each(t, func(t *testing.T, d sqlstore.Dialect) {
+		connect := connector(t, d)
+		db := connect()
+		s := must(sqlstore.New(sqlstore.Config{DB: db, Dialect: d}))
+		require.NoError(t, s.CreateSchema(t.Context()))
+		rev := must(s.Save(t.Context(), "", []byte("x"), ""))
+		must(db.Exec("DROP TABLE sessiontoken_grants"))
+		_, _, err := s.LoadGrant(t.Context(), "ns", "key")
+		require.ErrorContains(t, err, "call CreateSchema")
+		for range 2 {
+			later := must(sqlstore.New(sqlstore.Config{DB: connect(), Dialect: d}))
+			require.NoError(t, later.CreateSchema(t.Context()))
+			require.Equal(t, rev, must(later.Load(t.Context(), "")).Rev)
+			_, _, err = later.LoadGrant(t.Context(), "ns", "key")
+			require.NoError(t, err)
+		}
+	})
+}
+
 // CreateSchema leaves tables of another version as they are.
 func TestCreateSchemaOfAnotherVersion(t *testing.T) {
 	each(t, func(t *testing.T, d sqlstore.Dialect) {
