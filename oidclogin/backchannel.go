@@ -12,7 +12,6 @@ import (
 	"github.com/coreos/go-oidc/v3/oidc"
 	"github.com/go-json-experiment/json"
 
-	"github.com/sessiontoken/sessiontoken"
 	"github.com/sessiontoken/sessiontoken/internal/clock"
 	"github.com/sessiontoken/sessiontoken/internal/loud"
 	"github.com/sessiontoken/sessiontoken/revoke"
@@ -36,6 +35,7 @@ type logoutReceiver struct {
 	provider    func(context.Context) (oidc.KeySet, logoutRules, error)
 	revocations *revoke.List
 	loud        *loud.Log
+	counted     *counters
 	clock       *clock.Clock
 }
 
@@ -53,11 +53,14 @@ func (l *logoutReceiver) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	var why refusal
 	switch {
 	case err == nil:
+		l.counted.logouts.Add(1)
 		w.WriteHeader(http.StatusOK)
 	case errors.As(err, &why):
+		l.counted.logoutsRefused.Add(1)
 		l.loud.Warn("logout: "+string(why), "oidclogin: a logout token was refused: see reason")
 		respondError(w, http.StatusBadRequest, "invalid_request", string(why))
 	default:
+		l.counted.logoutsUnavailable.Add(1)
 		l.loud.Warn("logout_unavailable", "oidclogin: a logout of the provider is not done yet, since the provider's keys or the store cannot be had; check that both can be reached", "err", err)
 		w.Header().Set("Retry-After", "1")
 		respondError(w, http.StatusServiceUnavailable, "temporarily_unavailable", "try again")
@@ -116,18 +119,17 @@ func readLogoutToken(w http.ResponseWriter, r *http.Request) (string, error) {
 
 // revoke makes entries of a logout token. That of the sessions is written
 // first, and then that of the token: a crash in between loses no logout. Two
-// replicas that receive one token at the same moment both revoke, at most until
-// the token is too old. A session that began between the two is then revoked
-// too.
+// requests with one token at the same moment, at one replica or at two, both
+// revoke: a session that began between the two is revoked too.
 func (l *logoutReceiver) revoke(ctx context.Context, t *logoutToken) error {
-	token := logoutGroup(t.issuer, t.tokenID)
-	use := l.useOf(ctx, token, t.issuedAt)
+	token := logoutID(t.issuer, t.tokenID)
+	use := l.useOf(ctx, token)
 	if use == unused {
 		// Another replica may have received it.
 		reading, cancel := context.WithTimeout(ctx, syncLimit)
-		_ = l.revocations.Sync(reading) // a failure leaves the token unused: revoking twice is better than not at all
+		_ = l.revocations.Sync(reading) // after a failure the token counts as unused: revoking twice is better than not at all
 		cancel()
-		use = l.useOf(ctx, token, t.issuedAt)
+		use = l.useOf(ctx, token)
 	}
 	if use == used {
 		return nil
@@ -141,7 +143,7 @@ func (l *logoutReceiver) revoke(ctx context.Context, t *logoutToken) error {
 			return err
 		}
 	}
-	return l.revocations.RevokeGroup(ctx, string(token))
+	return l.revocations.RevokeSession(ctx, token)
 }
 
 // use is what the list knows of a logout token.
@@ -153,21 +155,14 @@ const (
 	used
 )
 
-// useOf asks the list for a session that is in the group of the token and began
-// before the token could be received, but not before the store's birth. No
-// session has that group.
-func (l *logoutReceiver) useOf(ctx context.Context, token sessiontoken.Group, issued time.Time) use {
-	began := issued.Add(-2 * maxAhead)
-	if birth := l.revocations.Status().Birth; began.Before(birth) {
-		began = birth
-	}
-	const anyone = "x" // the random part of the id
-	// What revokes a session without the group, as RevokeAll does, says nothing
-	// about the token.
-	if l.revocations.Check(ctx, &revoke.Question{SessionID: anyone, Began: began}) != nil {
+// useOf asks the list for a session with the id of a token, as if it began now:
+// only an entry of that id revokes it.
+func (l *logoutReceiver) useOf(ctx context.Context, token string) use {
+	now, err := l.revocations.Now(ctx)
+	if err != nil {
 		return unused
 	}
-	switch err := l.revocations.Check(ctx, &revoke.Question{SessionID: string(token) + "." + anyone, Began: began}); {
+	switch err := l.revocations.Check(ctx, &revoke.Question{SessionID: token, Began: now.Add(time.Millisecond)}); {
 	case err == revoke.ErrRevoked:
 		return used
 	case errors.Is(err, revoke.ErrOwed):

@@ -117,7 +117,7 @@ func newReplica(t *testing.T, store revoke.Store, change ...func(*revoke.Config)
 			r.now = time.Time{}
 			return opKeySet(), r, nil
 		},
-		revocations: list, loud: loud.New(slog.New(slog.NewTextHandler(log, nil))), clock: clock.Here(),
+		revocations: list, counted: new(counters), loud: loud.New(slog.New(slog.NewTextHandler(log, nil))), clock: clock.Here(),
 	}
 	return &replica{list, issuer, h, log}
 }
@@ -272,6 +272,37 @@ func TestReplayedLogoutToken(t *testing.T) {
 	}
 }
 
+// A token that comes many times at once ends what had begun by then, and nothing
+// that begins when all have been answered.
+func TestLogoutTokenManyTimesAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := new(countingStore)
+		site := []*replica{newReplica(t, s).run(t), newReplica(t, s).run(t)}
+		time.Sleep(time.Minute)
+		q := site[0].began(t, opSubject, opSession)
+		raw := logoutNow(nil)
+		codes := make([]int, 10)
+		var sending sync.WaitGroup
+		for i := range codes {
+			sending.Go(func() { codes[i] = site[i%2].post(t, raw).Code })
+		}
+		sending.Wait()
+		for _, code := range codes {
+			require.Equal(t, http.StatusOK, code)
+		}
+		n := len(s.entries())
+		require.LessOrEqual(t, n, 2*len(codes))
+		later := site[1].began(t, opSubject, opSession)
+		for i, r := range site {
+			require.Equal(t, http.StatusOK, r.post(t, raw).Code)
+			time.Sleep(time.Second)
+			require.True(t, r.revoked(t, q), i)
+			require.False(t, r.revoked(t, later), i)
+		}
+		require.Len(t, s.entries(), n, "nothing is written")
+	})
+}
+
 // What revokes every session says nothing about a logout token.
 func TestLogoutAfterAllWereRevoked(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -283,9 +314,19 @@ func TestLogoutAfterAllWereRevoked(t *testing.T) {
 		require.NoError(t, a.list.RevokeAll(t.Context(), now))
 		time.Sleep(time.Second)
 		q := a.began(t, opSubject, opSession)
-		require.Equal(t, http.StatusOK, a.post(t, logoutNow(nil)).Code)
+		raw := logoutNow(nil)
+		require.Equal(t, http.StatusOK, a.post(t, raw).Code)
 		require.True(t, a.revoked(t, q))
 		require.Len(t, s.entries(), 3)
+
+		time.Sleep(time.Second)
+		now, err = a.list.Now(t.Context())
+		require.NoError(t, err)
+		require.NoError(t, a.list.RevokeAll(t.Context(), now))
+		q = a.began(t, opSubject, opSession)
+		require.Equal(t, http.StatusOK, a.post(t, raw).Code)
+		require.False(t, a.revoked(t, q), "a replay")
+		require.Len(t, s.entries(), 4)
 	})
 }
 
@@ -392,7 +433,10 @@ func TestRefusedLogoutIsLogged(t *testing.T) {
 			require.Equal(t, http.StatusBadRequest, a.post(t, logoutRaw(members{"nonce": "n"})).Code)
 			require.Equal(t, http.StatusBadRequest, a.post(t, logoutRaw(members{"jti": nil})).Code)
 		}
+		require.Equal(t, http.StatusOK, a.post(t, logoutRaw(nil)).Code)
 		require.Equal(t, 2, strings.Count(a.log.String(), "\n"), a.log.String())
+		require.EqualValues(t, 10, a.handler.counted.logoutsRefused.Load())
+		require.EqualValues(t, 1, a.handler.counted.logouts.Load())
 		require.Contains(t, a.log.String(), string(errHasNonce))
 		require.Contains(t, a.log.String(), string(errTokenID))
 	})
@@ -484,6 +528,7 @@ func TestLogoutWhileTheStoreIsDown(t *testing.T) {
 				require.Error(t, a.list.Check(t.Context(), &q), "not accepted here")
 				require.NotContains(t, w.Body.String(), "store is down")
 				require.Equal(t, 1, strings.Count(a.log.String(), "\n"))
+				require.EqualValues(t, 1, a.handler.counted.logoutsUnavailable.Load())
 
 				c.down(s).Store(false)
 				time.Sleep(10 * time.Second)
@@ -517,7 +562,7 @@ func TestSessionsFirst(t *testing.T) {
 		require.Equal(t, http.StatusOK, a.post(t, raw).Code)
 		require.False(t, a.revoked(t, q), "only the token's entry was missing")
 		require.Len(t, s.entries(), 2)
-		require.Equal(t, revoke.Group.Digest(string(logoutGroup(opIssuer, "logout-1"))), s.entries()[1].Digest)
+		require.Equal(t, revoke.Session.Digest(logoutID(opIssuer, "logout-1")), s.entries()[1].Digest)
 	})
 }
 
@@ -561,7 +606,6 @@ func TestLogoutOfARequestThatEnds(t *testing.T) {
 		token, err := verifyLogoutToken(ctx, opKeySet(), logoutRaw(nil), rulesOfLogout())
 		require.NoError(t, err)
 		cancel()
-		token.issuedAt = time.Now()
 		require.NoError(t, a.handler.revoke(ctx, token))
 		require.True(t, a.revoked(t, q))
 		require.Len(t, s.entries(), 2)

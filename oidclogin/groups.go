@@ -9,8 +9,7 @@ import (
 
 // The labels of groups. Each session that begins here belongs to the group of
 // its subject at the provider, and to that of its session at the provider if
-// the ID token names one. No session belongs to the group of a logout token: it
-// is in the list only to show that the token was used.
+// the ID token names one.
 const (
 	sessionLabel = "oidc session"
 	subjectLabel = "oidc subject"
@@ -28,9 +27,11 @@ func subjectGroup(issuer, sub string) sessiontoken.Group {
 	return sessiontoken.GroupOf(subjectLabel, issuer, sub)
 }
 
-// logoutGroup returns the group of a logout token.
-func logoutGroup(issuer, jti string) sessiontoken.Group {
-	return sessiontoken.GroupOf(logoutLabel, issuer, jti)
+// logoutID returns what the list knows a logout token by: as a session of that
+// id, which was revoked. No session has it, since the random part of an id is
+// longer.
+func logoutID(issuer, jti string) string {
+	return string(sessiontoken.GroupOf(logoutLabel, issuer, jti))
 }
 
 // startOf returns how the session of an ID token begins. earliest is the

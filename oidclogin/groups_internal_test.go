@@ -14,7 +14,7 @@ import (
 func TestGroupsDiffer(t *testing.T) {
 	seen := map[sessiontoken.Group]bool{}
 	for _, g := range []sessiontoken.Group{
-		sessionGroup(opIssuer, "a"), subjectGroup(opIssuer, "a"), logoutGroup(opIssuer, "a"),
+		sessionGroup(opIssuer, "a"), subjectGroup(opIssuer, "a"), sessiontoken.Group(logoutID(opIssuer, "a")),
 		sessionGroup(opIssuer, "b"), sessionGroup(opIssuer+"/", "a"), sessionGroup("", opIssuer+"a"),
 	} {
 		require.False(t, seen[g])

@@ -134,6 +134,7 @@ func commonHostile(claims members, typ string) []hostileToken {
 
 		// The signature.
 		{name: "another provider's key", raw: signWith(oidc.ES256, good, claims.text(), opKeys().foreign), want: errSignature},
+		{name: "another provider's key, and where it is", raw: signWith(oidc.ES256, `{"alg":"ES256","typ":"`+typ+`","kid":"k1","jku":"https://other.example/jwks","x5u":"https://other.example/x5u"}`, claims.text(), opKeys().foreign), want: errSignature},
 		{name: "a changed payload", mangle: segments(func(s []string) { s[1] = jws.Encode([]byte(claims.with(members{"sub": "admin"}).text())) }), want: errSignature},
 		{name: "a signature of zeros", mangle: segments(func(s []string) { s[2] = jws.Encode(make([]byte, 64)) }), want: errSignature},
 

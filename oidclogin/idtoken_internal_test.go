@@ -42,6 +42,7 @@ func TestIDTokenAccepted(t *testing.T) {
 		{name: "ES512", header: headerOf(oidc.ES512, "JWT"), claims: members{"at_hash": hash(crypto.SHA512)}},
 		{name: "EdDSA", header: headerOf(oidc.EdDSA, "JWT"), claims: members{"at_hash": hash(crypto.SHA512)}},
 		{name: "a thumbprint in the header", header: `{"alg":"ES256","typ":"JWT","kid":"k1","x5t":"AAAA"}`},
+		{name: "where the key is, which is not read", header: `{"alg":"ES256","typ":"JWT","kid":"k1","jku":"https://other.example/jwks"}`},
 		{name: "one audience in an array", claims: members{"aud": []string{opClient}}},
 		{name: "two audiences and azp", claims: members{"aud": []string{otherParty, opClient}, "azp": opClient}},
 		{name: "no at_hash", claims: members{"at_hash": nil}},

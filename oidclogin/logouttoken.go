@@ -59,7 +59,6 @@ type logoutRules struct {
 type logoutToken struct {
 	issuer, tokenID    string
 	subject, sessionID string // one may be empty
-	issuedAt           time.Time
 }
 
 type logoutClaims struct {
@@ -106,7 +105,7 @@ func verifyLogoutToken(ctx context.Context, keys oidc.KeySet, raw string, r logo
 		return nil, errLibrary
 	}
 	return &logoutToken{
-		issuer: r.issuer, tokenID: string(c.TokenID), issuedAt: c.IssuedAt.time(),
+		issuer: r.issuer, tokenID: string(c.TokenID),
 		subject: string(c.Subject), sessionID: string(c.SessionID),
 	}, nil
 }

@@ -5,6 +5,7 @@ import "sync/atomic"
 // counters count logins, and how they ended.
 type counters struct {
 	logins, signIns, again, denied, refused, unavailable, gone, signOuts atomic.Uint64
+	logouts, logoutsRefused, logoutsUnavailable                          atomic.Uint64
 }
 
 // Metrics returns the counts since New. The names are fixed, and all of them
@@ -20,6 +21,12 @@ type counters struct {
 //	                              store or Config.User did
 //	oidclogin_client_gone_total   browsers that did not wait for the answer
 //	oidclogin_sign_outs_total     sign-outs that went on to the provider
+//	oidclogin_logouts_total       logout tokens of the provider that were
+//	                              accepted, those that it sent again included
+//	oidclogin_logouts_refused_total
+//	                              logout tokens that were refused
+//	oidclogin_logouts_unavailable_total
+//	                              logout tokens that were answered with 503
 //
 // Metrics does no I/O. None of the values names a user or a session. The map is
 // the caller's: [expvar.Func] can publish it as it is. With several providers,
@@ -35,5 +42,9 @@ func (p *Provider[T]) Metrics() map[string]float64 {
 		"oidclogin_unavailable_total": float64(c.unavailable.Load()),
 		"oidclogin_client_gone_total": float64(c.gone.Load()),
 		"oidclogin_sign_outs_total":   float64(c.signOuts.Load()),
+
+		"oidclogin_logouts_total":             float64(c.logouts.Load()),
+		"oidclogin_logouts_refused_total":     float64(c.logoutsRefused.Load()),
+		"oidclogin_logouts_unavailable_total": float64(c.logoutsUnavailable.Load()),
 	}
 }

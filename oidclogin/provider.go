@@ -80,7 +80,7 @@ func New[T any](cfg Config[T]) (*Provider[T], error) {
 	}
 	p.discovery = newDiscovery(at, cfg.Issuer, p.client, p.log)
 	p.keys = newKeySet(p.client, p.discovery.get, p.log)
-	p.logouts = &logoutReceiver{provider: p.logoutRules, revocations: cfg.Revocations, loud: p.log, clock: clock.Here()}
+	p.logouts = &logoutReceiver{provider: p.logoutRules, revocations: cfg.Revocations, loud: p.log, counted: &p.counted, clock: clock.Here()}
 	return p, nil
 }
 

@@ -54,12 +54,11 @@ type Config struct {
 }
 
 const (
-	// margin is how much longer than MaxSession an entry is kept.
-	margin = 5 * time.Minute
-	// loginLimit is how long a login at a provider may take. The revocation of a
-	// group is kept for so much longer than MaxSession and MaxSkew: a login that
-	// is under way asks about its groups at its end.
-	loginLimit = 10 * time.Minute
+	// margin is how much longer than MaxSession and MaxSkew an entry is kept. A
+	// login at a provider may take that long, and asks about its groups at its
+	// end. Entries that are of no session, such as that of a logout token, are
+	// kept for as long.
+	margin = 10 * time.Minute
 	// keepKeys is how long the revocation of a key is kept at least. That is
 	// longer than its tokens live: a thief can make new ones, and a verifier
 	// that cannot fetch the key set trusts the key for a while.

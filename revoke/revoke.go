@@ -199,12 +199,9 @@ func (l *List) stamp(e *Entry) {
 	default:
 		e.Before = timeOf(now)
 	}
-	until := timeOf(now).Add(keep + margin)
-	switch e.Scope {
-	case Changed:
+	until := timeOf(now).Add(keep + margin + l.cfg.MaxSkew)
+	if e.Scope == Changed {
 		until = e.Before.Add(l.keepMarks())
-	case Group:
-		until = timeOf(now).Add(keep + loginLimit + l.cfg.MaxSkew)
 	}
 	if e.Until.IsZero() || e.Until.Before(until) {
 		e.Until = until
