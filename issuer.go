@@ -241,7 +241,8 @@ type Start struct {
 	AMR []string
 	// Actor is who acts for the subject, from the verified claims of the
 	// actor's own session. That session must be live, and no token of the new
-	// session is valid beyond MaxSession after the actor's session began.
+	// session is valid beyond MaxSession after the actor's session began. A
+	// session that has an Actor itself cannot be the actor's: pass that Actor.
 	// Optional.
 	Actor *Actor
 	// Renewal says how the session's tokens may be renewed. Zero means not at

@@ -270,3 +270,18 @@ func TestMethodsAndPaths(t *testing.T) {
 		require.Empty(t, s.log.String())
 	})
 }
+
+// Without an auth_time it is not known when the user proved who they are: the
+// session has none, and is not fresh.
+func TestNoAuthTime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSite(t, newOP(t))
+		s.op.claims = func(c map[string]any) { delete(c, "auth_time") }
+		b := s.browser(t)
+		require.Equal(t, 200, b.open(siteURL+"/oidc/login?return=/private").StatusCode)
+		require.True(t, s.logins[0].Start.AuthTime.IsZero())
+		p := b.request(http.MethodGet, siteURL+"/pay", siteURL, nil)
+		require.Equal(t, 303, p.StatusCode)
+		require.Contains(t, p.to(), "max_age=60")
+	})
+}

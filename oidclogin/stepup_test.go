@@ -210,3 +210,29 @@ func TestNoLoop(t *testing.T) {
 		require.Equal(t, 3, s.op.count("/authorize"))
 	})
 }
+
+// After a sign-out here alone, single sign-on brings the user back without a
+// question, and a page that needs a recent proof goes by the provider's
+// auth_time.
+func TestLocalSignOutAndSingleSignOn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSite(t, newOP(t))
+		s.mux.HandleFunc("POST /sign-out", func(w http.ResponseWriter, r *http.Request) {
+			require.NoError(t, s.authority.Sessions().SignOut(w, r))
+		})
+		b := s.browser(t)
+		b.open(siteURL + "/private")
+		proved := s.op.authTime
+		time.Sleep(2 * time.Minute)
+		b.request(http.MethodPost, siteURL+"/sign-out", siteURL, nil)
+		s.signedOut(t, b)
+		require.Empty(t, s.op.logouts)
+		require.Equal(t, 200, b.open(siteURL+"/private").StatusCode)
+		require.Equal(t, proved, s.op.authTime, "the provider asked nothing")
+		require.Equal(t, proved.Unix(), s.logins[1].Start.AuthTime.Unix())
+		p := b.request(http.MethodGet, siteURL+"/pay", siteURL, nil)
+		require.Contains(t, p.to(), "max_age=60")
+		require.Equal(t, 200, b.follow(p, "").StatusCode)
+		require.NotEqual(t, proved, s.op.authTime)
+	})
+}

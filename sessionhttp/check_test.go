@@ -111,6 +111,7 @@ func TestMiddlewareNeedsAHandler(t *testing.T) {
 		require.Panics(t, func() { r.Require(next) })
 		require.Panics(t, func() { r.Optional(next) })
 		require.Panics(t, func() { r.RequireFresh(time.Minute, next) })
+		require.Panics(t, func() { r.RequireACR([]string{"aal2"}, next) })
 	}
 }
 

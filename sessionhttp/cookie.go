@@ -153,6 +153,11 @@ func (s *Sessions[T]) clearSession(w http.ResponseWriter, r *http.Request) {
 // clearAll removes all cookies that SignIn sets.
 func (s *Sessions[T]) clearAll(w http.ResponseWriter, r *http.Request) {
 	s.clearSession(w, r)
+	s.clearRefresh(w)
+}
+
+// clearRefresh removes the refresh cookie and its binder.
+func (s *Sessions[T]) clearRefresh(w http.ResponseWriter) {
 	if s.cfg.RefreshPath != "" {
 		clearCookie(w, s.refreshCookie(""))
 		clearCookie(w, s.binderCookie(""))

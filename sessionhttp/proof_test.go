@@ -2,6 +2,7 @@ package sessionhttp_test
 
 import (
 	"context"
+	"net/http"
 	"strings"
 	"testing"
 	"time"
@@ -104,4 +105,79 @@ func TestAuthTimeOfASignIn(t *testing.T) {
 			tokens = tokensIn(t, r.do(refreshRequest(grant(tokens.RefreshToken))))
 		}
 	})
+}
+
+// TestRequireACR: a session whose user has proven who they are in one of the
+// ways that the handler names passes. Every other one is told which they are, by
+// cookie and as Bearer token, and is good for the rest.
+func TestRequireACR(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		r := newSite(t).replica()
+		values := []string{"aal3", "urn:example:acr:2"}
+		r.mux.Handle("POST /admin", r.RequireACR(values, http.HandlerFunc(func(http.ResponseWriter, *http.Request) {})))
+		values[1] = "aal1" // the handler has the values as they were
+		begin := func(subject, acr string) string {
+			token, _, err := r.issuer.Begin(t.Context(), sessiontoken.Start{Subject: subject, ACR: acr, AuthTime: time.Now(), Renewal: sessiontoken.Renewable}, state{})
+			require.NoError(t, err)
+			return token
+		}
+		const challenge = `Bearer error="insufficient_user_authentication", error_description="sign in in another way", acr_values="aal3 urn:example:acr:2"`
+		for _, tt := range []struct {
+			name, subject, acr string
+			want               int
+		}{
+			{"the preferred one", "ada", "aal3", 200},
+			{"another one", "ada", "urn:example:acr:2", 200},
+			{"none", "ada", "", 401},
+			{"one that is not asked for", "ada", "aal1", 401},
+			{"another case", "ada", "AAL3", 401},
+			{"the beginning of one", "ada", "urn:example:acr", 401},
+			{"all of them as one", "ada", "aal3 urn:example:acr:2", 401},
+			{"an anonymous session", "anonymous:AAAAAAAAAAAAAAAAAAAAAAAAAA", "aal3", 401},
+		} {
+			token := begin(tt.subject, tt.acr)
+			for _, credential := range [][]string{{token}, {"", "Authorization", "Bearer " + token}} {
+				resp := r.do(request("POST", "/admin", credential[0], credential[1:]...))
+				require.Equal(t, tt.want, resp.StatusCode, tt.name)
+				if tt.want == 401 {
+					require.Equal(t, challenge, resp.Header.Get("WWW-Authenticate"), tt.name)
+					require.Equal(t, "no-store", resp.Header.Get("Cache-Control"))
+					require.Empty(t, resp.Cookies(), tt.name+": the session is not over")
+					require.Error(t, r.lastRefusal())
+				}
+				require.Equal(t, 200, r.status(request("GET", "/who", credential[0], credential[1:]...)), tt.name+": it is good for the rest")
+			}
+		}
+		resp := r.do(request("POST", "/admin", ""))
+		require.Equal(t, 401, resp.StatusCode)
+		require.Equal(t, "Bearer", resp.Header.Get("WWW-Authenticate"), "no session is no weak one")
+		require.Equal(t, 403, r.status(request("POST", "/admin", begin("ada", "aal3"), "Sec-Fetch-Site", "cross-site")))
+	})
+}
+
+// TestACRValues: RequireACR panics at what no session can have or no parameter
+// can say. What it takes is read back from the challenge unchanged.
+func TestACRValues(t *testing.T) {
+	r := newSite(t).replica()
+	next := http.HandlerFunc(func(http.ResponseWriter, *http.Request) {})
+	for name, values := range map[string][]string{
+		"nil": nil, "empty": {}, "an empty one": {"aal2", ""}, "a space": {"a b"}, "a quote": {`a", max_age="0`}, "a backslash": {`a\`},
+		"a line": {"a\r\nX: y"}, "a tab": {"a\tb"}, "DEL": {"a\x7f"}, "NUL": {"a\x00"}, "not ASCII": {"ä"}, "not UTF-8": {"\xff"}, "65 bytes": {strings.Repeat("a", 65)},
+	} {
+		require.Panics(t, func() { r.RequireACR(values, next) }, name)
+	}
+	var all []byte
+	for b := byte('!'); b < 0x7f; b++ {
+		if b != '"' && b != '\\' {
+			all = append(all, b)
+		}
+	}
+	token, _, err := r.issuer.Begin(t.Context(), sessiontoken.Start{Subject: "ada", Renewal: sessiontoken.Renewable}, state{})
+	require.NoError(t, err)
+	values := []string{string(all[:50]), string(all[50:]), strings.Repeat("a", 64)}
+	r.mux.Handle("POST /admin", r.RequireACR(values, next))
+	challenge := r.do(request("POST", "/admin", token)).Header.Get("WWW-Authenticate")
+	_, quoted, ok := strings.Cut(challenge, ` acr_values="`)
+	require.True(t, ok)
+	require.Equal(t, values, strings.Split(strings.TrimSuffix(quoted, `"`), " "))
 }

@@ -22,6 +22,12 @@ type staleSignIn struct{ maxAge time.Duration }
 
 func (e *staleSignIn) Error() string { return "sessionhttp: the sign-in is too long ago" }
 
+// otherACR means that the user did not prove who they are in one of the ways
+// that the handler asks for, or that it is not known how. 401.
+type otherACR struct{ values string }
+
+func (e *otherACR) Error() string { return "sessionhttp: the sign-in has another acr" }
+
 // Refuse answers a request that failed with an error of this package or of
 // package sessiontoken, as [Sessions.Require] does. Use it for the errors of
 // SignIn and SignOut. 503 means that the same request may succeed a second
@@ -82,6 +88,7 @@ func (s *Sessions[T]) reportRenewal(r *http.Request, err error) {
 // 3. The texts are fixed and hold nothing of the request.
 func statusAndChallenge(err error) (status int, challenge string) {
 	var stale *staleSignIn
+	var other *otherACR
 	var open undecided
 	switch {
 	case isPermanent(err):
@@ -98,6 +105,8 @@ func statusAndChallenge(err error) (status int, challenge string) {
 		return http.StatusForbidden, ""
 	case errors.As(err, &stale): // RFC 9470 section 3
 		return http.StatusUnauthorized, fmt.Sprintf(`Bearer error="insufficient_user_authentication", error_description="sign in again", max_age=%d`, int64(stale.maxAge/time.Second))
+	case errors.As(err, &other):
+		return http.StatusUnauthorized, fmt.Sprintf(`Bearer error="insufficient_user_authentication", error_description="sign in in another way", acr_values="%s"`, other.values)
 	case errors.Is(err, sessiontoken.ErrChanged):
 		return http.StatusUnauthorized, `Bearer error="invalid_token", error_description="state changed"`
 	case errors.Is(err, sessiontoken.ErrExpired):

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/sessiontoken/sessiontoken"
@@ -113,6 +115,39 @@ func (s *Sessions[T]) RequireFresh(maxAge time.Duration, next http.Handler) http
 		}
 		next.ServeHTTP(w, r)
 	}))
+}
+
+// RequireACR is Require for handlers that need a proof of a certain strength,
+// such as one with a second factor: Claims.ACR returns one of values. Another
+// session gets a 401 that asks the user to sign in with one of them, the
+// preferred one first (RFC 9470 section 3). So does one without an ACR, and one
+// that is [Anonymous].
+//
+// It panics if next is nil, if values is empty, and if a value cannot be asked
+// for or can be no session's: each has 1 to 64 bytes of ASCII, without spaces,
+// control characters, quotes and backslashes.
+func (s *Sessions[T]) RequireACR(values []string, next http.Handler) http.Handler {
+	needed(next)
+	if len(values) == 0 || slices.ContainsFunc(values, func(v string) bool { return !isACRValue(v) }) {
+		panic("sessionhttp: RequireACR: values is empty, or has one that is not 1 to 64 bytes of ASCII without spaces, quotes and backslashes")
+	}
+	values = slices.Clone(values)
+	return s.Require(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		c, ok := s.FromContext(r.Context())
+		if !ok || isAnonymous(c.Subject) || !slices.Contains(values, c.ACR()) {
+			s.refuse(w, r, &otherACR{strings.Join(values, " ")})
+			return
+		}
+		next.ServeHTTP(w, r)
+	}))
+}
+
+// isACRValue reports whether a value can be written in the parameter
+// acr_values, a quoted string of values with spaces between them, and be the
+// ACR of a session.
+func isACRValue(v string) bool {
+	isOther := func(r rune) bool { return r <= ' ' || r >= 0x7f || r == '"' || r == '\\' }
+	return v != "" && len(v) <= 64 && !strings.ContainsFunc(v, isOther)
 }
 
 // needed panics if a handler is nil, as net/http does.

@@ -144,8 +144,8 @@ type Config[T any] struct {
 	// as with a redirect to the sign-in page. WWW-Authenticate and
 	// Cache-Control are set before it is called. Optional.
 	Unauthorized http.Handler
-	// Logger gets a line for each failure, at most one a reason and minute. Nil
-	// means slog.Default().
+	// Logger gets a line for each failure, at most one a reason and minute, and
+	// one for each session that begins with an Actor. Nil means slog.Default().
 	Logger *slog.Logger
 }
 

@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"encoding/base64"
 	"errors"
+	"log/slog"
 	"net/http"
 	"strings"
 	"time"
@@ -75,9 +76,10 @@ func isAnonymous(subject string) bool { return strings.HasPrefix(subject, anonym
 
 // Anonymous begins a session before a user has signed in, such as for a basket.
 // Start.Subject must be empty: the session gets a random subject, "anonymous:"
-// and 128 random bits, which no user has. SignOutEverywhere, SignOutOthers and
-// RequireFresh refuse the session. Require does not: a handler for users alone
-// must check Subject or State. Load is called for it as for others.
+// and 128 random bits, which no user has. SignOutEverywhere, SignOutOthers,
+// RequireFresh and RequireACR refuse the session. Require does not: a handler
+// for users alone must check Subject or State. Load is called for it as for
+// others.
 //
 // The session has no refresh token, and ends when its cookie is no longer
 // renewed: a refresh would lose the data that only the token holds.
@@ -116,6 +118,13 @@ var justNow = time.Unix(1<<37, 0)
 // AuthTime means now, unless [AuthTimeUnknown] is among the options. Renewal is
 // ignored: the token is renewable.
 //
+// With start.Actor, who acts for the subject, the session has no refresh token,
+// and the browser's cookies of another one are removed. A zero AuthTime means
+// that it is not known, since the subject has proven nothing, so that
+// RequireFresh refuses the session. The actor's own session is not revoked: the
+// new one would end with it. The browser loses its cookies: the actor signs in
+// again to go back. The logger gets a line with both subjects.
+//
 // With an error no header was written; [Sessions.Refuse] answers it.
 func (s *Sessions[T]) SignIn(w http.ResponseWriter, r *http.Request, start sessiontoken.Start, state T, options ...SignInOption) (*sessiontoken.Claims[T], error) {
 	if s.cfg.Issuer == nil {
@@ -128,7 +137,7 @@ func (s *Sessions[T]) SignIn(w http.ResponseWriter, r *http.Request, start sessi
 		return nil, errSubject
 	case o.anonymous:
 		start.Subject, start.AuthTime = anonymous+rand.Text(), time.Time{}
-	case start.AuthTime.IsZero() && !o.authTimeUnknown:
+	case start.AuthTime.IsZero() && !o.authTimeUnknown && start.Actor == nil:
 		start.AuthTime = justNow
 	}
 	if !(o.crossSiteCallback && isTopLevel(r)) {
@@ -139,7 +148,7 @@ func (s *Sessions[T]) SignIn(w http.ResponseWriter, r *http.Request, start sessi
 	if !s.isSecure(r) {
 		return nil, errInsecure
 	}
-	label, refreshed := "", s.cfg.RefreshPath != "" && !o.anonymous
+	label, refreshed := "", s.cfg.RefreshPath != "" && !o.anonymous && start.Actor == nil
 	if s.cfg.DeviceLabel != nil && refreshed {
 		label = s.cfg.DeviceLabel(r)
 	}
@@ -156,10 +165,25 @@ func (s *Sessions[T]) SignIn(w http.ResponseWriter, r *http.Request, start sessi
 	s.counted.signIns.Add(1)
 	s.clearVariants(w, r)
 	s.setSession(w, in.token, in.claims, o.keeping)
-	if refreshed {
+	switch {
+	case refreshed:
 		s.setRefresh(w, in.refresh, in.binder, in.left, o.keeping)
+	case start.Actor != nil:
+		s.clearRefresh(w)
+		s.logActing(in.claims, start.Actor)
 	}
 	return in.claims, nil
+}
+
+// logActing tells that a session has begun in which another acts for the
+// subject. Unlike failures, each one is a line.
+func (s *Sessions[T]) logActing(c *sessiontoken.Claims[T], by *sessiontoken.Actor) {
+	logger := s.cfg.Logger
+	if logger == nil {
+		logger = slog.Default()
+	}
+	logger.Info("sessionhttp: a session began in which another acts for the subject",
+		"acting", by.Subject, "subject", c.Subject, "session", c.SessionID, "acting_session", by.SessionID)
 }
 
 // signedIn holds the tokens of a sign-in.
@@ -181,7 +205,7 @@ func (s *Sessions[T]) beginSession(ctx context.Context, r *http.Request, start s
 	if err := s.fits(in.token, k); err != nil {
 		return nil, err
 	}
-	return &in, s.revokeOld(ctx, r)
+	return &in, s.revokeOld(ctx, r, start.Actor)
 }
 
 // beginFamily makes the refresh token and the binder.
@@ -197,10 +221,13 @@ func (s *Sessions[T]) beginFamily(ctx context.Context, in *signedIn[T], label st
 }
 
 // revokeOld revokes the sessions that the cookies of a request name, unless
-// they are revoked already. A revocation that the store has not acknowledged is
-// an error.
-func (s *Sessions[T]) revokeOld(ctx context.Context, r *http.Request) error {
+// they are revoked already, or the actor's own. A revocation that the store has
+// not acknowledged is an error.
+func (s *Sessions[T]) revokeOld(ctx context.Context, r *http.Request, actor *sessiontoken.Actor) error {
 	_, err := s.eachCookieSession(ctx, r, func(n *named) error {
+		if actor != nil && n.id == actor.SessionID {
+			return nil
+		}
 		if !n.refresh {
 			switch err := s.cfg.Revocations.Check(ctx, &n.question); err {
 			case nil:
@@ -215,15 +242,12 @@ func (s *Sessions[T]) revokeOld(ctx context.Context, r *http.Request) error {
 	return err
 }
 
+// familyOf returns the family of a session that has no Actor.
 func familyOf[T any](c *sessiontoken.Claims[T]) refresh.Family {
-	f := refresh.Family{
+	return refresh.Family{
 		Subject: c.Subject, SessionID: c.SessionID, Began: c.Began, AuthTime: c.AuthTime,
 		ACR: c.ACR(), AMR: c.AMR(), Context: c.Context(),
 	}
-	if a := c.Actor(); a != nil {
-		f.ActorSubject, f.ActorSessionID, f.ActorBegan = a.Subject, a.SessionID, a.Began
-	}
-	return f
 }
 
 // newBinder returns 256 random bits.
@@ -238,7 +262,7 @@ type Tokens struct {
 	AccessToken  string `json:"access_token"` // the session token
 	TokenType    string `json:"token_type"`   // "Bearer"
 	ExpiresIn    int64  `json:"expires_in"`   // seconds
-	RefreshToken string `json:"refresh_token"`
+	RefreshToken string `json:"refresh_token,omitzero"`
 }
 
 // Device names a native client.
@@ -254,6 +278,9 @@ type Device struct {
 //
 // The session token is not renewable: the client exchanges the refresh token,
 // so that a stolen one is noticed. The session token is refused in a cookie.
+//
+// With start.Actor there is no refresh token, a zero AuthTime means that it is
+// not known, and the logger gets a line, as for SignIn.
 func (s *Sessions[T]) SignInNative(r *http.Request, device Device, start sessiontoken.Start, state T) (Tokens, error) {
 	switch {
 	case s.cfg.Refresh == nil:
@@ -265,13 +292,17 @@ func (s *Sessions[T]) SignInNative(r *http.Request, device Device, start session
 		return Tokens{}, errSubject
 	}
 	start.Renewal = sessiontoken.NotRenewable
-	if start.AuthTime.IsZero() {
+	if start.AuthTime.IsZero() && start.Actor == nil {
 		start.AuthTime = justNow
 	}
 	tokens, err := within(r.Context(), &s.entering, opLimit, func(ctx context.Context) (Tokens, error) {
 		token, c, err := s.cfg.Issuer.Begin(ctx, start, state)
 		if err != nil {
 			return Tokens{}, err
+		}
+		if start.Actor != nil {
+			s.logActing(c, start.Actor)
+			return tokensOf(token, c, ""), nil
 		}
 		f := familyOf(c)
 		f.ClientID, f.Label = device.ClientID, device.Label

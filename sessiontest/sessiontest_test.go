@@ -89,6 +89,7 @@ func TestWith(t *testing.T) {
 		{"Optional", s.Optional(seen(admin)), admin, 200},
 		{"RequireFresh", s.RequireFresh(time.Minute, seen(fresh)), fresh, 200},
 		{"RequireFresh, not known", s.RequireFresh(time.Minute, seen(admin)), admin, 401},
+		{"RequireACR, not known", s.RequireACR([]string{"aal2"}, seen(admin)), admin, 401},
 		{"the zero value", s.Require(seen(sessiontoken.Claims[state]{})), sessiontoken.Claims[state]{}, 200},
 	} {
 		for range 2 {
