@@ -32,6 +32,8 @@ type Role struct {
 
 	Listens string // where it serves an authority's documents; empty: it is no authority
 	Follows string // the issuer of that; without Listens it is an API that follows its feed
+
+	Grants string // it acts for users at this provider, and does nothing else
 }
 
 // request and answer are lines that a process reads and writes.
@@ -39,9 +41,10 @@ type request struct {
 	ID                        int
 	Op                        string
 	Token, Subject, Sess, Key string
-	Role                      int      `json:",omitempty"`
-	From, N                   int      `json:",omitempty"` // of begin: the first session, and how many
-	Tokens                    []string `json:",omitempty"`
+	Role                      int           `json:",omitempty"`
+	From, N                   int           `json:",omitempty"` // of begin: the first session, and how many
+	Tokens                    []string      `json:",omitempty"`
+	Ahead                     time.Duration `json:",omitempty"` // of its clock, for grants
 }
 
 type answer struct {
@@ -65,8 +68,9 @@ type answer struct {
 
 // Process is a process that was started.
 type Process struct {
-	cmd *exec.Cmd
-	in  io.WriteCloser
+	cmd  *exec.Cmd
+	in   io.WriteCloser
+	done chan struct{} // closed when the process has ended
 
 	mu      sync.Mutex
 	waiting map[int]chan answer
@@ -95,22 +99,27 @@ func Start(t *testing.T, r Role) *Process {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	p := &Process{cmd: cmd, in: in, waiting: map[int]chan answer{}}
-	done := make(chan struct{})
+	p := &Process{cmd: cmd, in: in, done: make(chan struct{}), waiting: map[int]chan answer{}}
 	go func() {
-		defer close(done)
+		defer close(p.done)
 		p.read(out)
 		_ = cmd.Wait()
 	}()
 	t.Cleanup(func() {
 		_ = in.Close()
-		<-done
+		<-p.done
 	})
 	return p
 }
 
 // Kill ends the process at once, as kill -9 does.
 func (p *Process) Kill() { _ = p.cmd.Process.Kill() }
+
+// killAndWait is Kill, and returns when the process has ended.
+func (p *Process) killAndWait() {
+	p.Kill()
+	<-p.done
+}
 
 func (p *Process) read(out io.Reader) {
 	lines := bufio.NewScanner(out)

@@ -64,6 +64,7 @@ type worker struct {
 	store    Store
 	site     *site  // if the role is to serve one
 	holder   holder // of live connections
+	jobs     *jobs  // if it acts for users at a provider
 	url      string // of its JWKS
 	out      *json.Encoder
 	outMu    sync.Mutex
@@ -79,6 +80,10 @@ func newWorker(r Role, open func(place string) (Store, error)) (*worker, error) 
 		return nil, err
 	}
 	w.store = store
+	if r.Grants != "" {
+		w.jobs, err = newJobs(r.Grants, store)
+		return w, err
+	}
 	if r.Listens != "" {
 		return w, newAuthority(w, r, store)
 	}
@@ -179,6 +184,9 @@ func (w *worker) serve() {
 }
 
 func (w *worker) do(r request) (a answer, err error) {
+	if w.jobs != nil {
+		return w.jobs.do(r)
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
 	defer cancel()
 	switch r.Op {

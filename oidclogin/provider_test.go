@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -184,13 +185,10 @@ func TestHostileServer(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				var mu sync.Mutex
-				fetches := 0
+				var fetches atomic.Int32
 				s := newSite(t, newOP(t), func(c *oidclogin.Config[user]) {
 					c.Client = &http.Client{Transport: roundTripper(func(r *http.Request) (*http.Response, error) {
-						mu.Lock()
-						fetches++
-						mu.Unlock()
+						fetches.Add(1)
 						return f(r)
 					})}
 				})
@@ -204,7 +202,7 @@ func TestHostileServer(t *testing.T) {
 				}
 				wg.Wait()
 				require.LessOrEqual(t, time.Since(began), 5*time.Second+100*time.Millisecond)
-				require.Equal(t, 1, fetches)
+				require.EqualValues(t, 1, fetches.Load())
 				time.Sleep(time.Second)
 				s.loggedOnce(t, b, "metadata")
 				time.Sleep(2 * time.Minute)

@@ -59,3 +59,9 @@ func rows(t *testing.T, client redis.UniversalClient, prefix string) int {
 	}
 	return int(all.Load())
 }
+
+// kill -9 at each step of an offline refresh.
+func TestGrantsKilled(t *testing.T) {
+	beside(t)
+	each(t, faults.GrantsKilled)
+}

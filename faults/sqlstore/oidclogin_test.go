@@ -29,3 +29,12 @@ func TestProviderLogouts(t *testing.T) {
 		})
 	})
 }
+
+// kill -9 at each step of an offline refresh.
+func TestGrantsKilled(t *testing.T) {
+	beside(t)
+	each(t, func(t *testing.T, d sqlstore.Dialect) {
+		at, _ := place(t, d)
+		faults.GrantsKilled(t, at)
+	})
+}
