@@ -70,6 +70,7 @@ func TestInsecureTypeJWT(t *testing.T) {
 	}{
 		{"an ID token", sign(oidc.ES256, headerOf(oidc.ES256, "JWT"), idClaims().text()), errHasNonce},
 		{"an ID token without a nonce", sign(oidc.ES256, headerOf(oidc.ES256, "JWT"), idClaims().with(members{"nonce": nil}).text()), errLogoutEvent},
+		{"an empty typ", sign(oidc.ES256, `{"alg":"ES256","typ":""}`, logoutMembers().text()), errType},
 		{"an access token", sign(oidc.ES256, headerOf(oidc.ES256, "at+jwt"), logoutMembers().text()), errType},
 		{"a session token", sign(oidc.ES256, headerOf(oidc.ES256, "session+jwt"), logoutMembers().text()), errType},
 	} {
