@@ -119,8 +119,8 @@ func readLogoutToken(w http.ResponseWriter, r *http.Request) (string, error) {
 
 // revoke makes entries of a logout token. That of the sessions is written
 // first, and then that of the token: a crash in between loses no logout. Two
-// replicas that receive one token at the same moment both revoke. A session
-// that began between the two is then revoked too.
+// requests with one token at the same moment, at one replica or at two, both
+// revoke: a session that began between the two is revoked too.
 func (l *logoutReceiver) revoke(ctx context.Context, t *logoutToken) error {
 	token := logoutID(t.issuer, t.tokenID)
 	use := l.useOf(ctx, token)
@@ -150,7 +150,7 @@ func (l *logoutReceiver) revoke(ctx context.Context, t *logoutToken) error {
 type use int
 
 const (
-	unused    use = iota // nothing, or the list cannot tell
+	unused    use = iota // nothing, or that is not known
 	usedAlone            // its sessions are revoked, and its own entry is owed
 	used
 )

@@ -272,6 +272,37 @@ func TestReplayedLogoutToken(t *testing.T) {
 	}
 }
 
+// A token that comes many times at once ends what had begun by then, and nothing
+// that begins when all have been answered.
+func TestLogoutTokenManyTimesAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := new(countingStore)
+		site := []*replica{newReplica(t, s).run(t), newReplica(t, s).run(t)}
+		time.Sleep(time.Minute)
+		q := site[0].began(t, opSubject, opSession)
+		raw := logoutNow(nil)
+		codes := make([]int, 10)
+		var sending sync.WaitGroup
+		for i := range codes {
+			sending.Go(func() { codes[i] = site[i%2].post(t, raw).Code })
+		}
+		sending.Wait()
+		for _, code := range codes {
+			require.Equal(t, http.StatusOK, code)
+		}
+		n := len(s.entries())
+		require.LessOrEqual(t, n, 2*len(codes))
+		later := site[1].began(t, opSubject, opSession)
+		for i, r := range site {
+			require.Equal(t, http.StatusOK, r.post(t, raw).Code)
+			time.Sleep(time.Second)
+			require.True(t, r.revoked(t, q), i)
+			require.False(t, r.revoked(t, later), i)
+		}
+		require.Len(t, s.entries(), n, "nothing is written")
+	})
+}
+
 // What revokes every session says nothing about a logout token.
 func TestLogoutAfterAllWereRevoked(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
