@@ -225,6 +225,7 @@ func hostileIDTokens() []hostileToken {
 		{name: "max_age asked, no auth_time", claims: members{"auth_time": nil}, rules: asked, want: errAuthAge},
 		{name: "max_age asked, an old auth_time", claims: members{"auth_time": opNow.Unix() - 361}, rules: asked, want: errAuthAge},
 		{name: "max_age asked, auth_time of 1970", claims: members{"auth_time": 1}, rules: asked, want: errAuthAge},
+		{name: "a distributed claim without a source", claims: members{"_claim_names": members{"groups": "src1"}}, want: errLibrary},
 		// The strength.
 		{name: "acr asked, another one", rules: acr, want: errACR},
 		{name: "acr asked, none", claims: members{"acr": nil}, rules: acr, want: errACR},
