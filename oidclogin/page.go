@@ -15,7 +15,7 @@ import (
 func (p *Provider[T]) refuse(w http.ResponseWriter, r *http.Request, l *pending, err error) {
 	again := p.base + pathLogin
 	if l != nil {
-		again += "?return=" + url.QueryEscape(l.Return)
+		again = p.linkTo(l)
 	}
 	var why refusal
 	switch {
@@ -32,12 +32,21 @@ func (p *Provider[T]) refuse(w http.ResponseWriter, r *http.Request, l *pending,
 	case errors.As(err, &why):
 		p.counted.refused.Add(1)
 		p.log.Warn("login: "+string(why), "oidclogin: a login was refused: see reason")
-		p.page(w, statusOf(why), "The sign-in did not succeed.", again)
+		status := statusOf(why)
+		if status == http.StatusServiceUnavailable {
+			w.Header().Set("Retry-After", "1")
+		}
+		p.page(w, status, "The sign-in did not succeed.", again)
 	default:
 		p.counted.unavailable.Add(1)
 		p.log.Warn("login_failed", "oidclogin: a login can never succeed as it is configured", "err", err)
 		p.page(w, http.StatusInternalServerError, "Signing in does not work.", "")
 	}
+}
+
+// linkTo returns the path that begins a login with the same path to return to.
+func (p *Provider[T]) linkTo(l *pending) string {
+	return p.base + pathLogin + "?return=" + url.QueryEscape(l.Return)
 }
 
 // statusOf returns 403 for a login that is in order and not sufficient, and

@@ -36,16 +36,15 @@ func (p *Provider[T]) Unauthorized(w http.ResponseWriter, r *http.Request) {
 func (p *Provider[T]) StepUp(w http.ResponseWriter, r *http.Request, ask Ask) {
 	h := w.Header()
 	h.Set("Cache-Control", "no-store")
-	to := r.RequestURI
 	if !isNavigation(r) || ask.check("ask") != nil {
 		http.Error(w, http.StatusText(http.StatusUnauthorized), http.StatusUnauthorized)
 		return
 	}
-	l := p.asked(ask, to)
+	l := p.asked(ask, r.RequestURI)
 	l.StepUp = true
 	l.Guard = guardOf(l)
 	if p.isLoop(r, l) {
-		p.page(w, http.StatusUnauthorized, "You are signed in, and this page needs another sign-in.", p.base+pathLogin)
+		p.page(w, http.StatusUnauthorized, "This page needs another sign-in.", p.linkTo(l))
 		return
 	}
 	h.Del("WWW-Authenticate")

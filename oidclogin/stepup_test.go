@@ -142,6 +142,19 @@ func TestStepUpWithACR(t *testing.T) {
 			s.signedIn(t, b)
 			time.Sleep(time.Minute)
 		}
+		// The middleware asks the same.
+		s.mux.Handle("GET /gold", s.authority.Sessions().RequireACR([]string{"gold", "platinum"}, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			_, _ = w.Write([]byte("more gold"))
+		})))
+		s.op.acr = "platinum"
+		require.Equal(t, "more gold", b.open(siteURL+"/gold?y").body, s.log.String())
+		require.Equal(t, "gold platinum", s.op.asked.Get("acr_values"))
+		s.op.acr = "silver"
+		b = s.browser(t)
+		b.open(siteURL + "/private")
+		require.Equal(t, 403, b.open(siteURL+"/gold").StatusCode)
+		s.loggedOnce(t, b, "acr")
+
 		// An Ask that cannot be asked is a 401.
 		s.mux.HandleFunc("GET /wrong", func(w http.ResponseWriter, r *http.Request) {
 			s.login.StepUp(w, r, oidclogin.Ask{ACRValues: []string{"a b"}})
@@ -208,5 +221,31 @@ func TestNoLoop(t *testing.T) {
 		time.Sleep(11 * time.Second)
 		b.open(siteURL + "/never")
 		require.Equal(t, 3, s.op.count("/authorize"))
+	})
+}
+
+// After a sign-out here alone, single sign-on brings the user back without a
+// question, and a page that needs a recent proof goes by the provider's
+// auth_time.
+func TestLocalSignOutAndSingleSignOn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSite(t, newOP(t))
+		s.mux.HandleFunc("POST /sign-out", func(w http.ResponseWriter, r *http.Request) {
+			require.NoError(t, s.authority.Sessions().SignOut(w, r))
+		})
+		b := s.browser(t)
+		b.open(siteURL + "/private")
+		proved := s.op.authTime
+		time.Sleep(2 * time.Minute)
+		b.request(http.MethodPost, siteURL+"/sign-out", siteURL, nil)
+		s.signedOut(t, b)
+		require.Empty(t, s.op.logouts)
+		require.Equal(t, 200, b.open(siteURL+"/private").StatusCode)
+		require.Equal(t, proved, s.op.authTime, "the provider asked nothing")
+		require.Equal(t, proved.Unix(), s.logins[1].Start.AuthTime.Unix())
+		p := b.request(http.MethodGet, siteURL+"/pay", siteURL, nil)
+		require.Contains(t, p.to(), "max_age=60")
+		require.Equal(t, 200, b.follow(p, "").StatusCode)
+		require.NotEqual(t, proved, s.op.authTime)
 	})
 }
