@@ -99,7 +99,7 @@ type Config[T any] struct {
 	InsecureTokenEndpointAudience bool
 	// InsecureLogoutTypeJWT also accepts a logout token whose typ is absent or
 	// "JWT". Only the other checks then keep a token of another kind from being
-	// taken for one. Auth0, and Keycloak before version 25, need it.
+	// taken for one. Auth0, dex, and Keycloak before version 25 need it.
 	InsecureLogoutTypeJWT bool
 }
 

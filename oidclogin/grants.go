@@ -334,18 +334,18 @@ func (g *Grants) Revoke(ctx context.Context, subject string) error {
 // Metrics returns the counts since NewGrants. The names are fixed, and all of
 // them only grow:
 //
-//	grants_refreshed_total  refreshes that brought a token
-//	grants_failed_total     refreshes after which the grant went on without one
-//	grants_over_total       grants that ended at a refresh
-//	grants_sealed_total     readings of a grant that Secrets do not open
+//	oidclogin_grants_refreshed_total  refreshes that brought a token
+//	oidclogin_grants_failed_total     refreshes after which the grant went on without one
+//	oidclogin_grants_over_total       grants that ended at a refresh
+//	oidclogin_grants_sealed_total     readings of a grant that Secrets do not open
 //
 // Metrics does no I/O. The map is the caller's: [expvar.Func] can publish it as
 // it is.
 func (g *Grants) Metrics() map[string]float64 {
 	return map[string]float64{
-		"grants_refreshed_total": float64(g.counted.refreshed.Load()),
-		"grants_failed_total":    float64(g.counted.failed.Load()),
-		"grants_over_total":      float64(g.counted.over.Load()),
-		"grants_sealed_total":    float64(g.counted.sealed.Load()),
+		"oidclogin_grants_refreshed_total": float64(g.counted.refreshed.Load()),
+		"oidclogin_grants_failed_total":    float64(g.counted.failed.Load()),
+		"oidclogin_grants_over_total":      float64(g.counted.over.Load()),
+		"oidclogin_grants_sealed_total":    float64(g.counted.sealed.Load()),
 	}
 }

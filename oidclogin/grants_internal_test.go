@@ -752,7 +752,7 @@ func TestGrantMetrics(t *testing.T) {
 		begin(t, grantsOf(t, store, c, make([]byte, 32)))
 		_, err = g.Token(t.Context(), ada)
 		require.ErrorIs(t, err, ErrGrantSealed)
-		require.Equal(t, map[string]float64{"grants_refreshed_total": 1, "grants_failed_total": 1, "grants_over_total": 1, "grants_sealed_total": 1}, g.Metrics())
+		require.Equal(t, map[string]float64{"oidclogin_grants_refreshed_total": 1, "oidclogin_grants_failed_total": 1, "oidclogin_grants_over_total": 1, "oidclogin_grants_sealed_total": 1}, g.Metrics())
 	})
 }
 

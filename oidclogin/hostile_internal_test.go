@@ -125,6 +125,7 @@ func commonHostile(claims members, typ string) []hostileToken {
 		{name: "a key in the header", header: `{"alg":"ES256","typ":"` + typ + `","jwk":{"kty":"EC"}}`, want: errExtension},
 		{name: "two alg", header: `{"alg":"ES256","alg":"ES256","typ":"` + typ + `"}`, want: errHeader},
 		{name: "a kid that is no string", header: `{"alg":"ES256","kid":1,"typ":"` + typ + `"}`, want: errHeader},
+		{name: "an empty typ", header: `{"alg":"ES256","typ":""}`, want: errType},
 		{name: "a typ that is null", header: `{"alg":"ES256","typ":null}`, want: errHeader},
 		{name: "a header that is an array", header: `["ES256"]`, want: errHeader},
 		{name: "a deep header", header: `{"alg":"ES256","typ":"` + typ + `","x":` + deep(64) + `}`, want: errHeader},

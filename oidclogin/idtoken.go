@@ -116,7 +116,7 @@ func verifyIDToken(ctx context.Context, keys oidc.KeySet, raw string, r idTokenR
 	}
 	// A session token, a logout token and an access token (RFC 9068) have a typ
 	// of their own.
-	if h.Type != "" && h.Type != "JWT" {
+	if !h.isPlain() {
 		return nil, errType
 	}
 	passed, err := verifySignature(ctx, keys, r.issuer, r.clientID, r.algorithms, payload, func(v *oidc.IDTokenVerifier) error {

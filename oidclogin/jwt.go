@@ -52,7 +52,7 @@ const (
 // such as x5t: the key is always one of the provider's JWKS.
 type header struct {
 	Algorithm text           `json:"alg"`
-	Type      text           `json:"typ"`
+	Type      optional       `json:"typ"`
 	KeyID     text           `json:"kid"`
 	Critical  jsontext.Value `json:"crit"`
 	Base64    jsontext.Value `json:"b64"`
@@ -87,6 +87,9 @@ func readForm(raw string, maxBytes int, algorithms []string) (*header, []byte, e
 	}
 	return h, payload, nil
 }
+
+// isPlain reports whether the typ is absent or "JWT".
+func (h *header) isPlain() bool { return !h.Type.present || h.Type.text == "JWT" }
 
 func parseHeader(raw []byte) (*header, error) {
 	var h header

@@ -84,7 +84,7 @@ func verifyLogoutToken(ctx context.Context, keys oidc.KeySet, raw string, r logo
 	if err != nil {
 		return nil, err
 	}
-	if h.Type != "logout+jwt" && !(r.insecureTypeJWT && (h.Type == "" || h.Type == "JWT")) {
+	if h.Type.text != "logout+jwt" && !(r.insecureTypeJWT && h.isPlain()) {
 		return nil, errType
 	}
 	passed, err := verifySignature(ctx, keys, r.issuer, r.clientID, r.algorithms, payload, func(v *oidc.IDTokenVerifier) error {

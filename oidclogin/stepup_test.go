@@ -142,6 +142,19 @@ func TestStepUpWithACR(t *testing.T) {
 			s.signedIn(t, b)
 			time.Sleep(time.Minute)
 		}
+		// The middleware asks the same.
+		s.mux.Handle("GET /gold", s.authority.Sessions().RequireACR([]string{"gold", "platinum"}, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			_, _ = w.Write([]byte("more gold"))
+		})))
+		s.op.acr = "platinum"
+		require.Equal(t, "more gold", b.open(siteURL+"/gold?y").body, s.log.String())
+		require.Equal(t, "gold platinum", s.op.asked.Get("acr_values"))
+		s.op.acr = "silver"
+		b = s.browser(t)
+		b.open(siteURL + "/private")
+		require.Equal(t, 403, b.open(siteURL+"/gold").StatusCode)
+		s.loggedOnce(t, b, "acr")
+
 		// An Ask that cannot be asked is a 401.
 		s.mux.HandleFunc("GET /wrong", func(w http.ResponseWriter, r *http.Request) {
 			s.login.StepUp(w, r, oidclogin.Ask{ACRValues: []string{"a b"}})

@@ -1,5 +1,6 @@
-// Command webapp is a small site with sessions: a sign-in page, two API replicas
-// behind one origin, and what a browser does with them.
+// Command webapp is a small site with sessions: a sign-in page, a small OpenID
+// provider to sign in with, two API replicas behind one origin, and what a browser
+// does with them.
 //
 //	go -C examples/apps/webapp run .
 //	go -C examples/apps/webapp run . -store postgres://user@host/database
@@ -47,6 +48,23 @@ func run(ctx context.Context, addr string, ttl time.Duration, store, secret stri
 		return err
 	}
 	defer shared.close()
+	l, err := net.Listen("tcp", addr)
+	if err != nil {
+		return err
+	}
+	_, port, err := net.SplitHostPort(l.Addr().String())
+	if err != nil {
+		return err
+	}
+	address := "http://localhost:" + port
+	at, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return err
+	}
+	if shared.provider, err = newProvider("http://"+at.Addr().String(), address, shared.isUser); err != nil {
+		return err
+	}
+	serveOn(ctx, at, shared.provider.routes())
 	var replicas []*url.URL
 	for _, name := range []string{"A", "B"} {
 		r, err := newReplica(ctx, name, shared, ttl)
@@ -59,15 +77,8 @@ func run(ctx context.Context, addr string, ttl time.Duration, store, secret stri
 		}
 		replicas = append(replicas, u)
 	}
-	front, err := serve(ctx, addr, balance(replicas))
-	if err != nil {
-		return err
-	}
-	_, port, err := net.SplitHostPort(front.Host)
-	if err != nil {
-		return err
-	}
-	ready("http://localhost:" + port)
+	serveOn(ctx, l, balance(replicas))
+	ready(address)
 	<-ctx.Done()
 	return nil
 }
@@ -78,6 +89,11 @@ func serve(ctx context.Context, addr string, h http.Handler) (*url.URL, error) {
 	if err != nil {
 		return nil, err
 	}
+	serveOn(ctx, l, h)
+	return &url.URL{Scheme: "http", Host: l.Addr().String()}, nil
+}
+
+func serveOn(ctx context.Context, l net.Listener, h http.Handler) {
 	server := &http.Server{Handler: h, ReadHeaderTimeout: 5 * time.Second}
 	go func() {
 		if err := server.Serve(l); !errors.Is(err, http.ErrServerClosed) {
@@ -85,7 +101,6 @@ func serve(ctx context.Context, addr string, h http.Handler) (*url.URL, error) {
 		}
 	}()
 	context.AfterFunc(ctx, func() { _ = server.Close() })
-	return &url.URL{Scheme: "http", Host: l.Addr().String()}, nil
 }
 
 // balance sends each request to the next replica: no request may count on the

@@ -19,6 +19,7 @@ import (
 	"github.com/sessiontoken/sessiontoken"
 	"github.com/sessiontoken/sessiontoken/authority"
 	"github.com/sessiontoken/sessiontoken/keys"
+	"github.com/sessiontoken/sessiontoken/oidclogin"
 	"github.com/sessiontoken/sessiontoken/refresh"
 	"github.com/sessiontoken/sessiontoken/sessionhttp"
 )
@@ -47,6 +48,8 @@ type shared struct {
 	close  func()
 	secret []byte
 	algs   []*keys.Static // one key of each algorithm, for the page that verifies
+
+	provider *provider // nil without one
 
 	mu    sync.Mutex
 	users map[string]*user
@@ -102,11 +105,13 @@ type replica struct {
 	shared    *shared
 	authority *authority.Authority[State]
 	sessions  *sessionhttp.Sessions[State]
+	login     *oidclogin.Provider[State]    // nil without a provider
+	recent    time.Duration                 // how long ago a sign-in may be for a payment
 	page      []*sessiontoken.Issuer[State] // one for each algorithm
 }
 
 func newReplica(ctx context.Context, name string, s *shared, ttl time.Duration) (*replica, error) {
-	r := &replica{name: name, shared: s}
+	r := &replica{name: name, shared: s, recent: 5 * ttl}
 	var err error
 	r.authority, err = authority.New(authority.Config[State]{
 		Issuer: issuerName, Audience: []string{audience}, Store: s.store, Secrets: [][]byte{s.secret}, Load: s.load,
@@ -119,6 +124,11 @@ func newReplica(ctx context.Context, name string, s *shared, ttl time.Duration) 
 		return nil, err
 	}
 	r.sessions = r.authority.Sessions()
+	if s.provider != nil {
+		if r.login, err = r.newLogin(); err != nil {
+			return nil, err
+		}
+	}
 	for _, key := range s.algs {
 		i, err := sessiontoken.NewIssuer[State](sessiontoken.IssuerConfig{Issuer: issuerName, Audience: []string{pageAudience}, Keys: key, TTL: time.Minute, Revocations: r.authority.Revocations()})
 		if err != nil {
@@ -145,6 +155,7 @@ func (r *replica) routes() http.Handler {
 	mux.HandleFunc("POST /session/sign-out-everywhere", r.signOut(r.sessions.SignOutEverywhere))
 	mux.Handle("GET /{$}", r.require(r.home))
 	mux.Handle("GET /verify", r.require(r.verifyPage))
+	mux.Handle("GET /payments", r.sessions.RequireFresh(r.recent, r.with(r.payments)))
 	mux.Handle("GET /people", r.require(r.people))
 	mux.Handle("POST /people/roles", r.require(r.saveRoles))
 	mux.Handle("GET /live", r.require(r.live))
@@ -162,9 +173,14 @@ func (r *replica) routes() http.Handler {
 		mux.HandleFunc("GET /"+name, file(name))
 	}
 	mux.HandleFunc("GET /favicon.ico", file("icon.svg")) // for what is not a page
+	forms := "'self'"
+	if r.login != nil {
+		mux.Handle(oidcPath, r.login)
+		forms += " " + r.shared.provider.issuer // where the sign-out there goes on
+	}
 	return http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
 		h := w.Header()
-		h.Set("Content-Security-Policy", "default-src 'self'; frame-ancestors 'none'; form-action 'self'; base-uri 'none'")
+		h.Set("Content-Security-Policy", "default-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action "+forms)
 		h.Set("X-Content-Type-Options", "nosniff")
 		h.Set("Referrer-Policy", "same-origin")
 		h.Set("X-Replica", r.name)
@@ -178,15 +194,18 @@ func file(name string) http.HandlerFunc {
 
 type handler func(http.ResponseWriter, *http.Request, *sessiontoken.Claims[State])
 
-func (r *replica) require(h handler) http.Handler {
-	return r.sessions.Require(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+func (r *replica) require(h handler) http.Handler { return r.sessions.Require(r.with(h)) }
+
+// with calls h with the session that is in the request's context.
+func (r *replica) with(h handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
 		c, ok := r.sessions.FromContext(req.Context())
 		if !ok {
 			http.Error(w, "no session", http.StatusInternalServerError)
 			return
 		}
 		h(w, req, c)
-	}))
+	})
 }
 
 // unauthorized asks people to sign in, and tells programs.
@@ -197,6 +216,8 @@ func (r *replica) unauthorized(w http.ResponseWriter, req *http.Request) {
 		_ = stream(w).send("ended", "signed-out")
 	case !strings.Contains(accept, "text/html"):
 		http.Error(w, "not signed in", http.StatusUnauthorized)
+	case r.login != nil && needsProof(w):
+		r.login.Unauthorized(w, req) // and back to the page
 	case req.Method == http.MethodGet:
 		http.Redirect(w, req, "/sign-in", http.StatusSeeOther)
 	default: // a form, whose text the page has kept
@@ -206,7 +227,7 @@ func (r *replica) unauthorized(w http.ResponseWriter, req *http.Request) {
 
 // view is what every page of a session shows, and what it shows beside.
 func (r *replica) view(c *sessiontoken.Claims[State], path string, more map[string]any) map[string]any {
-	all := map[string]any{"Claims": c, "Path": path, "Replica": r.name, "Lifetime": c.Expires.Sub(c.IssuedAt).Milliseconds(), "Needs": ""}
+	all := map[string]any{"FromProvider": isFromProvider(c), "Claims": c, "Path": path, "Replica": r.name, "Lifetime": c.Expires.Sub(c.IssuedAt).Milliseconds(), "Needs": ""}
 	maps.Copy(all, more)
 	return all
 }
@@ -225,19 +246,28 @@ func (r *replica) render(w http.ResponseWriter, status int, name string, data an
 // path; its binder comes here too.
 func (r *replica) signInPage(w http.ResponseWriter, req *http.Request, status int, problem string) {
 	_, err := req.Cookie("__Host-session-binder")
-	r.render(w, status, "sign-in.html", map[string]any{"Problem": problem, "Resume": err == nil && req.Pattern != "POST /sign-in"})
+	r.render(w, status, "sign-in.html", map[string]any{
+		"Problem": problem, "Resume": err == nil && req.Pattern != "POST /sign-in", "Provider": r.login != nil,
+	})
 }
 
 // check is where a real site compares password hashes, or asks for a passkey.
 func (r *replica) check(req *http.Request) (name string, state State, ok bool) {
 	name = strings.ToLower(strings.TrimSpace(req.PostFormValue("user")))
-	r.shared.mu.Lock()
-	defer r.shared.mu.Unlock()
-	u := r.shared.users[name]
-	if subtle.ConstantTimeCompare([]byte(req.PostFormValue("password")), []byte("demo")) != 1 || u == nil || u.Blocked {
+	if !r.shared.isUser(name, req.PostFormValue("password")) {
 		return "", State{}, false
 	}
-	return name, u.State, true
+	r.shared.mu.Lock()
+	defer r.shared.mu.Unlock()
+	return name, r.shared.users[name].State, true
+}
+
+// isUser reports whether a password is that of a user who may sign in.
+func (s *shared) isUser(name, password string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	u := s.users[name]
+	return subtle.ConstantTimeCompare([]byte(password), []byte("demo")) == 1 && u != nil && !u.Blocked
 }
 
 func (r *replica) signIn(w http.ResponseWriter, req *http.Request) {
