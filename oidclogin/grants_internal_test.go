@@ -257,8 +257,8 @@ func TestGrantRaces(t *testing.T) {
 	})
 }
 
-// TestGrantSealed: another secret's grant is an error of its own and no absence,
-// and it is left as it is. Nor does a grant open under another name.
+// TestGrantSealed: another secret's grant is an error of its own and no
+// absence, and it is left as it is. Nor does a grant open under another name.
 func TestGrantSealed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c, store := newChain(), memoryStore()
@@ -311,8 +311,8 @@ func TestGrantSealed(t *testing.T) {
 	})
 }
 
-// TestGrantStoreHoldsNoName: neither the key nor the bytes hold the subject or a
-// token.
+// TestGrantStoreHoldsNoName: neither the key nor the bytes hold the subject or
+// a token.
 func TestGrantStoreHoldsNoName(t *testing.T) {
 	store := &faulty{GrantStore: memoryStore()}
 	var seen bytes.Buffer
@@ -465,8 +465,8 @@ func TestGrantIDToken(t *testing.T) {
 	})
 }
 
-// TestGrantCallerGivesUp: the end of a caller's context does not end the refresh
-// that it began.
+// TestGrantCallerGivesUp: the end of a caller's context does not end the
+// refresh that it began.
 func TestGrantCallerGivesUp(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := newChain()
@@ -509,42 +509,41 @@ func (s *faulty) SaveGrant(ctx context.Context, namespace, key string, sealed []
 // TestGrantStoreFails: a write that failed, whether or not it took effect, is
 // tried again, and a token is not used twice.
 func TestGrantStoreFails(t *testing.T) {
-	for fails := range 12 {
-		for _, done := range []bool{false, true} {
-			t.Run(fmt.Sprint(fails, done), func(t *testing.T) {
-				synctest.Test(t, func(t *testing.T) {
-					c := newChain()
-					store := &faulty{GrantStore: memoryStore()}
-					var calls atomic.Int64
-					store.fault = func(_, _ string, _ []byte, do func() error) error {
-						if n := int(calls.Add(1)); n >= fails && n < fails+3 {
-							if done {
-								_ = do()
-							}
-							return errors.New("the store fails")
+	for round := range 2 * 4 * 12 {
+		done, long, fails := round%2 == 0, round/2%4+1, round/8
+		t.Run(fmt.Sprint(fails, long, done), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				c := newChain()
+				store := &faulty{GrantStore: memoryStore()}
+				var calls atomic.Int64
+				store.fault = func(_, _ string, _ []byte, do func() error) error {
+					if n := int(calls.Add(1)); n >= fails && n < fails+long {
+						if done {
+							_ = do()
 						}
-						return do()
+						return errors.New("the store fails")
 					}
-					g := grantsOf(t, store, c)
-					save := func() error { return g.Save(t.Context(), atLogin("refresh-0")) }
-					for save() != nil {
+					return do()
+				}
+				g := grantsOf(t, store, c)
+				save := func() error { return g.Save(t.Context(), atLogin("refresh-0")) }
+				for save() != nil {
+					time.Sleep(time.Second)
+				}
+				for i := range 3 {
+					var token *oauth2.Token
+					var err error
+					for token, err = g.Token(t.Context(), ada); err != nil; token, err = g.Token(t.Context(), ada) {
+						require.NotErrorIs(t, err, ErrNoGrant)
 						time.Sleep(time.Second)
 					}
-					for i := range 3 {
-						var token *oauth2.Token
-						var err error
-						for token, err = g.Token(t.Context(), ada); err != nil; token, err = g.Token(t.Context(), ada) {
-							require.NotErrorIs(t, err, ErrNoGrant)
-							time.Sleep(time.Second)
-						}
-						require.Equal(t, fmt.Sprint("access-", i+1), token.AccessToken)
-						time.Sleep(c.life)
-					}
-					_, twice := c.count()
-					require.Zero(t, twice)
-				})
+					require.Equal(t, fmt.Sprint("access-", i+1), token.AccessToken)
+					time.Sleep(c.life)
+				}
+				_, twice := c.count()
+				require.Zero(t, twice)
 			})
-		}
+		})
 	}
 }
 
@@ -617,8 +616,8 @@ func TestGrantCrashes(t *testing.T) {
 	}, slices.Sorted(slices.Values(overs)))
 }
 
-// TestGrantCrashesTwice stops one replica at each of its steps, and then the one
-// that goes on at each of its own, also in the first refresh of a grant.
+// TestGrantCrashesTwice stops one replica at each of its steps, and then the
+// one that goes on at each of its own, also in the first refresh of a grant.
 func TestGrantCrashesTwice(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		for _, keeps := range []bool{false, true} {
@@ -768,8 +767,8 @@ func (c crashing) refresh(ctx context.Context, token string) (a *tokenAnswer, er
 	return a, err
 }
 
-// TestGrantClocks: a use of a replica whose clock differs by 15 s is waited for,
-// and one whose clock was far ahead blocks no refresh.
+// TestGrantClocks: a use of a replica whose clock differs by 15 s is waited
+// for, and one whose clock was far ahead blocks no refresh.
 func TestGrantClocks(t *testing.T) {
 	for _, row := range []struct {
 		ahead time.Duration
