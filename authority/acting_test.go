@@ -358,3 +358,27 @@ func TestActingIsLogged(t *testing.T) {
 		}
 	})
 }
+
+// TestActingIsLoggedWithAHost: a Host, which writes few lines of one message for
+// all of its tenants, writes each of these.
+func TestActingIsLoggedWithAHost(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var log lines
+		host, err := authority.NewHost(authority.Memory(), nil, slog.New(slog.NewTextHandler(&log, nil)))
+		require.NoError(t, err)
+		o := newOffice(t, nil, func(c *authority.Config[state]) {
+			c.Host, c.Namespace, c.Logger = host, "tenant 1", nil
+		})
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan struct{})
+		go func() { defer close(done); _ = host.Run(ctx) }()
+		defer func() { cancel(); <-done }()
+		time.Sleep(2 * time.Second)
+		admin := browser{}
+		require.Equal(t, 200, admin.status(o.replica, "POST", "/session/admin"))
+		for range 20 {
+			require.Equal(t, 200, o.status(withCookies(admin, request("POST", "/act-native"))))
+		}
+		require.Equal(t, 20, strings.Count(log.String(), ` acting=root subject=ada `), log.String())
+	})
+}
