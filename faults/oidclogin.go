@@ -346,8 +346,8 @@ func signInAll(t *testing.T, site []*relying) []opLogin {
 }
 
 // startFamilies gives refresh tokens to some sessions: of the session at the
-// provider and of the subject that will log out, and of their neighbours. The
-// tokens are by the place of the login.
+// provider and of the subject that will log out, and of some others. The tokens
+// are by the place of the login.
 func startFamilies(t *testing.T, r *relying, logins []opLogin) map[int]string {
 	t.Helper()
 	tokens := map[int]string{}

@@ -150,7 +150,7 @@ func (l *logoutReceiver) revoke(ctx context.Context, t *logoutToken) error {
 type use int
 
 const (
-	unused    use = iota // nothing, or the list cannot tell
+	unused    use = iota // nothing, or that is not known
 	usedAlone            // its sessions are revoked, and its own entry is owed
 	used
 )

@@ -80,6 +80,7 @@ func (g *Grants) load(ctx context.Context, key string) (*grant, string, error) {
 	plain, err := g.seal.Decrypt(sealed, g.associated(key))
 	found := new(grant)
 	if err != nil || json.Unmarshal(plain, found) != nil || g.key(found.Subject) != key {
+		g.counted.sealed.Add(1)
 		g.log.Warn("grant_sealed", "oidclogin: a grant cannot be opened; give GrantsConfig.Secrets the secret that sealed it")
 		return nil, rev, ErrGrantSealed
 	}
@@ -221,6 +222,7 @@ func (g *Grants) end(ctx context.Context, key, rev, why string) error {
 	if _, err := g.swap(ctx, key, nil, rev); errors.Is(err, keys.ErrConflict) {
 		return err
 	}
+	g.counted.over.Add(1)
 	g.log.Warn("grant_over", "oidclogin: a grant for offline access is over; the user has to log in again", "why", why)
 	return ErrNoGrant
 }
@@ -245,6 +247,7 @@ func (g *Grants) use(ctx context.Context, key string, old *grant, rev string) (*
 	case errors.Is(err, errInvalidGrant):
 		return nil, g.end(ctx, key, rev, "the provider says invalid_grant: it has ended the grant, or its refresh token was used elsewhere")
 	case errors.Is(err, errNotUsed), err != nil && g.mayRepeat(old):
+		g.counted.failed.Add(1)
 		g.log.Warn("grant_refresh", "oidclogin: the provider did not refresh a grant; it is tried again", "err", err)
 		free := *old
 		free.Using = 0
@@ -260,16 +263,30 @@ func (g *Grants) use(ctx context.Context, key string, old *grant, rev string) (*
 	if err != nil {
 		return nil, g.end(ctx, key, rev, err.Error())
 	}
-	if _, err = g.swap(ctx, key, next, rev); errors.Is(err, keys.ErrConflict) && a.refresh != "" {
-		_ = g.endpoint.revoke(ctx, a.refresh) // nothing has it any more
+	if _, err = g.swap(ctx, key, next, rev); errors.Is(err, keys.ErrConflict) {
+		g.abandon(ctx, key, next)
 	}
 	if err != nil {
 		return nil, err
 	}
 	if next.Access == "" {
+		g.counted.failed.Add(1)
 		return nil, unavailable("the keys of the provider", errors.New("a refreshed ID token could not be checked"))
 	}
+	g.counted.refreshed.Add(1)
 	return next, nil
+}
+
+// abandon revokes the refresh token of a grant that was revoked while it was
+// refreshed. If a login has replaced the grant, abandon does nothing: a provider
+// may revoke the tokens of that login too.
+func (g *Grants) abandon(ctx context.Context, key string, r *grant) {
+	if found, _, err := g.load(ctx, key); err != nil || found != nil {
+		return
+	}
+	if err := g.endpoint.revoke(ctx, r.Refresh); err != nil {
+		g.log.Warn("grant_revoke", "oidclogin: a grant was revoked here while it was refreshed, and the provider could not be told", "err", err)
+	}
 }
 
 // after returns the grant after an answer. An error means that the answer cannot

@@ -24,7 +24,7 @@ import (
 	"github.com/sessiontoken/sessiontoken/internal/strictjson"
 )
 
-// endpoint is the tokenEndpoint of a provider. Its Provider signs nobody in: it
+// endpoint is the tokenEndpoint of a provider. Its Provider signs no user in: it
 // has the metadata, the keys, and what authenticates this client.
 type endpoint struct {
 	provider *Provider[struct{}]

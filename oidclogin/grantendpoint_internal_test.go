@@ -22,6 +22,7 @@ import (
 
 	"github.com/sessiontoken/sessiontoken/internal/clock"
 	"github.com/sessiontoken/sessiontoken/internal/jws"
+	"github.com/sessiontoken/sessiontoken/keys"
 )
 
 // grantOP is an OpenID provider on loopback that refreshes.
@@ -147,6 +148,27 @@ func TestGrantOverHTTP(t *testing.T) {
 			require.Equal(t, 1, asked, "one request, whatever the way")
 		})
 	}
+}
+
+// TestGrantClientKey: a key signs in the place of a secret.
+func TestGrantClientKey(t *testing.T) {
+	p := newGrantOP(t)
+	key, err := keys.GenerateKey(keys.ES256)
+	require.NoError(t, err)
+	p.answer = func(w http.ResponseWriter, r *http.Request) {
+		_, _, basic := r.BasicAuth()
+		if basic || r.PostFormValue("client_secret") != "" || r.PostFormValue("client_id") != "app" || r.PostFormValue("client_assertion") == "" {
+			w.WriteHeader(http.StatusUnauthorized)
+			return
+		}
+		_, _ = io.WriteString(w, `{"access_token":"a"}`)
+	}
+	cfg := p.config()
+	cfg.ClientSecret, cfg.ClientKey = "", key
+	g, err := NewGrants(cfg)
+	require.NoError(t, err)
+	require.NoError(t, g.Save(t.Context(), p.login()))
+	require.Equal(t, "a", accessOf(t, g))
 }
 
 // TestGrantRefreshedIDToken: what a refreshed ID token may and may not say

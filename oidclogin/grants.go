@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"net/http"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/oauth2"
@@ -160,6 +161,7 @@ type Grants struct {
 	clock     *clock.Clock
 	runs      *flight.Keyed[string, refreshed]
 	log       *loud.Log
+	counted   struct{ refreshed, failed, over, sealed atomic.Uint64 }
 }
 
 // tokenEndpoint is what Grants needs of the provider.
@@ -326,5 +328,24 @@ func (g *Grants) Revoke(ctx context.Context, subject string) error {
 		if _, err = g.swap(ctx, key, nil, rev); !errors.Is(err, keys.ErrConflict) {
 			return errors.Join(refused, err)
 		}
+	}
+}
+
+// Metrics returns the counts since NewGrants. The names are fixed, and all of
+// them only grow:
+//
+//	oidclogin_grants_refreshed_total  refreshes that brought a token
+//	oidclogin_grants_failed_total     refreshes after which the grant went on without one
+//	oidclogin_grants_over_total       grants that ended at a refresh
+//	oidclogin_grants_sealed_total     readings of a grant that Secrets do not open
+//
+// Metrics does no I/O. The map is the caller's: [expvar.Func] can publish it as
+// it is.
+func (g *Grants) Metrics() map[string]float64 {
+	return map[string]float64{
+		"oidclogin_grants_refreshed_total": float64(g.counted.refreshed.Load()),
+		"oidclogin_grants_failed_total":    float64(g.counted.failed.Load()),
+		"oidclogin_grants_over_total":      float64(g.counted.over.Load()),
+		"oidclogin_grants_sealed_total":    float64(g.counted.sealed.Load()),
 	}
 }

@@ -226,6 +226,7 @@ func TestGrantSave(t *testing.T) {
 		}
 		c.used = map[string]bool{}
 		require.Equal(t, "access-2", accessOf(t, g), "of the second login's chain")
+		require.Empty(t, c.revoked)
 		_, twice := c.count()
 		require.Zero(t, twice)
 	})
@@ -614,6 +615,146 @@ func TestGrantCrashes(t *testing.T) {
 		"{keeps:false done:false step:3}", "{keeps:false done:false step:4}", // recorded; used
 		"{keeps:false done:true step:2}", "{keeps:false done:true step:3}",
 	}, slices.Sorted(slices.Values(overs)))
+}
+
+// TestGrantCrashesTwice stops one replica at each of its steps, and then the one
+// that goes on at each of its own, also in the first refresh of a grant.
+func TestGrantCrashesTwice(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		for _, keeps := range []bool{false, true} {
+			for _, first := range []bool{false, true} {
+				for i := range 14 {
+					for j := range 14 {
+						crashTwice(t, keeps, first, i, j)
+					}
+				}
+			}
+		}
+	})
+}
+
+// crashTwice stops two replicas, each at half of a step.
+func crashTwice(t *testing.T, keeps, first bool, i, j int) {
+	c, memory := newChain(), memoryStore()
+	c.keeps = keeps
+	last := grantsOf(t, memory, c)
+	begin(t, last)
+	if !first {
+		accessOf(t, last)
+		time.Sleep(c.life)
+	}
+	for _, half := range []int{i, j} {
+		var calls atomic.Int64
+		crash := func(do func() error) error {
+			step := int(calls.Add(1)) - 1
+			if step > half/2 || step == half/2 && half%2 == 0 {
+				return errors.New("crashed")
+			}
+			if err := do(); err != nil || step == half/2 {
+				return errors.Join(err, errors.New("crashed"))
+			}
+			return nil
+		}
+		store := &faulty{GrantStore: memory, fault: func(_, _ string, _ []byte, do func() error) error { return crash(do) }}
+		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+		_, _ = grantsOf(t, store, crashing{c, crash}).Token(ctx, ada)
+		cancel()
+		if half == i && i%3 == 0 {
+			time.Sleep(2 * lease) // the next one does not wait
+		}
+	}
+	_, err := last.Token(t.Context(), ada)
+	if errors.Is(err, ErrNoGrant) {
+		require.False(t, keeps && !first, "%d %d: the grant could go on", i, j)
+		require.NoError(t, last.Save(t.Context(), atLogin(c.current)))
+		_, err = last.Token(t.Context(), ada)
+	}
+	require.NoError(t, err, "%v %v %d %d", keeps, first, i, j)
+	time.Sleep(c.life)
+	accessOf(t, last)
+	_, twice := c.count()
+	require.Zero(t, twice, "%v %v %d %d", keeps, first, i, j)
+}
+
+// TestGrantStoreIsDown: a store that fails after the provider's answer loses
+// nothing if it is back within half a minute, and if it is not, the token that
+// was used is not sent again.
+func TestGrantStoreIsDown(t *testing.T) {
+	for _, down := range []time.Duration{30 * time.Second, 5 * time.Minute} {
+		synctest.Test(t, func(t *testing.T) {
+			c := newChain()
+			var until atomic.Int64
+			store := &faulty{GrantStore: memoryStore(), fault: func(_, _ string, _ []byte, do func() error) error {
+				if time.Now().UnixNano() < until.Load() {
+					return errors.New("the store is down")
+				}
+				return do()
+			}}
+			g := grantsOf(t, store, c)
+			begin(t, g)
+			c.after = func(*tokenAnswer) error {
+				c.after = nil
+				until.Store(time.Now().Add(down).UnixNano())
+				return nil
+			}
+			_, err := g.Token(t.Context(), ada)
+			if down < finishLimit {
+				require.NoError(t, err)
+			} else {
+				require.ErrorIs(t, err, errUnavailable)
+				time.Sleep(down)
+				_, err = g.Token(t.Context(), ada)
+				require.ErrorIs(t, err, ErrNoGrant)
+			}
+			_, twice := c.count()
+			require.Zero(t, twice)
+		})
+	}
+}
+
+// TestGrantNamespaces: grants of two namespaces are apart, as are those of two
+// clients and two issuers.
+func TestGrantNamespaces(t *testing.T) {
+	store := memoryStore()
+	begin(t, grantsOf(t, store, newChain()))
+	for _, change := range []func(*GrantsConfig){
+		func(c *GrantsConfig) { c.Namespace = "other" },
+		func(c *GrantsConfig) { c.ClientID = "other" },
+		func(c *GrantsConfig) { c.Issuer = "https://other.example" },
+	} {
+		cfg := grantsConfig(store)
+		change(&cfg)
+		g, err := NewGrants(cfg)
+		require.NoError(t, err)
+		_, err = g.Token(t.Context(), ada)
+		require.ErrorIs(t, err, ErrNoGrant)
+	}
+}
+
+// TestGrantMetrics counts each outcome.
+func TestGrantMetrics(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c, store := newChain(), memoryStore()
+		g := grantsOf(t, store, c)
+		begin(t, g)
+		accessOf(t, g)
+		time.Sleep(c.life)
+		c.before = func() error { return errNotUsed }
+		_, err := g.Token(t.Context(), ada)
+		require.ErrorIs(t, err, errUnavailable)
+		_, err = g.Token(t.Context(), ada)
+		require.ErrorIs(t, err, errUnavailable)
+		asked, _ := c.count()
+		require.Equal(t, 2, asked, "after a failure there is a pause")
+		time.Sleep(time.Minute)
+		c.before = func() error { return errInvalidGrant }
+		_, err = g.Token(t.Context(), ada)
+		require.ErrorIs(t, err, ErrNoGrant)
+		begin(t, grantsOf(t, store, c, make([]byte, 32)))
+		_, err = g.Token(t.Context(), ada)
+		require.ErrorIs(t, err, ErrGrantSealed)
+		require.Equal(t, map[string]float64{"oidclogin_grants_refreshed_total": 1, "oidclogin_grants_failed_total": 1, "oidclogin_grants_over_total": 1, "oidclogin_grants_sealed_total": 1}, g.Metrics())
+	})
 }
 
 // crashing is a provider that a process reaches until it crashes.

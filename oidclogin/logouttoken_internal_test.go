@@ -110,17 +110,29 @@ func TestUnavailableKeys(t *testing.T) {
 	}
 }
 
-// wrongKeys verifies, and returns a payload that is not the token's.
-type wrongKeys struct{ payload []byte }
+// wrongKeys returns a payload, whatever the token is.
+type wrongKeys struct {
+	payload []byte
+	err     error
+}
 
-func (k wrongKeys) VerifySignature(context.Context, string) ([]byte, error) { return k.payload, nil }
+func (k wrongKeys) VerifySignature(context.Context, string) ([]byte, error) { return k.payload, k.err }
+
+// An error of a key set counts, whatever comes with it.
+func TestPayloadWithAnError(t *testing.T) {
+	errKeys := errors.New("not of these keys")
+	_, err := verifyIDToken(t.Context(), wrongKeys{[]byte(idClaims().text()), errKeys}, sign(oidc.ES256, headerOf(oidc.ES256, "JWT"), idClaims().text()), idRules())
+	require.ErrorIs(t, err, errSignature)
+	_, err = verifyLogoutToken(t.Context(), wrongKeys{[]byte(logoutMembers().text()), errKeys}, logoutRaw(nil), rulesOfLogout())
+	require.ErrorIs(t, err, errSignature)
+}
 
 // A key set that mixes up two tokens lets neither pass.
 func TestPayloadOfAnotherToken(t *testing.T) {
 	for _, payload := range [][]byte{nil, {}, []byte(idClaims().with(members{"sub": "admin"}).text())} {
-		_, err := verifyIDToken(t.Context(), wrongKeys{payload}, sign(oidc.ES256, headerOf(oidc.ES256, "JWT"), idClaims().text()), idRules())
+		_, err := verifyIDToken(t.Context(), wrongKeys{payload, nil}, sign(oidc.ES256, headerOf(oidc.ES256, "JWT"), idClaims().text()), idRules())
 		require.ErrorIs(t, err, errSignature)
-		_, err = verifyLogoutToken(t.Context(), wrongKeys{payload}, logoutRaw(nil), rulesOfLogout())
+		_, err = verifyLogoutToken(t.Context(), wrongKeys{payload, nil}, logoutRaw(nil), rulesOfLogout())
 		require.ErrorIs(t, err, errSignature)
 	}
 }
