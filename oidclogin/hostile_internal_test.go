@@ -213,6 +213,7 @@ func hostileIDTokens() []hostileToken {
 		{name: "at_hash of another algorithm", claims: members{"at_hash": jws.Encode(digest(crypto.SHA512, opAccess)[:32])}, want: errAccessHash},
 		{name: "at_hash with padding", claims: members{"at_hash": base64.URLEncoding.EncodeToString(digest(crypto.SHA256, opAccess)[:16])}, want: errAccessHash},
 		{name: "an empty at_hash", claims: members{"at_hash": ""}, want: errAccessHash},
+		{name: "at_hash of nothing, without an access token", claims: members{"at_hash": jws.Encode(digest(crypto.SHA256, "")[:16])}, rules: func(r *idTokenRules) { r.accessToken = "" }, want: errAccessHash},
 		{name: "at_hash without an access token", rules: func(r *idTokenRules) { r.accessToken = "" }, want: errAccessHash},
 		// Who and when.
 		{name: "no sub", claims: members{"sub": nil}, want: errSubject},
@@ -225,6 +226,7 @@ func hostileIDTokens() []hostileToken {
 		{name: "max_age asked, no auth_time", claims: members{"auth_time": nil}, rules: asked, want: errAuthAge},
 		{name: "max_age asked, an old auth_time", claims: members{"auth_time": opNow.Unix() - 361}, rules: asked, want: errAuthAge},
 		{name: "max_age asked, auth_time of 1970", claims: members{"auth_time": 1}, rules: asked, want: errAuthAge},
+		{name: "a distributed claim without a source", claims: members{"_claim_names": members{"groups": "src1"}}, want: errLibrary},
 		// The strength.
 		{name: "acr asked, another one", rules: acr, want: errACR},
 		{name: "acr asked, none", claims: members{"acr": nil}, rules: acr, want: errACR},
