@@ -10,6 +10,7 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -161,6 +162,7 @@ type site struct {
 	login     *oidclogin.Provider[user]
 	mux       *http.ServeMux
 	log       *lockedBuffer
+	mu        sync.Mutex
 	logins    []*oidclogin.Login
 	hosts     map[string]http.Handler
 }
@@ -185,7 +187,9 @@ func newSite(t *testing.T, op *fakeOP, change ...func(*oidclogin.Config[user])) 
 		Issuer: opURL, ClientID: clientID, ClientSecret: secret, RedirectURL: siteURL + "/oidc/callback",
 		Client: op.client(), Logger: logger,
 		User: func(_ context.Context, l *oidclogin.Login) (string, user, error) {
+			s.mu.Lock()
 			s.logins = append(s.logins, l)
+			s.mu.Unlock()
 			var u struct {
 				Email string `json:"email"`
 			}

@@ -466,8 +466,8 @@ func TestHostileTokenEndpoint(t *testing.T) {
 	for name, answer := range map[string]func(http.ResponseWriter){
 		"not JSON": func(w http.ResponseWriter) { _, _ = io.WriteString(w, "<html>token-in-the-page") },
 		"empty":    func(http.ResponseWriter) {},
-		"1 MB": func(w http.ResponseWriter) {
-			_, _ = io.WriteString(w, `{"access_token":"`+strings.Repeat("x", 1<<20)+`"}`)
+		"300 KB": func(w http.ResponseWriter) {
+			writeJSON(w, map[string]any{"access_token": strings.Repeat("x", 300<<10)})
 		},
 		"no access":  func(w http.ResponseWriter) { writeJSON(w, map[string]any{"id_token": "token-in-the-page"}) },
 		"redirect":   func(w http.ResponseWriter) { w.Header().Set("Location", "https://evil.example"); w.WriteHeader(307) },

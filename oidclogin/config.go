@@ -75,8 +75,8 @@ type Config[T any] struct {
 	AfterSignOut string
 	// IDTokenHint keeps the ID token in a sealed cookie of its own, for the
 	// id_token_hint of a sign-out, with which some providers do not ask the user
-	// to confirm. The cookie makes every request larger. An ID token over 2800
-	// bytes is not kept.
+	// to confirm. The cookie makes every request larger. An ID token that does
+	// not fit into a cookie, over about 3000 bytes, is not kept.
 	IDTokenHint bool
 
 	// Client fetches from the provider. Redirects are not followed, and its

@@ -68,6 +68,34 @@ func FuzzMetadata(f *testing.F) {
 	})
 }
 
+// The algorithms are those of the provider's metadata that need a public key.
+// Without any it is RS256, and nothing weaker.
+func TestAlgorithms(t *testing.T) {
+	for _, tt := range []struct{ told, want []string }{
+		{nil, []string{"RS256"}}, {[]string{"HS256", "none"}, nil}, {[]string{"none", "ES256", "HS256", "RS256"}, []string{"RS256", "ES256"}},
+	} {
+		require.Equal(t, tt.want, (&metadata{Algorithms: tt.told}).algorithms())
+	}
+}
+
+// A provider on loopback, as in development, may have http endpoints there
+// alone.
+func TestMetadataOnLoopback(t *testing.T) {
+	const issuer = "http://127.0.0.1:9000"
+	for name, tt := range map[string]struct {
+		token string
+		ok    bool
+	}{
+		"itself": {issuer + "/token", true}, "another loopback": {"http://localhost/token", true}, "https": {"https://op.example/token", true},
+		"http elsewhere": {"http://op.example/token", false}, "another scheme": {"ftp://127.0.0.1/token", false}, "a fragment": {issuer + "/token#x", false},
+	} {
+		body, err := json.Marshal(metadata{Issuer: issuer, AuthorizationEndpoint: issuer + "/a", TokenEndpoint: tt.token, KeysURL: issuer + "/k"})
+		require.NoError(t, err)
+		_, err = parseMetadata(body, issuer)
+		require.Equal(t, tt.ok, err == nil, name)
+	}
+}
+
 func FuzzKeySet(f *testing.F) {
 	f.Add([]byte(`{"keys":[{"kty":"EC","crv":"P-256","x":"MKBCTNIcKUSDii11ySs3526iDZ8AiTo7Tu6KPAqv7D4","y":"4Etl6SRW2YiLUrN5vfvVHuhp7x8PxltmWWlbbM4IFyM","kid":"1"}]}`))
 	f.Add([]byte(`{"keys":[{"kty":"oct","k":"AAAA"},null,7]}`))
@@ -127,6 +155,10 @@ func TestSealed(t *testing.T) {
 		require.Equal(t, tt.opens, tt.s.open(tt.kind, tt.associated, tt.value, l), tt.name)
 		require.Equal(t, tt.opens, l.Nonce == "n", tt.name)
 	}
+	// What no browser keeps is not decrypted.
+	value, err = mine.seal(kindHint, "", hinted{strings.Repeat("x", maxCookie)})
+	require.NoError(t, err)
+	require.False(t, mine.open(kindHint, "", value, new(hinted)))
 }
 
 func FuzzSealed(f *testing.F) {

@@ -167,10 +167,10 @@ func parseKeys(body []byte) ([]jose.JSONWebKey, error) {
 	return usable, nil
 }
 
-// isUsable reports whether a key verifies signatures. Secret and private keys
-// do not: they should not be published.
+// isUsable reports whether a key is a public one that verifies signatures.
+// Secret and private keys are not used: they should not be published.
 func isUsable(key *jose.JSONWebKey) bool {
-	if key.Use != "" && key.Use != "sig" || !key.Valid() || !key.IsPublic() {
+	if key.Use != "" && key.Use != "sig" || !key.Valid() {
 		return false
 	}
 	switch pub := key.Key.(type) {

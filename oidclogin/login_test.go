@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -283,5 +284,42 @@ func TestNoAuthTime(t *testing.T) {
 		p := b.request(http.MethodGet, siteURL+"/pay", siteURL, nil)
 		require.Equal(t, 303, p.StatusCode)
 		require.Contains(t, p.to(), "max_age=60")
+	})
+}
+
+// Many users sign in at once, also while keys rotate.
+func TestManyAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSite(t, newOP(t))
+		var wg sync.WaitGroup
+		for range 20 {
+			wg.Go(func() {
+				b := s.browser(t)
+				require.Equal(t, 200, b.open(siteURL+"/private").StatusCode)
+				require.Equal(t, 303, b.request(http.MethodPost, siteURL+"/oidc/sign-out", siteURL, nil).StatusCode)
+				s.signedOut(t, b)
+			})
+		}
+		wg.Wait()
+		require.Equal(t, 1, s.op.count("/.well-known/openid-configuration"))
+		require.Equal(t, 1, s.op.count("/jwks"))
+		require.Equal(t, 20, s.op.count("/token"))
+		require.Empty(t, s.log.String())
+	})
+}
+
+// A login whose cookie no browser would keep is a mistake of the configuration,
+// and told.
+func TestLoginCookieSize(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		long := strings.Repeat("x", 900)
+		s := newSite(t, newOP(t), func(c *oidclogin.Config[user]) {
+			c.Ask = oidclogin.Ask{ACRValues: []string{long}, Prompt: long, LoginHint: long}
+		})
+		b := s.browser(t)
+		require.Equal(t, 500, b.open(siteURL+"/oidc/login?return=/"+long).StatusCode)
+		require.Empty(t, b.cookies())
+		s.loggedOnce(t, b, "make Ask shorter")
+		require.Equal(t, 303, b.request(http.MethodGet, siteURL+"/oidc/login?return=/", "", nil).StatusCode)
 	})
 }

@@ -7,6 +7,8 @@ import (
 	"crypto/rsa"
 	"io"
 	"net/http"
+	"net/http/httptest"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -146,6 +148,9 @@ func TestHostileMetadata(t *testing.T) {
 				require.Equal(t, 503, p.StatusCode)
 				require.Equal(t, "1", p.Header.Get("Retry-After"))
 				require.Empty(t, b.cookies())
+				if name == "1 MB" {
+					require.Contains(t, s.log.String(), "over 262144 bytes")
+				}
 				s.loggedOnce(t, b, "Config.Issuer")
 				require.NotContains(t, p.body, "evil")
 				s.op.metadata = nil
@@ -174,6 +179,12 @@ func TestHostileServer(t *testing.T) {
 		"ignores its context": func(r *http.Request) (*http.Response, error) {
 			time.Sleep(time.Minute)
 			return nil, io.ErrUnexpectedEOF
+		},
+		"fails with a document": func(r *http.Request) (*http.Response, error) {
+			w := httptest.NewRecorder()
+			w.WriteHeader(http.StatusBadGateway)
+			newOP(t).serveMetadata(w, r)
+			return w.Result(), nil
 		},
 		"redirects": func(r *http.Request) (*http.Response, error) {
 			if r.URL.Host != "op.example" {
@@ -297,6 +308,21 @@ func TestMadeUpKeyIDs(t *testing.T) {
 	})
 }
 
+// While the keys cannot be fetched, tokens do not cause a fetch each.
+func TestKeysThatCannotBeFetched(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSite(t, newOP(t))
+		s.op.setDown("/jwks", true)
+		for range 20 {
+			require.Equal(t, 503, s.logout(t, map[string]any{"sid": "x"}))
+		}
+		require.Equal(t, 1, s.op.count("/jwks"))
+		s.op.setDown("/jwks", false)
+		time.Sleep(time.Second)
+		require.Equal(t, 200, s.logout(t, map[string]any{"sid": "x"}))
+	})
+}
+
 // A key that the provider has dropped is used for 10 min at most.
 func TestDroppedKey(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -338,7 +364,8 @@ func TestHostileKeySets(t *testing.T) {
 			return []any{k}
 		}},
 		"private":  {503, func(k jose.JSONWebKey) any { k.Key = p256; return []any{k} }},
-		"101 keys": {503, func(k jose.JSONWebKey) any { return make([]any, 101) }},
+		"101 keys": {503, func(k jose.JSONWebKey) any { return slices.Repeat([]any{k}, 101) }},
+		"100 keys": {200, func(k jose.JSONWebKey) any { return slices.Repeat([]any{k}, 100) }},
 		"deep":     {503, func(k jose.JSONWebKey) any { return []any{k, deep(20)} }},
 		"1 MB":     {503, func(k jose.JSONWebKey) any { return []any{k, strings.Repeat("x", 1<<20)} }},
 	} {
@@ -392,5 +419,26 @@ func TestSecretsRotate(t *testing.T) {
 			require.Equal(t, tt.status, a.bring(t, b).StatusCode)
 			cfg.Secrets = [][]byte{next, []byte("0123456789abcdef0123456789abcdef")}
 		}
+	})
+}
+
+// A token endpoint that hangs: 503 after 5 s.
+func TestTokenEndpointHangs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSite(t, newOP(t), func(c *oidclogin.Config[user]) {
+			next := c.Client.Transport
+			c.Client = &http.Client{Timeout: time.Hour, Transport: roundTripper(func(r *http.Request) (*http.Response, error) {
+				if r.URL.Path == "/token" {
+					<-r.Context().Done()
+					return nil, r.Context().Err()
+				}
+				return next.RoundTrip(r)
+			})}
+		})
+		b := s.browser(t)
+		began := time.Now()
+		require.Equal(t, 503, b.open(siteURL+"/oidc/login").StatusCode)
+		require.Less(t, time.Since(began), 6*time.Second)
+		s.loggedOnce(t, b, "token_endpoint")
 	})
 }

@@ -23,7 +23,6 @@ const (
 	loginLife  = 10 * time.Minute // of a login, and of a sign-out at the provider
 	maxAlive   = 3                // login cookies of one browser
 	maxCookie  = 4096             // bytes of name and value together that browsers keep
-	maxHint    = 2800             // bytes of an ID token that is kept for a sign-out
 	stateTime  = 12               // hex digits
 	stateSize  = stateTime + 26   // and what rand.Text returns
 	doneFor    = 10 * time.Second // see isLoop

@@ -97,11 +97,8 @@ func (p *Provider[T]) keepHint(w http.ResponseWriter, rawToken string) {
 	if !p.cfg.IDTokenHint {
 		return
 	}
-	value, err := "", error(nil)
-	if len(rawToken) <= maxHint {
-		value, err = p.seal.seal(kindHint, "", hinted{rawToken})
-	}
-	if value == "" || err != nil || len(p.cookies.hint)+len(value) > maxCookie {
+	value, err := p.seal.seal(kindHint, "", hinted{rawToken})
+	if err != nil || len(p.cookies.hint)+len(value) > maxCookie {
 		p.log.Warn("hint_size", "oidclogin: an ID token is too long for Config.IDTokenHint; the sign-out at the provider goes without it")
 		removeCookie(w, p.cookies.hint)
 		return

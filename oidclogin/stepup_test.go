@@ -221,6 +221,9 @@ func TestNoLoop(t *testing.T) {
 		time.Sleep(11 * time.Second)
 		b.open(siteURL + "/never")
 		require.Equal(t, 3, s.op.count("/authorize"))
+		b.request(http.MethodPost, siteURL+"/oidc/sign-out", siteURL, nil) // the user begins anew
+		b.open(siteURL + "/never")
+		require.Equal(t, 4, s.op.count("/authorize"))
 	})
 }
 
