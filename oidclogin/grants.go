@@ -143,7 +143,8 @@ type GrantsConfig struct {
 //   - The process ends between its record and the answer: the token counts as
 //     used when a minute has passed. The clocks of replicas may differ by 15 s.
 //   - The store fails while the record is written: the refresh does not begin.
-//     If it fails for 45 s after the provider's answer, that is lost.
+//   - The store fails after the provider's answer, until 45 s have passed since
+//     the record: the token counts as used, and the answer is lost.
 //
 // A refreshed ID token must be of the same issuer, subject, client, nonce and
 // auth_time as the first (OpenID Connect Core 1.0 section 12.2); another one

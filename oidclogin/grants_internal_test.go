@@ -509,42 +509,41 @@ func (s *faulty) SaveGrant(ctx context.Context, namespace, key string, sealed []
 // TestGrantStoreFails: a write that failed, whether or not it took effect, is
 // tried again, and a token is not used twice.
 func TestGrantStoreFails(t *testing.T) {
-	for fails := range 12 {
-		for _, done := range []bool{false, true} {
-			t.Run(fmt.Sprint(fails, done), func(t *testing.T) {
-				synctest.Test(t, func(t *testing.T) {
-					c := newChain()
-					store := &faulty{GrantStore: memoryStore()}
-					var calls atomic.Int64
-					store.fault = func(_, _ string, _ []byte, do func() error) error {
-						if n := int(calls.Add(1)); n >= fails && n < fails+3 {
-							if done {
-								_ = do()
-							}
-							return errors.New("the store fails")
+	for round := range 2 * 4 * 12 {
+		done, long, fails := round%2 == 0, round/2%4+1, round/8
+		t.Run(fmt.Sprint(fails, long, done), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				c := newChain()
+				store := &faulty{GrantStore: memoryStore()}
+				var calls atomic.Int64
+				store.fault = func(_, _ string, _ []byte, do func() error) error {
+					if n := int(calls.Add(1)); n >= fails && n < fails+long {
+						if done {
+							_ = do()
 						}
-						return do()
+						return errors.New("the store fails")
 					}
-					g := grantsOf(t, store, c)
-					save := func() error { return g.Save(t.Context(), atLogin("refresh-0")) }
-					for save() != nil {
+					return do()
+				}
+				g := grantsOf(t, store, c)
+				save := func() error { return g.Save(t.Context(), atLogin("refresh-0")) }
+				for save() != nil {
+					time.Sleep(time.Second)
+				}
+				for i := range 3 {
+					var token *oauth2.Token
+					var err error
+					for token, err = g.Token(t.Context(), ada); err != nil; token, err = g.Token(t.Context(), ada) {
+						require.NotErrorIs(t, err, ErrNoGrant)
 						time.Sleep(time.Second)
 					}
-					for i := range 3 {
-						var token *oauth2.Token
-						var err error
-						for token, err = g.Token(t.Context(), ada); err != nil; token, err = g.Token(t.Context(), ada) {
-							require.NotErrorIs(t, err, ErrNoGrant)
-							time.Sleep(time.Second)
-						}
-						require.Equal(t, fmt.Sprint("access-", i+1), token.AccessToken)
-						time.Sleep(c.life)
-					}
-					_, twice := c.count()
-					require.Zero(t, twice)
-				})
+					require.Equal(t, fmt.Sprint("access-", i+1), token.AccessToken)
+					time.Sleep(c.life)
+				}
+				_, twice := c.count()
+				require.Zero(t, twice)
 			})
-		}
+		})
 	}
 }
 
