@@ -60,6 +60,10 @@ func newOffice(t *testing.T, store authority.Store, changes ...func(*authority.C
 		_, err := s.SignIn(w, r, as(c), state{"Ada", "guest"})
 		return err
 	})
+	post("/session/act-on", func(w http.ResponseWriter, r *http.Request, c *sessiontoken.Claims[state]) error {
+		_, err := s.SignIn(w, r, sessiontoken.Start{Subject: "bob", Actor: c.Actor()}, state{"Bob", "guest"})
+		return err
+	})
 	post("/act-native", func(w http.ResponseWriter, r *http.Request, c *sessiontoken.Claims[state]) error {
 		tokens, err := s.SignInNative(r, sessionhttp.Device{ClientID: "app"}, as(c), state{"Ada", "guest"})
 		if err == nil {
@@ -219,6 +223,29 @@ func TestRevokingTheActed(t *testing.T) {
 	}
 }
 
+// TestActorOfAnActor: a session in which an admin acts is no actor's, by cookie or
+// token: what revokes the admin would not end the next session. Its Actor is.
+func TestActorOfAnActor(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a, b, admin := twoOffices(t)
+		app := tokensOf(t, a.do(withCookies(admin, request("POST", "/act-native"))))
+		acting := admin.clone()
+		require.Equal(t, 200, acting.status(a.replica, "POST", "/session/act"))
+		require.Equal(t, 500, acting.clone().status(a.replica, "POST", "/session/act"))
+		require.Equal(t, 500, a.status(withCookies(acting, request("POST", "/act-native"))))
+		require.Equal(t, 500, a.status(request("POST", "/act-native", "Authorization", "Bearer "+app.AccessToken)))
+		require.Equal(t, 200, acting.status(a.replica, "GET", "/who"), "it is not over")
+
+		require.Equal(t, 200, acting.status(a.replica, "POST", "/session/act-on"))
+		require.Equal(t, 200, acting.status(b.replica, "GET", "/who"))
+		require.Equal(t, "root", b.seen.Actor().Subject)
+		require.Equal(t, "bob", b.seen.Subject)
+		require.Equal(t, 200, admin.status(b.replica, "POST", "/session/sign-out"))
+		time.Sleep(a.knownWithin())
+		require.Equal(t, 401, acting.status(a.replica, "GET", "/who"))
+	})
+}
+
 // TestActingIsNotRefreshed: a session in which an admin acts has no refresh
 // token, in a browser or outside, and the browser loses the admin's. It keeps
 // its actor over every renewal, and ends for good when it is idle.
@@ -356,5 +383,29 @@ func TestActingIsLogged(t *testing.T) {
 		for _, s := range secrets {
 			require.NotContains(t, log.String(), s)
 		}
+	})
+}
+
+// TestActingIsLoggedWithAHost: a Host, which writes few lines of one message for
+// all of its tenants, writes each of these.
+func TestActingIsLoggedWithAHost(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var log lines
+		host, err := authority.NewHost(authority.Memory(), nil, slog.New(slog.NewTextHandler(&log, nil)))
+		require.NoError(t, err)
+		o := newOffice(t, nil, func(c *authority.Config[state]) {
+			c.Host, c.Namespace, c.Logger = host, "tenant 1", nil
+		})
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan struct{})
+		go func() { defer close(done); _ = host.Run(ctx) }()
+		defer func() { cancel(); <-done }()
+		time.Sleep(2 * time.Second)
+		admin := browser{}
+		require.Equal(t, 200, admin.status(o.replica, "POST", "/session/admin"))
+		for range 20 {
+			require.Equal(t, 200, o.status(withCookies(admin, request("POST", "/act-native"))))
+		}
+		require.Equal(t, 20, strings.Count(log.String(), ` acting=root subject=ada `), log.String())
 	})
 }

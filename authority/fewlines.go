@@ -10,7 +10,8 @@ import (
 )
 
 // fewLines is a slog.Handler that passes on at most ten lines of one message a
-// minute: a store that fails does so for all tenants.
+// minute: a store that fails does so for all tenants. It passes on every line
+// that records who acts for whom.
 type fewLines struct {
 	slog.Handler
 	counts *lineCounts
@@ -35,10 +36,20 @@ func newFewLines(h slog.Handler) *fewLines {
 
 // Handle implements slog.Handler.
 func (h *fewLines) Handle(ctx context.Context, r slog.Record) error {
-	if !h.counts.pass(r.Message) {
+	if !isRecord(r) && !h.counts.pass(r.Message) {
 		return nil
 	}
 	return h.Handler.Handle(ctx, r)
+}
+
+// isRecord reports whether a line is one that package sessionhttp writes when a
+// session begins with an Actor.
+func isRecord(r slog.Record) (found bool) {
+	r.Attrs(func(a slog.Attr) bool {
+		found = a.Key == "acting"
+		return !found
+	})
+	return found
 }
 
 func (c *lineCounts) pass(message string) bool {

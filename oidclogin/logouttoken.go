@@ -48,6 +48,7 @@ type logoutRules struct {
 	//     JWT before;
 	//   - authentik sends logout+jwt since 2025.12;
 	//   - npm oidc-provider sends logout+jwt;
+	//   - dex sends none (its server/signer/utils.go);
 	//   - Auth0 sends JWT: go-oidc's tests have one of its tokens;
 	//   - Okta has front-channel logout alone, by its article "Key elements and
 	//     limitations of single logout";

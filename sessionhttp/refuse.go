@@ -125,7 +125,7 @@ func statusAndChallenge(err error) (status int, challenge string) {
 func isPermanent(err error) bool {
 	var size *sessiontoken.SizeError
 	return errors.As(err, &size) || errors.Is(err, errCookieSize) || isUnwritable(err) ||
-		errors.Is(err, errNoIssuer) || errors.Is(err, errNoRefresh) || errors.Is(err, errSubject)
+		errors.Is(err, errNoIssuer) || errors.Is(err, errNoRefresh) || errors.Is(err, errSubject) || errors.Is(err, errActor)
 }
 
 // isUnwritable reports whether a state cannot be written as JSON, such as one
@@ -151,7 +151,7 @@ var (
 	faultInsecure    = fault{"insecure", "no token is handed out over plain http; serve https, or set Config.TLSInFront if a proxy in front takes requests over https alone"}
 	faultSize        = fault{"too_large", "a session token is larger than IssuerConfig.MaxBytes or than the cookies that browsers keep; make the state smaller: Issuer.Size shows the largest claims"}
 	faultState       = fault{"state_unwritable", "a state cannot be written as JSON; text must be valid UTF-8"}
-	faultMisuse      = fault{"not_configured", "a call can never succeed: it needs Config.Issuer or Config.Refresh, which is not set, or it has a subject that SignIn does not accept"}
+	faultMisuse      = fault{"not_configured", "a call can never succeed: it needs Config.Issuer or Config.Refresh, which is not set, or it has a subject or an actor that SignIn does not accept"}
 	faultOwed        = fault{"revocation_owed", "the store has not acknowledged a revocation, which is written again until it does; check the store of the revocations"}
 	faultLate        = fault{"late", "Load, a store or the signer did not answer in time; check what it waits for, and that it heeds its context"}
 	faultPanic       = fault{"panic", "Load or a store panicked; what it panicked with is not logged"}

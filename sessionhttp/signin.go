@@ -21,6 +21,9 @@ var (
 	errNoRefresh = errors.New("sessionhttp: Config.Refresh is not set")
 	// errSubject is a mistake of the caller, and not of the user.
 	errSubject = errors.New("sessionhttp: Start.Subject is required and must not begin with \"anonymous:\"; with Anonymous it is left empty")
+	// errActor is one too: whatever revokes the first actor would not end the
+	// new session.
+	errActor = errors.New("sessionhttp: Start.Actor is a session that has an Actor itself; pass that Actor")
 )
 
 // SignInOption changes one [Sessions.SignIn].
@@ -123,7 +126,8 @@ var justNow = time.Unix(1<<37, 0)
 // that it is not known, since the subject has proven nothing, so that
 // RequireFresh refuses the session. The actor's own session is not revoked: the
 // new one would end with it. The browser loses its cookies: the actor signs in
-// again to go back. The logger gets a line with both subjects.
+// again to go back. The logger gets a line with both subjects. An actor that is
+// the request's own session and has an Actor itself is refused: pass that Actor.
 //
 // With an error no header was written; [Sessions.Refuse] answers it.
 func (s *Sessions[T]) SignIn(w http.ResponseWriter, r *http.Request, start sessiontoken.Start, state T, options ...SignInOption) (*sessiontoken.Claims[T], error) {
@@ -147,6 +151,9 @@ func (s *Sessions[T]) SignIn(w http.ResponseWriter, r *http.Request, start sessi
 	}
 	if !s.isSecure(r) {
 		return nil, errInsecure
+	}
+	if err := s.checkActor(r, start.Actor); err != nil {
+		return nil, err
 	}
 	label, refreshed := "", s.cfg.RefreshPath != "" && !o.anonymous && start.Actor == nil
 	if s.cfg.DeviceLabel != nil && refreshed {
@@ -173,6 +180,26 @@ func (s *Sessions[T]) SignIn(w http.ResponseWriter, r *http.Request, start sessi
 		s.logActing(in.claims, start.Actor)
 	}
 	return in.claims, nil
+}
+
+// checkActor refuses an actor that is the request's own session if another acts
+// in that session already.
+func (s *Sessions[T]) checkActor(r *http.Request, actor *sessiontoken.Actor) error {
+	if actor == nil {
+		return nil
+	}
+	token, ok, err := bearer(r.Header)
+	if !ok {
+		token, err = s.sessionToken(r)
+	}
+	if err != nil {
+		return nil // no session of the request
+	}
+	c, err := s.cfg.Verifier.Verify(r.Context(), token)
+	if err == nil && c.SessionID == actor.SessionID && c.Actor() != nil {
+		return errActor
+	}
+	return nil
 }
 
 // logActing tells that a session has begun in which another acts for the
@@ -290,6 +317,9 @@ func (s *Sessions[T]) SignInNative(r *http.Request, device Device, start session
 	}
 	if start.Subject == "" || isAnonymous(start.Subject) {
 		return Tokens{}, errSubject
+	}
+	if err := s.checkActor(r, start.Actor); err != nil {
+		return Tokens{}, err
 	}
 	start.Renewal = sessiontoken.NotRenewable
 	if start.AuthTime.IsZero() && start.Actor == nil {
