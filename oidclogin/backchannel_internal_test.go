@@ -245,9 +245,10 @@ func TestReplayedLogoutToken(t *testing.T) {
 				require.Len(t, s.entries(), 2)
 				written := s.appended.Load()
 
-				q := b.began(t, opSubject, opSession)
-				require.Equal(t, http.StatusOK, b.post(t, raw).Code, "before b has read the store by itself")
-				require.False(t, b.revoked(t, q))
+				q := a.began(t, opSubject, opSession)
+				require.Equal(t, http.StatusOK, b.post(t, raw).Code)
+				require.Equal(t, written, s.appended.Load(), "b has not read the store by itself")
+				require.False(t, a.revoked(t, q))
 				refused := time.Time{}
 				for i := 0; refused.IsZero() && i < 100; i++ {
 					time.Sleep(10 * time.Second)
