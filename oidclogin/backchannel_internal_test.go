@@ -331,8 +331,7 @@ func TestLogoutAfterAllWereRevoked(t *testing.T) {
 	})
 }
 
-// A store that was empty a moment ago has no effect on a logout, and one that is
-// full of others has none either.
+// A store that was empty a moment ago has no effect on a logout.
 func TestLogoutAtBirth(t *testing.T) {
 	for _, after := range []time.Duration{0, time.Second, 11 * time.Minute} {
 		t.Run(after.String(), func(t *testing.T) {
@@ -365,7 +364,7 @@ func TestLogoutDuringALogin(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				s := new(countingStore)
-				a, b := newReplica(t, s, tiny).run(t), newReplica(t, s, tiny).run(t)
+				a, b := newReplica(t, s, brief).run(t), newReplica(t, s, brief).run(t)
 				time.Sleep(time.Minute)
 				earliest, err := a.list.Now(t.Context())
 				require.NoError(t, err)
@@ -387,8 +386,8 @@ func TestLogoutDuringALogin(t *testing.T) {
 	}
 }
 
-// tiny lets entries live as short as a list permits.
-func tiny(c *revoke.Config) { c.MaxSession = 12 * time.Minute }
+// brief makes sessions hardly longer than a login may take.
+func brief(c *revoke.Config) { c.MaxSession = 12 * time.Minute }
 
 func TestHostileLogoutTokensWriteNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
