@@ -79,7 +79,7 @@ func Starts(t *testing.T, s revoke.Store, n int) {
 		q := revoke.Question{SessionID: "none", Subject: "ada", KeyID: "kid", Began: begin}.Prepared()
 		if err := l.Check(t.Context(), &q); err == nil {
 			break
-		} else if time.Since(begin) > 2*time.Minute {
+		} else if time.Since(begin) > 10*time.Minute {
 			t.Fatal(err)
 		}
 	}
