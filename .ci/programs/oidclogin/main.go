@@ -37,7 +37,9 @@ func main() {
 	go site.Run(ctx)
 	login = must(oidclogin.New(oidclogin.Config[state]{Sessions: site.Sessions(), Revocations: site.Revocations(), Secrets: secrets,
 		Issuer: issuer, ClientID: "site", ClientSecret: "secret", RedirectURL: "http://localhost/oidc/callback",
-		User: func(_ context.Context, l *oidclogin.Login) (string, state, error) { return l.Subject, state{"admin"}, nil }}))
+		User: func(_ context.Context, l *oidclogin.Login) (string, state, error) {
+			return l.Subject, state{"admin"}, nil
+		}}))
 	mux := http.NewServeMux()
 	mux.Handle("/oidc/", login)
 	mux.Handle("/", site.Sessions().Require(http.NotFoundHandler()))
