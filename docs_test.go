@@ -47,7 +47,7 @@ func TestMetricsOfTheDocumentsExist(t *testing.T) {
 	known := metricNames(t)
 	require.Greater(t, len(known), 50)
 	reasons := reasonsInCode(t)
-	others := []string{"auth_time", "proxy_cache", "proxy_cache_valid", "search_path", "default_query_exec_mode", "max_connections", "synchronous_standby_names"}
+	others := []string{"auth_time", "proxy_cache", "proxy_cache_valid", "search_path", "default_query_exec_mode", "max_connections", "synchronous_standby_names", "sessiontoken_grants", "refresh_token", "acr_values", "max_age", "private_key_jwt", "client_secret_post", "client_secret_basic"}
 	others = append(others, readyNames(t)...)
 	for _, name := range []string{"README.md", "OPERATING.md", "SECURITY.md", "CHANGELOG.md"} {
 		for _, m := range snake.FindAllStringSubmatch(document(t, name), -1) {

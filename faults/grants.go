@@ -192,10 +192,10 @@ func (j *jobs) do(r request) (a answer, err error) {
 	return a, fmt.Errorf("no operation %q", r.Op)
 }
 
-// GrantsKilled kills a process with kill -9 during a refresh, at each of its steps
-// in turn, 18 times or as often as SESSIONTOKEN_TRIALS says. Another process then
-// goes on. The provider replaces refresh tokens: none is used twice, and a grant
-// survives or is over.
+// GrantsKilled kills a process with kill -9 during a refresh, at each of its
+// steps in turn, 18 times or as often as SESSIONTOKEN_TRIALS says. Another
+// process then goes on. The provider replaces refresh tokens: none is used
+// twice, and a grant survives or is over.
 func GrantsKilled(t *testing.T, place string) {
 	p := newRotating(t)
 	role := Role{Place: place, Grants: p.URL}
@@ -205,7 +205,8 @@ func GrantsKilled(t *testing.T, place string) {
 	ahead := time.Duration(0)
 	survived, over := 0, 0
 	token := func(w *Process) answer {
-		// A refresh that failed has a pause of 1 s, and more on a busy machine.
+		// A refresh that failed has a pause of 1 s, and more on a busy
+		// machine.
 		for began := time.Now(); ; time.Sleep(100 * time.Millisecond) {
 			a := w.call(request{Op: "token", Subject: "ada", Ahead: ahead})
 			if a.Error == "" {

@@ -103,7 +103,7 @@ func (l *logoutReceiver) receive(w http.ResponseWriter, r *http.Request) error {
 // count.
 func readLogoutToken(w http.ResponseWriter, r *http.Request) (string, error) {
 	kind, _, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
-	if err != nil || kind != "application/x-www-form-urlencoded" || len(r.Header.Values("Content-Type")) != 1 {
+	if err != nil || kind != "application/x-www-form-urlencoded" {
 		return "", errBody
 	}
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxLogoutBody))
@@ -123,18 +123,15 @@ func readLogoutToken(w http.ResponseWriter, r *http.Request) (string, error) {
 // revoke: a session that began between the two is revoked too.
 func (l *logoutReceiver) revoke(ctx context.Context, t *logoutToken) error {
 	token := logoutID(t.issuer, t.tokenID)
-	use := l.useOf(ctx, token)
-	if use == unused {
+	used := l.isUsed(ctx, token)
+	if !used {
 		// Another replica may have received it.
 		reading, cancel := context.WithTimeout(ctx, syncLimit)
 		_ = l.revocations.Sync(reading) // after a failure the token counts as unused: revoking twice is better than not at all
 		cancel()
-		use = l.useOf(ctx, token)
+		used = l.isUsed(ctx, token)
 	}
-	if use == used {
-		return nil
-	}
-	if use == unused {
+	if !used {
 		group := subjectGroup(t.issuer, t.subject)
 		if t.sessionID != "" {
 			group = sessionGroup(t.issuer, t.sessionID)
@@ -143,30 +140,18 @@ func (l *logoutReceiver) revoke(ctx context.Context, t *logoutToken) error {
 			return err
 		}
 	}
+	// If the store has acknowledged that already, nothing is written.
 	return l.revocations.RevokeSession(ctx, token)
 }
 
-// use is what the list knows of a logout token.
-type use int
-
-const (
-	unused    use = iota // nothing, or that is not known
-	usedAlone            // its sessions are revoked, and its own entry is owed
-	used
-)
-
-// useOf asks the list for a session with the id of a token, as if it began now:
-// only an entry of that id revokes it.
-func (l *logoutReceiver) useOf(ctx context.Context, token string) use {
+// isUsed reports whether the list knows a logout token: its entry is there, or
+// owed. It asks for a session with the id of the token, as if it began now: only
+// an entry of that id revokes it. False can mean that the list does not know.
+func (l *logoutReceiver) isUsed(ctx context.Context, token string) bool {
 	now, err := l.revocations.Now(ctx)
 	if err != nil {
-		return unused
+		return false
 	}
-	switch err := l.revocations.Check(ctx, &revoke.Question{SessionID: token, Began: now.Add(time.Millisecond)}); {
-	case err == revoke.ErrRevoked:
-		return used
-	case errors.Is(err, revoke.ErrOwed):
-		return usedAlone
-	}
-	return unused
+	err = l.revocations.Check(ctx, &revoke.Question{SessionID: token, Began: now.Add(time.Millisecond)})
+	return err == revoke.ErrRevoked || errors.Is(err, revoke.ErrOwed)
 }

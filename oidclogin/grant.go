@@ -34,9 +34,9 @@ type grant struct {
 
 const (
 	maxGrant = 64 << 10
-	// margin is how long a token that is handed out is valid at least, if its
-	// life is four times that. untold is the life of one of which the provider
-	// does not say it.
+	// margin is how long a token that is handed out is valid at least, if
+	// its life is four times that. untold is the life of one of which the
+	// provider does not say it.
 	margin = 30 * time.Second
 	untold = 5 * time.Minute
 )
@@ -88,8 +88,8 @@ func (g *Grants) load(ctx context.Context, key string) (*grant, string, error) {
 }
 
 // swap replaces the grant of a revision, or deletes it if next is nil. It tries
-// again until ctx ends if the store fails. Its error matches keys.ErrConflict or
-// errUnavailable; after the latter the write may take effect.
+// again until ctx ends if the store fails. Its error matches keys.ErrConflict
+// or errUnavailable; after the latter the write may take effect.
 func (g *Grants) swap(ctx context.Context, key string, next *grant, rev string) (string, error) {
 	var sealed []byte
 	if next != nil {
@@ -148,8 +148,8 @@ type refreshed struct {
 	err   error // one that a later call need not repeat: ErrNoGrant
 }
 
-// atLeast returns the grant of a user for which enough reports true, or one that
-// has just been refreshed.
+// atLeast returns the grant of a user for which enough reports true, or one
+// that has just been refreshed.
 func (g *Grants) atLeast(ctx context.Context, subject string, enough func(*grant) bool) (*grant, error) {
 	key := g.key(subject)
 	for {
@@ -184,8 +184,8 @@ func (g *Grants) atLeast(ctx context.Context, subject string, enough func(*grant
 	}
 }
 
-// refresh refreshes a grant unless enough reports true for it. It is called once
-// at a time for a grant in this process, and by any number of others.
+// refresh refreshes a grant unless enough reports true for it. It is called
+// once at a time for a grant in this process, and by any number of others.
 func (g *Grants) refresh(ctx context.Context, key string, enough func(*grant) bool) (refreshed, error) {
 	pause := firstPoll
 	for {
@@ -278,8 +278,8 @@ func (g *Grants) use(ctx context.Context, key string, old *grant, rev string) (*
 }
 
 // abandon revokes the refresh token of a grant that was revoked while it was
-// refreshed. If a login has replaced the grant, abandon does nothing: a provider
-// may revoke the tokens of that login too.
+// refreshed. If a login has replaced the grant, abandon does nothing: a
+// provider may revoke the tokens of that login too.
 func (g *Grants) abandon(ctx context.Context, key string, r *grant) {
 	if found, _, err := g.load(ctx, key); err != nil || found != nil {
 		return
@@ -289,8 +289,8 @@ func (g *Grants) abandon(ctx context.Context, key string, r *grant) {
 	}
 }
 
-// after returns the grant after an answer. An error means that the answer cannot
-// be trusted; it holds nothing of it.
+// after returns the grant after an answer. An error means that the answer
+// cannot be trusted; it holds nothing of it.
 func (g *Grants) after(ctx context.Context, old *grant, a *tokenAnswer) (*grant, error) {
 	now := g.clock.Now()
 	lasts := a.lasts

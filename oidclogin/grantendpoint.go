@@ -24,8 +24,8 @@ import (
 	"github.com/sessiontoken/sessiontoken/internal/strictjson"
 )
 
-// endpoint is the tokenEndpoint of a provider. Its Provider signs no user in: it
-// has the metadata, the keys, and what authenticates this client.
+// endpoint is the tokenEndpoint of a provider. Its Provider signs no user in:
+// it has the metadata, the keys, and what authenticates this client.
 type endpoint struct {
 	provider *Provider[struct{}]
 	client   *http.Client
@@ -75,8 +75,8 @@ func newEndpoint(cfg *GrantsConfig) (*endpoint, error) {
 
 // ownConnections returns a client whose requests end with their context alone,
 // and each have a connection of their own: on a kept one that the server closes
-// just then, it would not be known whether the request arrived. A transport that
-// is not of net/http is used as it is, and isHTTP is false.
+// just then, it would not be known whether the request arrived. A transport
+// that is not of net/http is used as it is, and isHTTP is false.
 func ownConnections(c *http.Client) (own *http.Client, isHTTP bool) {
 	own = new(http.Client)
 	*own = *c
@@ -145,7 +145,8 @@ func (e *endpoint) post(ctx context.Context, m *metadata, to string, form url.Va
 	return &reply{resp.StatusCode, body}, nil
 }
 
-// isNoConnection reports whether an error says that no connection could be made.
+// isNoConnection reports whether an error says that no connection could be
+// made.
 func isNoConnection(err error) bool {
 	var op *net.OpError
 	var name *net.DNSError
@@ -266,8 +267,8 @@ func (e *endpoint) revoke(ctx context.Context, refreshToken string) error {
 	return nil
 }
 
-// bound returns what of a login's ID token its refreshed ones must have too: the
-// nonce, and auth_time in Unix seconds. Both can be absent.
+// bound returns what of a login's ID token its refreshed ones must have too:
+// the nonce, and auth_time in Unix seconds. Both can be absent.
 func (l *Login) bound() (nonce string, authTime int64) {
 	var c idTokenClaims
 	if parseObject(l.payload, &c) != nil {

@@ -31,10 +31,9 @@ type grantOP struct {
 	chain *chain
 
 	mu       sync.Mutex
-	metadata members // further members
-	basic    bool    // how the client must authenticate
-	claims   members // changes of the refreshed ID token
-	forms    []string
+	metadata members          // further members
+	basic    bool             // how the client must authenticate
+	claims   members          // changes of the refreshed ID token
 	answer   http.HandlerFunc // in place of the token endpoint's
 	revokes  int              // the status of the revocation endpoint
 }

@@ -26,8 +26,8 @@ var (
 	// ErrNoGrant means that the user has no grant: none was begun, or it is
 	// over. The user has to log in again, with scope offline_access.
 	ErrNoGrant = errors.New("oidclogin: the user has no grant for offline access")
-	// ErrGrantSealed means that a grant is there and GrantsConfig.Secrets do not
-	// open it: another secret sealed it, or it was changed.
+	// ErrGrantSealed means that a grant is there and GrantsConfig.Secrets
+	// do not open it: another secret sealed it, or it was changed.
 	ErrGrantSealed = errors.New("oidclogin: a grant for offline access cannot be opened with GrantsConfig.Secrets")
 )
 
@@ -67,11 +67,11 @@ type GrantStore interface {
 	// LoadGrant returns a grant and its revision.
 	LoadGrant(ctx context.Context, namespace, key string) (sealed []byte, rev string, err error)
 
-	// SaveGrant replaces a grant if its revision still is rev, where "" means
-	// that it does not exist, and returns the new revision. An empty sealed
-	// deletes the grant; the revision is "" then. If the grant has another
-	// revision, the error matches [keys.ErrConflict] and nothing has changed.
-	// After any other error the write may have taken effect.
+	// SaveGrant replaces a grant if its revision still is rev, where ""
+	// means that it does not exist, and returns the new revision. An empty
+	// sealed deletes the grant; the revision is "" then. If the grant has
+	// another revision, the error matches [keys.ErrConflict] and nothing
+	// has changed. After any other error the write may have taken effect.
 	SaveGrant(ctx context.Context, namespace, key string, sealed []byte, rev string) (newRev string, err error)
 }
 
@@ -80,33 +80,35 @@ type GrantStore interface {
 type GrantsConfig struct {
 	// Store keeps the grants. Required.
 	Store GrantStore
-	// Namespace separates grants of programs that share a store and have nothing
-	// to do with each other. At most 256 bytes. Optional.
+	// Namespace separates grants of programs that share a store and have
+	// nothing to do with each other. At most 256 bytes. Optional.
 	Namespace string
 	// Secrets are at least 32 random bytes each, such as those of the
-	// authority: the keys that seal the grants are derived from them. The first
-	// seals, all open. A grant is sealed again when it is refreshed. Required.
+	// authority: the keys that seal the grants are derived from them. The
+	// first seals, all open. A grant is sealed again when it is refreshed.
+	// Required.
 	Secrets [][]byte
 
-	// Issuer, ClientID, ClientSecret and ClientKey are as in [Config]: a refresh
-	// token is the client's for which it was issued. Required, of the last two
-	// one.
+	// Issuer, ClientID, ClientSecret and ClientKey are as in [Config]: a
+	// refresh token is the client's for which it was issued. Required, of
+	// the last two one.
 	Issuer, ClientID, ClientSecret string
 	ClientKey                      *keys.SigningKey
-	// Rotates says that the provider replaces refresh tokens, though it may not
-	// do so at each refresh. Without it, a provider counts as one that keeps
-	// them if it has kept a grant's at every refresh so far, and then the token
-	// is sent again after a crash or a lost answer. Set it for a provider that
-	// replaces old tokens only, as npm oidc-provider does by default: it could
-	// take that for a theft.
+	// Rotates says that the provider replaces refresh tokens, though it may
+	// not do so at each refresh. Without it, a provider counts as one that
+	// keeps them if it has kept a grant's at every refresh so far, and then
+	// the token is sent again after a crash or a lost answer. Set it for a
+	// provider that replaces old tokens only, as npm oidc-provider does by
+	// default: it could take that for a theft.
 	Rotates bool
 
-	// Client and Logger are as in [Config]. A request for a refresh may take
-	// 20 s.
+	// Client and Logger are as in [Config]. A request for a refresh may
+	// take 20 s.
 	Client *http.Client
 	Logger *slog.Logger
 
-	// InsecureDiscoveryURL and InsecureTokenEndpointAudience are as in [Config].
+	// InsecureDiscoveryURL and InsecureTokenEndpointAudience are as in
+	// [Config].
 	InsecureDiscoveryURL          string
 	InsecureTokenEndpointAudience bool
 }
@@ -124,12 +126,12 @@ type GrantsConfig struct {
 // # One use of a refresh token
 //
 // A provider that replaces a refresh token at each use takes a second use for a
-// theft and ends the whole chain. So one replica refreshes at a time: it records
-// in the store that the token is in use before it sends it, and stores the new
-// token in the place of the old one. Other replicas wait. If the outcome of a
-// use is lost, the token is not sent again, and the grant is over: [ErrNoGrant].
-// The exception is a provider that does not replace refresh tokens; see
-// GrantsConfig.Rotates. These are the cases:
+// theft and ends the whole chain. So one replica refreshes at a time: it
+// records in the store that the token is in use before it sends it, and stores
+// the new token in the place of the old one. Other replicas wait. If the
+// outcome of a use is lost, the token is not sent again, and the grant is over:
+// [ErrNoGrant]. The exception is a provider that does not replace refresh
+// tokens; see GrantsConfig.Rotates. These are the cases:
 //
 //   - The provider answers with an error of RFC 6749 section 5.2 and a status of
 //     4xx: the token was not used. invalid_grant ends the grant. All others are
@@ -170,10 +172,11 @@ type tokenEndpoint interface {
 	// refresh sends a refresh token, once. An error matches errNotUsed or
 	// errInvalidGrant; after any other the token may have been used.
 	refresh(ctx context.Context, refreshToken string) (*tokenAnswer, error)
-	// verify checks a refreshed ID token. An error matches errUnavailable or
-	// errRefused.
+	// verify checks a refreshed ID token. An error matches errUnavailable
+	// or errRefused.
 	verify(ctx context.Context, a *tokenAnswer, g *grant) error
-	// revoke revokes a refresh token, if the provider has an endpoint for that.
+	// revoke revokes a refresh token, if the provider has an endpoint for
+	// that.
 	revoke(ctx context.Context, refreshToken string) error
 }
 
@@ -191,10 +194,10 @@ var (
 )
 
 const (
-	// recordLimit is how long the record of a use may take, and refreshLimit how
-	// long the provider. finishLimit is how long all may take from the start of
-	// the record to the end of the write that stores the outcome. A use that is
-	// older than lease has failed.
+	// recordLimit is how long the record of a use may take, and
+	// refreshLimit how long the provider. finishLimit is how long all may
+	// take from the start of the record to the end of the write that stores
+	// the outcome. A use that is older than lease has failed.
 	recordLimit  = 10 * time.Second
 	refreshLimit = 20 * time.Second
 	finishLimit  = 45 * time.Second
@@ -239,9 +242,9 @@ func NewGrants(cfg GrantsConfig) (*Grants, error) {
 	return g, nil
 }
 
-// key returns the key of a user's grant. It is a digest, so that the store holds
-// no name of a person. The store's reader can check whether a name that it knows
-// is among them.
+// key returns the key of a user's grant. It is a digest, so that the store
+// holds no name of a person. The store's reader can check whether a name that
+// it knows is among them.
 func (g *Grants) key(subject string) string {
 	h := sha256.New()
 	for _, s := range []string{"oidclogin grant", g.issuer, subject, g.clientID} {
@@ -251,9 +254,9 @@ func (g *Grants) key(subject string) string {
 }
 
 // Save begins the grant of a user at a login, in the place of an earlier one of
-// the same user. Config.User is a good place to call it. If the login brought no
-// refresh token, the earlier grant goes on: some providers give one at the first
-// login alone. Without an earlier one the error is [ErrNoGrant].
+// the same user. Config.User is a good place to call it. If the login brought
+// no refresh token, the earlier grant goes on: some providers give one at the
+// first login alone. Without an earlier one the error is [ErrNoGrant].
 func (g *Grants) Save(ctx context.Context, l *Login) error {
 	if l.Issuer != g.issuer {
 		return errors.New("oidclogin: the login is of another issuer than GrantsConfig.Issuer")
@@ -295,8 +298,8 @@ func expiry(now, told time.Time) int64 {
 // Token refreshes at the provider if the last access token has expired or soon
 // will, and waits while another replica does. It waits until ctx ends, and for
 // 2 min at most; the end of ctx does not cancel a refresh that has begun. An
-// error that is neither [ErrNoGrant] nor [ErrGrantSealed] may be gone at a later
-// call.
+// error that is neither [ErrNoGrant] nor [ErrGrantSealed] may be gone at a
+// later call.
 func (g *Grants) Token(ctx context.Context, subject string) (*oauth2.Token, error) {
 	found, err := g.atLeast(ctx, subject, g.isUsable)
 	if err != nil {
@@ -305,10 +308,10 @@ func (g *Grants) Token(ctx context.Context, subject string) (*oauth2.Token, erro
 	return &oauth2.Token{AccessToken: found.Access, TokenType: found.Kind, Expiry: time.UnixMilli(found.Expires).UTC()}, nil
 }
 
-// Revoke ends the grant of a user: here, and at the provider if its metadata has
-// a revocation endpoint (RFC 7009). If the provider fails, the error says so, and
-// the grant is over here all the same. No grant is no error. Revoke also erases
-// what the store has of the user.
+// Revoke ends the grant of a user: here, and at the provider if its metadata
+// has a revocation endpoint (RFC 7009). If the provider fails, the error says
+// so, and the grant is over here all the same. No grant is no error. Revoke
+// also erases what the store has of the user.
 func (g *Grants) Revoke(ctx context.Context, subject string) error {
 	key := g.key(subject)
 	var refused error

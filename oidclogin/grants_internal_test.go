@@ -257,8 +257,8 @@ func TestGrantRaces(t *testing.T) {
 	})
 }
 
-// TestGrantSealed: another secret's grant is an error of its own and no absence,
-// and it is left as it is. Nor does a grant open under another name.
+// TestGrantSealed: another secret's grant is an error of its own and no
+// absence, and it is left as it is. Nor does a grant open under another name.
 func TestGrantSealed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c, store := newChain(), memoryStore()
@@ -311,8 +311,8 @@ func TestGrantSealed(t *testing.T) {
 	})
 }
 
-// TestGrantStoreHoldsNoName: neither the key nor the bytes hold the subject or a
-// token.
+// TestGrantStoreHoldsNoName: neither the key nor the bytes hold the subject or
+// a token.
 func TestGrantStoreHoldsNoName(t *testing.T) {
 	store := &faulty{GrantStore: memoryStore()}
 	var seen bytes.Buffer
@@ -465,8 +465,8 @@ func TestGrantIDToken(t *testing.T) {
 	})
 }
 
-// TestGrantCallerGivesUp: the end of a caller's context does not end the refresh
-// that it began.
+// TestGrantCallerGivesUp: the end of a caller's context does not end the
+// refresh that it began.
 func TestGrantCallerGivesUp(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := newChain()
@@ -616,8 +616,8 @@ func TestGrantCrashes(t *testing.T) {
 	}, slices.Sorted(slices.Values(overs)))
 }
 
-// TestGrantCrashesTwice stops one replica at each of its steps, and then the one
-// that goes on at each of its own, also in the first refresh of a grant.
+// TestGrantCrashesTwice stops one replica at each of its steps, and then the
+// one that goes on at each of its own, also in the first refresh of a grant.
 func TestGrantCrashesTwice(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		for _, keeps := range []bool{false, true} {
@@ -767,8 +767,8 @@ func (c crashing) refresh(ctx context.Context, token string) (a *tokenAnswer, er
 	return a, err
 }
 
-// TestGrantClocks: a use of a replica whose clock differs by 15 s is waited for,
-// and one whose clock was far ahead blocks no refresh.
+// TestGrantClocks: a use of a replica whose clock differs by 15 s is waited
+// for, and one whose clock was far ahead blocks no refresh.
 func TestGrantClocks(t *testing.T) {
 	for _, row := range []struct {
 		ahead time.Duration

@@ -140,7 +140,7 @@ func (c *logoutClaims) check(r logoutRules) error {
 // with an object as its value, and no other event but Keycloak's.
 func isLogoutEvent(events jsontext.Value) bool {
 	var members map[string]jsontext.Value
-	if events.Kind() != '{' || parseObject(events, &members) != nil || members[logoutEvent].Kind() != '{' {
+	if parseObject(events, &members) != nil || members[logoutEvent].Kind() != '{' {
 		return false
 	}
 	for name := range members {

@@ -15,22 +15,22 @@ import (
 type RenewalCheck[T any] struct {
 	// Grants has a grant of each user who is checked. Required.
 	Grants *Grants
-	// Subject returns the provider's name of a session's user, Login.Subject:
-	// from a table of users, or from the state. Empty means that the session
-	// did not begin at the provider; it is not checked. An error fails the
-	// renewal. Required.
+	// Subject returns the provider's name of a session's user,
+	// Login.Subject: from a table of users, or from the state. Empty means
+	// that the session did not begin at the provider; it is not checked. An
+	// error fails the renewal. Required.
 	Subject func(ctx context.Context, old *sessiontoken.Claims[T]) (string, error)
-	// Load is the Load of sessionhttp.Config or authority.Config. It is called
-	// after the check. Required.
+	// Load is the Load of sessionhttp.Config or authority.Config. It is
+	// called after the check. Required.
 	Load func(ctx context.Context, old *sessiontoken.Claims[T]) (T, error)
-	// Every is how long after the provider last refreshed the user's grant, for
-	// whatever reason, a renewal asks it again. 0 means 5 min.
+	// Every is how long after the provider last refreshed the user's grant,
+	// for whatever reason, a renewal asks it again. 0 means 5 min.
 	Every time.Duration
 	// Grace is for how long after that a renewal goes on while the provider
-	// does not answer. A user whom the provider has locked out meanwhile stays
-	// signed in for that long. 0 means that the renewal fails as soon as a
-	// check is due: the session goes on only until its token expires, and
-	// requests get 503 then until the provider answers. At least Every.
+	// does not answer. A user whom the provider has locked out meanwhile
+	// stays signed in for that long. 0 means that the renewal fails as soon
+	// as a check is due: the session goes on only until its token expires,
+	// and requests get 503 then until the provider answers. At least Every.
 	Grace time.Duration
 }
 
@@ -87,8 +87,8 @@ func CheckAtRenewal[T any](c RenewalCheck[T]) (func(ctx context.Context, old *se
 // checkLimit is how long a check waits for the provider.
 const checkLimit = 1500 * time.Millisecond
 
-// check refreshes a grant that was not refreshed within every. If that fails and
-// it was within grace, the error is nil.
+// check refreshes a grant that was not refreshed within every. If that fails
+// and it was within grace, the error is nil.
 func (g *Grants) check(ctx context.Context, subject string, every, grace time.Duration) error {
 	within := func(d time.Duration) func(*grant) bool {
 		return func(r *grant) bool {
@@ -96,8 +96,8 @@ func (g *Grants) check(ctx context.Context, subject string, every, grace time.Du
 			return -lease.Milliseconds() <= age && age < d.Milliseconds()
 		}
 	}
-	// A renewal waits for Load for 2 s. The refresh goes on without it, and a
-	// later check finds its result.
+	// A renewal waits for Load for 2 s. The refresh goes on without it, and
+	// a later check finds its result.
 	waiting, cancel := context.WithTimeout(ctx, checkLimit)
 	defer cancel()
 	_, err := g.atLeast(waiting, subject, within(every))

@@ -141,8 +141,8 @@ func TestCheckAtRenewalRevoked(t *testing.T) {
 }
 
 // TestCheckAtRenewalDown: while the provider does not answer, a renewal that is
-// due fails, and goes on within Grace. A provider that hangs is no longer waited
-// for than a renewal waits.
+// due fails, and goes on within Grace. A provider that hangs is no longer
+// waited for than a renewal waits.
 func TestCheckAtRenewalDown(t *testing.T) {
 	for _, hangs := range []bool{false, true} {
 		for _, grace := range []time.Duration{0, time.Hour} {
