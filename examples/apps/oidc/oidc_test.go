@@ -123,8 +123,9 @@ func provider(t *testing.T, options map[string]any) (issuer string, log *lines) 
 	cmd.Stderr = log
 	require.NoError(t, cmd.Start())
 	t.Cleanup(func() {
-		_ = stdin.Close()
+		_ = cmd.Process.Kill() // it has nothing to keep
 		_ = cmd.Wait()
+		_ = stdin.Close()
 		if t.Failed() {
 			t.Log("the provider: " + log.String())
 		}

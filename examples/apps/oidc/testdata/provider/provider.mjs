@@ -119,4 +119,4 @@ function page(title, body) {
 }
 
 process.stdin.resume();
-process.stdin.on('end', () => process.exit(0));
+process.stdin.on('end', () => process.kill(process.pid, 'SIGKILL')); // process.exit can hang in Node 20
