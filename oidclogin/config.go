@@ -53,8 +53,10 @@ type Config[T any] struct {
 	ClientKey *keys.SigningKey
 	// RedirectURL is where the provider sends the browser back to, such as
 	// "https://site.example/oidc/callback". It ends in "/callback", and the
-	// Provider is mounted at its folder: see [Provider.ServeHTTP]. https, or
-	// http on a loopback host. Required.
+	// Provider is mounted at its folder: see [Provider.ServeHTTP]. If Sessions
+	// have a RefreshPath, the folder is below it, so that a sign-out finds the
+	// session also when its cookie has expired. https, or http on a loopback
+	// host. Required.
 	RedirectURL string
 
 	// Scopes are asked for beside "openid". Optional.
@@ -175,6 +177,9 @@ func (cfg *Config[T]) check() error {
 	if err := checkRedirectURL(cfg.RedirectURL); err != nil {
 		return err
 	}
+	if below := cfg.Sessions.RefreshPath(); below != "" && !strings.HasPrefix(pathOf(cfg.RedirectURL), strings.TrimSuffix(below, "/")+"/") {
+		return fmt.Errorf("oidclogin: the path of Config.RedirectURL must be below %q, the RefreshPath of Config.Sessions: the sign-out beside it needs the cookie of that path", below)
+	}
 	if err := cfg.checkClient(); err != nil {
 		return err
 	}
@@ -255,6 +260,12 @@ func checkRedirectURL(raw string) error {
 		return errors.New("oidclogin: Config.RedirectURL must have a plain path that ends in \"/callback\"")
 	}
 	return nil
+}
+
+// pathOf returns the path of a URL that checkRedirectURL has accepted.
+func pathOf(raw string) string {
+	u, _ := url.Parse(raw)
+	return u.Path
 }
 
 // check returns an error that begins with the name of the field.

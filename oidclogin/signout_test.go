@@ -1,6 +1,7 @@
 package oidclogin_test
 
 import (
+	"context"
 	"net/http"
 	"strings"
 	"testing"
@@ -8,7 +9,10 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/sessiontoken/sessiontoken"
+	"github.com/sessiontoken/sessiontoken/authority"
 	"github.com/sessiontoken/sessiontoken/oidclogin"
+	"github.com/sessiontoken/sessiontoken/sessionhttp"
 )
 
 func TestSignOut(t *testing.T) {
@@ -133,4 +137,29 @@ func TestHintSize(t *testing.T) {
 		s.loggedOnce(t, b, "IDTokenHint")
 		b.request(http.MethodPost, siteURL+"/oidc/sign-out", siteURL, nil)
 	})
+}
+
+// TestRefreshPath: with a refresh cookie, the sign-out has to stand below its path:
+// the browser sends it there alone, also when the session cookie is gone.
+func TestRefreshPath(t *testing.T) {
+	site, err := authority.New(authority.Config[user]{
+		Issuer: siteURL, Audience: []string{"site"}, Store: authority.Memory(),
+		Load: func(context.Context, *sessiontoken.Claims[user]) (user, error) { return user{}, nil },
+		HTTP: sessionhttp.Config[user]{RefreshPath: "/session"},
+	})
+	require.NoError(t, err)
+	for path, right := range map[string]bool{
+		"/callback": false, "/oidc/callback": false, "/sessions/callback": false, "/session/callback": true, "/session/oidc/callback": true,
+	} {
+		_, err := oidclogin.New(oidclogin.Config[user]{
+			Sessions: site.Sessions(), Revocations: site.Revocations(), Secrets: [][]byte{make([]byte, 32)},
+			Issuer: opURL, ClientID: "site", ClientSecret: "secret", RedirectURL: siteURL + path,
+			User: func(context.Context, *oidclogin.Login) (string, user, error) { return "ada", user{}, nil },
+		})
+		if right {
+			require.NoError(t, err, path)
+		} else {
+			require.ErrorContains(t, err, "Config.RedirectURL must be below", path)
+		}
+	}
 }

@@ -238,6 +238,10 @@ func (s *Sessions[T]) Revocations() *revoke.List {
 	return s.cfg.Revocations
 }
 
+// RefreshPath returns Config.RefreshPath. A sign-out that is not mounted below
+// it does not find a session whose cookie has expired.
+func (s *Sessions[T]) RefreshPath() string { return s.cfg.RefreshPath }
+
 // contextKey is different for each Sessions, so that the middleware of two with
 // one state type can be nested.
 type contextKey[T any] struct{ sessions *Sessions[T] }
