@@ -335,7 +335,7 @@ func TestBackChannelLogout(t *testing.T) {
 	require.Equal(t, 401, atB.status("/me"))
 	other.shows("#live", "open")
 	require.Equal(t, 200, other.status("/me"))
-	w.open(p.a+"/", "#login") // the provider asks again
+	w.open(p.a+"/oidc/login?return=/", "#login") // the provider asks again
 	w.prove(proof{user: "ada"})
 	w.shows("#live", "open")
 }
