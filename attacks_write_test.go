@@ -439,6 +439,21 @@ func (a *attacker) claims() {
 	}
 	bad("chg twice", "a claim twice, the same", strings.TrimSuffix(payload(claim{"chg", milli(0)}), "}")+`,"chg":`+milli(0)+"}")
 	bad("chg twice escaped", "a claim twice, once in escapes", strings.TrimSuffix(payload(claim{"chg", milli(0)}), "}")+`,"\u0063hg":`+milli(0)+"}")
+	for _, tt := range []struct{ name, value string }{
+		{"number", "1"}, {"string", `"1"`}, {"true", "true"}, {"null", "null"}, {"object", "{}"}, {"empty", "[]"}, {"one", "[1]"}, {"three", "[1,1,1]"}, {"zero", "[0,0]"},
+		{"readable by a newer one", "[1,2]"}, {"negative", "[1,-1]"}, {"fraction", "[1.5,1]"}, {"no fraction", "[1.0,1]"}, {"exponent", "[1e0,1]"}, {"leading zero", "[01,1]"},
+		{"beyond", "[1000001,1]"}, {"overflow", "[4294967297,1]"}, {"strings", `["1","0"]`}, {"nulls", "[null,null]"}, {"nested", "[[1,0]]"}, {"two", "[1,0],[1,0]"},
+	} {
+		bad("stv "+tt.name, "the versions of a state are two whole numbers, or absent", payload(claim{"stv", tt.value}))
+	}
+	bad("stv newer", "a state that only a newer release can read", payload(claim{"stv", "[2,1]"}))
+	bad("stv twice", "a claim twice, the same", strings.TrimSuffix(payload(claim{"stv", "[1,0]"}), "}")+`,"stv":[1,0]}`)
+	bad("stv twice escaped", "a claim twice, once in escapes", strings.TrimSuffix(payload(claim{"stv", "[1,0]"}), "}")+`,"s\u0074v":[1,0]}`)
+	for _, tt := range []struct{ name, value string }{
+		{"lacks a member", `{"name":"Ada"}`}, {"member in another case", `{"Name":"Ada","roles":[]}`}, {"member null", `{"name":null,"roles":[]}`}, {"empty object", `{}`},
+	} {
+		bad("state "+tt.name, "a state of another release", payload(claim{"state", tt.value}))
+	}
 	a.proof()
 	for _, tt := range []struct{ name, value string }{
 		{"other", `"other"`}, {"prefix", `"ap"`}, {"longer", `"api2"`}, {"upper case", `"API"`}, {"empty list", `[]`}, {"list of others", `["a","b"]`}, {"list with number", `["api",1]`},

@@ -148,7 +148,9 @@ type Actor struct {
 // times are whole seconds, except begun, which is in milliseconds: a sign-out
 // and a sign-in within one second have different times. chg is the number of
 // the newest mark of the subject that was known before the state was read: see
-// [revoke.List.Changed]. auth_time, acr, amr, act, rnw and chg may be absent.
+// [revoke.List.Changed]. stv has the version of the state and the oldest one that
+// can read it: see [Versioned]. auth_time, acr, amr, act, rnw, chg and stv may be
+// absent.
 type payload struct {
 	Issuer    string         `json:"iss"`
 	Subject   string         `json:"sub"`
@@ -165,6 +167,7 @@ type payload struct {
 	Actor     actorClaim     `json:"act"`
 	Renewable onlyTrue       `json:"rnw"`
 	Changed   milliDate      `json:"chg"`
+	Version   versionClaim   `json:"stv"`
 	State     jsontext.Value `json:"state"`
 }
 
@@ -411,6 +414,11 @@ func (p *payload) append(dst []byte) ([]byte, error) {
 	if p.Changed != 0 {
 		number(`,"chg":`, int64(p.Changed))
 	}
+	if v := p.Version; v.written != 0 {
+		dst = strconv.AppendUint(append(dst, `,"stv":[`...), uint64(v.written), 10)
+		dst = strconv.AppendUint(append(dst, ','), uint64(v.readableBy), 10)
+		dst = append(dst, ']')
+	}
 	return append(dst, `,"state":`...), err
 }
 
@@ -447,11 +455,12 @@ func (p *payload) rare() *rareClaims {
 	return rare
 }
 
-// claims is claimsOf with the state.
+// claims is claimsOf with the state. If the state is of an older version, claims
+// upgrades it, and p is then as if it were of the current version.
 func (d *stateDecoder[T]) claims(p *payload, kid string) (*Claims[T], error) {
 	c := claimsOf[T](p, kid)
-	if d.decode(p.State, &c.State) != nil {
-		return nil, withDetail(ErrClaims, "state does not fit its type")
+	if err := d.read(p, &c.State); err != nil {
+		return nil, err
 	}
 	return c, nil
 }

@@ -28,6 +28,11 @@ var (
 	ErrClaims error = &invalid{text: "claims"}
 	// ErrAudience: the token is for another audience. It matches ErrClaims too.
 	ErrAudience = withDetail(ErrClaims, "aud does not name this audience")
+	// ErrState: the state is not one that T can read. It is of a version that T
+	// does not know ([Versioned]), does not fit T, or lacks a member, which the
+	// detail names. It matches ErrClaims too. The token can be renewed. From
+	// Verify alone.
+	ErrState = withDetail(ErrClaims, "state")
 	// ErrExpired: the token is past its exp. From Renew: it is past
 	// IdleTimeout, or its session is past MaxSession.
 	ErrExpired error = &invalid{text: "expired"}

@@ -2,6 +2,7 @@ package sessiontoken_test
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"log"
@@ -131,4 +132,47 @@ func ExampleJWKSHandler() {
 	mux.ServeHTTP(w, r)
 	fmt.Println(w.Code, w.Header().Get("Content-Type"), w.Header().Get("Cache-Control"))
 	// Output: 200 application/jwk-set+json public, max-age=600, s-maxage=1
+}
+
+// CartV2 is the Cart of the next release: its items have numbers.
+type CartV2 struct {
+	Name  string         `json:"name"`
+	Role  string         `json:"role"`
+	Items map[string]int `json:"items"`
+}
+
+// A release that has only Cart cannot read version 2.
+func (CartV2) StateVersion() (version, readableBy int) { return 2, 2 }
+
+// What the release before has written, a Cart, is version 0.
+func (c *CartV2) UpgradeState(version int, raw []byte) error {
+	var old Cart
+	if err := json.Unmarshal(raw, &old); err != nil {
+		return err
+	}
+	c.Name, c.Role, c.Items = old.Name, old.Role, map[string]int{}
+	for _, item := range old.Items {
+		c.Items[item]++
+	}
+	return nil
+}
+
+// While a deploy is under way, two releases read the tokens of each other.
+func ExampleVersioned() {
+	before, ring := exampleIssuer()
+	ctx := context.Background()
+	token, _, err := before.Issue(ctx, "user-42", Cart{Name: "Ada", Items: []string{"lamp", "lamp"}})
+	if err != nil {
+		log.Fatal(err)
+	}
+	after, err := sessiontoken.NewVerifier[CartV2](sessiontoken.VerifierConfig{Issuer: "https://auth.example", Audience: "shop", Keys: ring})
+	if err != nil {
+		log.Fatal(err)
+	}
+	claims, err := after.Verify(ctx, token)
+	if err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println(claims.State.Name, claims.State.Items)
+	// Output: Ada map[lamp:2]
 }

@@ -418,9 +418,9 @@ var future = numericDate(maxNumericDate).time()
 // and act, so that the end of the session does not move. Its audience is the
 // old one's, without the names that IssuerConfig.Audience no longer has.
 //
-// load is given the claims of the verified token with the old state. If the old
-// state does not fit the type, such as one that another release wrote, State is
-// zero. If load fails, such as for a blocked user, Renew returns its error,
+// load is given the claims of the verified token with the old state, which is
+// upgraded if it is of an older version. If T cannot read the old state
+// ([ErrState]), State is zero. If load fails, such as for a blocked user, Renew returns its error,
 // wrapped, and no token. load is not called for a token that is invalid or
 // revoked.
 //
@@ -471,14 +471,14 @@ func (i *Issuer[T]) Renew(ctx context.Context, token string, load func(context.C
 }
 
 // oldClaims returns the claims of a token that is to be renewed. The state is
-// zero if it is JSON of another type.
+// zero if T cannot read it.
 func (i *Issuer[T]) oldClaims(old *payload, kid string) (*Claims[T], error) {
 	claims, err := i.states.claims(old, kid)
-	if err == nil {
+	switch {
+	case err == nil:
 		return claims, nil
-	}
-	if !old.State.IsValid() {
-		return nil, err
+	case !old.State.IsValid():
+		return nil, withDetail(ErrClaims, "state is not JSON")
 	}
 	return claimsOf[T](old, kid), nil
 }
@@ -681,6 +681,7 @@ func (i *Issuer[T]) Size(ctx context.Context, subject string, state T) (SizeRepo
 func (i *Issuer[T]) newPayload(subject string) payload {
 	tokenID, sessionID := newIDs()
 	return payload{
+		Version:   i.states.version,
 		Issuer:    i.cfg.Issuer,
 		Subject:   subject,
 		Audience:  i.cfg.Audience,

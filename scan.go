@@ -23,6 +23,7 @@ type scanned struct {
 	actorBegan                          milliDate
 	renewable                           bool
 	changed                             milliDate
+	version                             versionClaim
 	state                               []byte
 }
 
@@ -56,6 +57,7 @@ func scanPayload(raw []byte, p *scanned) bool {
 		act      = 1 << (iota - 1)
 		rnw      = 1 << (iota - 1)
 		chg      = 1 << (iota - 1)
+		stv      = 1 << (iota - 1)
 	)
 	seen, i := 0, 1
 	for {
@@ -120,6 +122,9 @@ func scanPayload(raw []byte, p *scanned) bool {
 			var n int64
 			n, i, ok = scanNumber(raw, i, maxMilliDate)
 			p.changed = milliDate(n)
+		case "stv":
+			claim = stv
+			p.version, i, ok = scanVersion(raw, i)
 		case "state":
 			claim = state
 			p.state, i, ok = scanValue(raw, i)
@@ -225,6 +230,28 @@ func scanActor(raw []byte, i int, p *scanned) (int, bool) {
 		return i, false
 	}
 	return scanText(raw, i, "}")
+}
+
+// scanVersion reads the claim stv.
+func scanVersion(raw []byte, i int) (v versionClaim, next int, ok bool) {
+	if i, ok = scanText(raw, i, "["); !ok {
+		return v, i, false
+	}
+	written, i, ok := scanNumber(raw, i, maxVersion)
+	if !ok {
+		return v, i, false
+	}
+	if i, ok = scanText(raw, i, ","); !ok {
+		return v, i, false
+	}
+	var readableBy int64
+	if next, ok = scanText(raw, i, "0"); !ok {
+		if readableBy, next, ok = scanNumber(raw, i, written); !ok {
+			return v, i, false
+		}
+	}
+	next, ok = scanText(raw, next, "]")
+	return versionClaim{uint32(written), uint32(readableBy)}, next, ok
 }
 
 // scanNumber reads a whole number from 1 to most as decodePositive does, in its
@@ -343,6 +370,7 @@ func (s *scanned) payload(issuer string, ours []string) payload {
 		AuthTime:  s.authTime,
 		Renewable: onlyTrue(s.renewable),
 		Changed:   s.changed,
+		Version:   s.version,
 		State:     s.state,
 		Audience:  narrow(ours, s.isFor),
 	}

@@ -35,6 +35,9 @@ func FuzzScan(f *testing.F) {
 		`{"iss":"i","sub":"s","aud":"a","exp":300,"iat":1,"jti":"j","sid":"d","begun":1000,"rnw":true,"chg":1000,"state":{}}`,
 		`{"iss":"i","sub":"s","aud":"a","exp":300,"iat":1,"jti":"j","sid":"d","begun":1000,"chg":0,"chg":253402300799999,"state":{}}`,
 		`{"iss":"i","sub":"s","aud":"a","exp":300,"iat":1,"jti":"j","sid":"d","begun":1000,"chg":253402300800000,"state":{}}`,
+		`{"iss":"i","sub":"s","aud":"a","exp":300,"iat":1,"jti":"j","sid":"d","begun":1000,"stv":[1000000,0],"state":{}}`,
+		`{"iss":"i","sub":"s","aud":"a","exp":300,"iat":1,"jti":"j","sid":"d","begun":1000,"stv":[1,2],"state":{}}`,
+		`{"iss":"i","sub":"s","aud":"a","exp":300,"iat":1,"jti":"j","sid":"d","begun":1000,"stv":[0,0],"state":{}}`,
 		`{"iss":"i","iss":"i","sub":"s","aud":"a","exp":300,"iat":1,"jti":"j","sid":"d","begun":1000,"auth_time":1,"state":[}]}`,
 	} {
 		f.Add([]byte(s))
@@ -74,6 +77,7 @@ func TestScanTakesWhatIsWritten(t *testing.T) {
 	full := payload{
 		Issuer: "i", Subject: "s", Audience: []string{"a", "b"}, Expires: 300, IssuedAt: 1, TokenID: "j", SessionID: "d", Began: 999,
 		AuthTime: 1, ACR: "aal2", AMR: methods{"pwd", "otp"}, Actor: actorClaim{"admin", "e", 998}, Renewable: true, Changed: 997,
+		Version: versionClaim{12, 10},
 	}
 	drop := []func(*payload){
 		func(p *payload) { p.Audience = audience{"a"} },
@@ -84,6 +88,8 @@ func TestScanTakesWhatIsWritten(t *testing.T) {
 		func(p *payload) { p.Actor = actorClaim{} },
 		func(p *payload) { p.Renewable = false },
 		func(p *payload) { p.Changed = 0 },
+		func(p *payload) { p.Version = versionClaim{} },
+		func(p *payload) { p.Version = versionClaim{1, 0} },
 	}
 	for set := range 1 << len(drop) {
 		p := full
@@ -106,7 +112,7 @@ func TestScanTakesWhatIsWritten(t *testing.T) {
 	raw, err := full.append(nil)
 	require.NoError(t, err)
 	require.Equal(t, `{"iss":"i","sub":"s","aud":["a","b"],"exp":300,"iat":1,"jti":"j","sid":"d","begun":999,"auth_time":1,`+
-		`"acr":"aal2","amr":["pwd","otp"],"act":{"sub":"admin","sid":"e","begun":998},"rnw":true,"chg":997,"state":`, string(raw), "in one order")
+		`"acr":"aal2","amr":["pwd","otp"],"act":{"sub":"admin","sid":"e","begun":998},"rnw":true,"chg":997,"stv":[12,10],"state":`, string(raw), "in one order")
 }
 
 // TestCacheIsBounded fills a cache with more than it may hold.

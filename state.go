@@ -13,8 +13,10 @@ import (
 // capacity that the slice needed last time, so that the JSON decoder does not
 // grow it step by step. The result is the same as without that.
 type stateDecoder[T any] struct {
-	slices []sliceHint
-	traits stateTraits
+	slices  []sliceHint
+	traits  stateTraits
+	members *place
+	version versionClaim // of T, if it is Versioned
 }
 
 // sliceHint is the length that a slice of the state had last time.
@@ -29,8 +31,13 @@ func newStateCodec[T any]() (*stateDecoder[T], error) {
 	if err != nil {
 		return nil, err
 	}
+	version, err := versionOf(reflect.TypeFor[T]())
+	if err != nil {
+		return nil, err
+	}
 	d := newStateDecoder[T]()
-	d.traits = traits
+	d.traits, d.version = traits, version
+	d.members = placeOf(reflect.TypeFor[T](), map[reflect.Type]*place{})
 	return d, nil
 }
 

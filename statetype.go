@@ -171,6 +171,9 @@ type stateField struct {
 	field  reflect.StructField
 	tagged bool
 	depth  int // of embedding
+	// optional says that it is in a struct that is embedded by a pointer, which
+	// may be nil.
+	optional bool
 }
 
 func (w *stateWalk) fields(t reflect.Type, path string) error {
@@ -206,6 +209,8 @@ func membersOf(t reflect.Type, path string) ([]stateField, error) {
 		path  string
 		depth int
 		again bool
+
+		optional bool
 	}
 	var all []stateField
 	queue, seen := []embedded{{t: t}}, map[reflect.Type]bool{t: true}
@@ -230,13 +235,13 @@ func membersOf(t reflect.Type, path string) ([]stateField, error) {
 			switch {
 			case hasOption(f, "embed") && in.Kind() != reflect.Struct:
 				f.Type = in
-				all = append(all, stateField{path: at, field: f, depth: e.depth})
+				all = append(all, stateField{path: at, field: f, depth: e.depth, optional: true})
 			case hasOption(f, "embed"), f.Anonymous && name == "" && in.Kind() == reflect.Struct:
 				if f.Type.Kind() == reflect.Pointer && !f.IsExported() {
 					return nil, fmt.Errorf("%s%s embeds a pointer to a struct that is not exported, and cannot be set when it is read back: embed the struct itself", path, at)
 				}
 				if !e.again {
-					queue = append(queue, embedded{in, at, e.depth + 1, seen[in]})
+					queue = append(queue, embedded{in, at, e.depth + 1, seen[in], e.optional || f.Type.Kind() == reflect.Pointer})
 				}
 				seen[in] = true
 			default:
@@ -244,7 +249,7 @@ func membersOf(t reflect.Type, path string) ([]stateField, error) {
 				if !tagged {
 					name = f.Name
 				}
-				all = append(all, stateField{at, name, f, tagged, e.depth})
+				all = append(all, stateField{at, name, f, tagged, e.depth, e.optional})
 			}
 		}
 	}

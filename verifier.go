@@ -304,7 +304,11 @@ func (v *Verifier[T]) claimsOf(e *cached[T]) (*Claims[T], error) {
 		v.cache.copies.unshare(&claims.State, &e.claims.State)
 		return &claims, nil
 	}
-	return v.states.claims(&e.payload, e.key.KeyID())
+	c := claimsOf[T](&e.payload, e.key.KeyID())
+	if v.states.decode(e.payload.State, &c.State) != nil {
+		return nil, withDetail(ErrState, "it is not read twice") // not reached: it was read before
+	}
+	return c, nil
 }
 
 // checkTimes checks the times of the claims against now and the verifier's

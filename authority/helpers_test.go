@@ -193,10 +193,15 @@ func refreshRequest(token string) *http.Request {
 	return req
 }
 
+// server answers requests, as a replica does.
+type server interface {
+	do(*http.Request) *http.Response
+}
+
 // browser keeps cookies, by name.
 type browser map[string]string
 
-func (b browser) ask(r *replica, method, path string, header ...string) *http.Response {
+func (b browser) ask(r server, method, path string, header ...string) *http.Response {
 	req := request(method, path, header...)
 	for name, value := range b {
 		if !strings.HasSuffix(name, "-refresh") || strings.HasPrefix(path, "/session/") {
@@ -212,7 +217,7 @@ func (b browser) ask(r *replica, method, path string, header ...string) *http.Re
 	return resp
 }
 
-func (b browser) status(r *replica, method, path string, header ...string) int {
+func (b browser) status(r server, method, path string, header ...string) int {
 	return b.ask(r, method, path, header...).StatusCode
 }
 

@@ -20,6 +20,7 @@
 //	MALFORMED       the metadata is not one Bearer token
 //	EXPIRED         the token has expired: refresh
 //	STATE_CHANGED   the state has changed since the token was made: refresh
+//	STATE_VERSION   the state is of another version of the service: refresh
 //	REVOKED         the session was revoked: sign in again
 //	MAX_SESSION     the session has reached MaxSession: sign in again
 //	WRONG_AUDIENCE  the token is for another API

@@ -40,6 +40,8 @@ func refusal(ctx context.Context, err error) error {
 		reason, text = "MAX_SESSION", "the session has reached its end"
 	case errors.Is(err, sessiontoken.ErrChanged), errors.Is(err, revoke.ErrChanged):
 		reason, text = "STATE_CHANGED", "the state has changed"
+	case errors.Is(err, sessiontoken.ErrState):
+		reason, text = "STATE_VERSION", "the state is of another version"
 	case errors.Is(err, sessiontoken.ErrExpired):
 		reason, text = "EXPIRED", "the token has expired"
 	case errors.Is(err, sessiontoken.ErrRevoked), errors.Is(err, revoke.ErrRevoked):
@@ -68,7 +70,7 @@ func isStale(err error) bool {
 	}
 	for _, detail := range s.Details() {
 		if info, ok := detail.(*errdetails.ErrorInfo); ok && info.Domain == domain {
-			return info.Reason == "EXPIRED" || info.Reason == "STATE_CHANGED"
+			return info.Reason == "EXPIRED" || info.Reason == "STATE_CHANGED" || info.Reason == "STATE_VERSION"
 		}
 	}
 	return false

@@ -93,7 +93,7 @@ func (s *Sessions[T]) pick(ctx context.Context, tokens []string) (string, error)
 // isAuthentic reports whether an error of Verify means that the token was
 // signed by the issuer and is refused for another reason.
 func isAuthentic(err error) bool {
-	return errors.Is(err, sessiontoken.ErrExpired) || errors.Is(err, sessiontoken.ErrRevoked)
+	return isRenewable(err) || errors.Is(err, sessiontoken.ErrRevoked)
 }
 
 // errDryRun stops a renewal before it signs.
@@ -106,7 +106,7 @@ func (s *Sessions[T]) liveOrRenewable(ctx context.Context, token string) (*sessi
 	if err == nil && !c.Renewable {
 		return nil, sessiontoken.ErrNotRenewable
 	}
-	if s.cfg.Issuer == nil || !errors.Is(err, sessiontoken.ErrExpired) {
+	if s.cfg.Issuer == nil || !isRenewable(err) {
 		return c, err
 	}
 	_, _, err = s.cfg.Issuer.Renew(ctx, token, func(_ context.Context, old *sessiontoken.Claims[T]) (T, error) {

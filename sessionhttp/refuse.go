@@ -109,6 +109,8 @@ func statusAndChallenge(err error) (status int, challenge string) {
 		return http.StatusUnauthorized, fmt.Sprintf(`Bearer error="insufficient_user_authentication", error_description="sign in in another way", acr_values="%s"`, other.values)
 	case errors.Is(err, sessiontoken.ErrChanged):
 		return http.StatusUnauthorized, `Bearer error="invalid_token", error_description="state changed"`
+	case errors.Is(err, sessiontoken.ErrState):
+		return http.StatusUnauthorized, `Bearer error="invalid_token", error_description="state of another version"`
 	case errors.Is(err, sessiontoken.ErrExpired):
 		return http.StatusUnauthorized, `Bearer error="invalid_token", error_description="expired"`
 	case errors.Is(err, sessiontoken.ErrRevoked), errors.Is(err, ErrSessionOver):

@@ -56,7 +56,7 @@ func (s *Sessions[T]) readCookie(w http.ResponseWriter, r *http.Request, token s
 	if err == nil && !c.Renewable {
 		return nil, sessiontoken.ErrNotRenewable // an access token of a native client
 	}
-	if s.cfg.Issuer == nil || err != nil && !errors.Is(err, sessiontoken.ErrExpired) || err == nil && !s.isDue(ctx, c) {
+	if s.cfg.Issuer == nil || err != nil && !isRenewable(err) || err == nil && !s.isDue(ctx, c) {
 		return c, err
 	}
 	atMost := waitExpired
@@ -76,6 +76,12 @@ func (s *Sessions[T]) readCookie(w http.ResponseWriter, r *http.Request, token s
 		s.reportRenewal(r, renewErr)
 	}
 	return c, nil
+}
+
+// isRenewable reports whether an error of Verify leaves it to Renew whether the
+// token can be renewed: the token has expired, or its state cannot be read.
+func isRenewable(err error) bool {
+	return errors.Is(err, sessiontoken.ErrExpired) || errors.Is(err, sessiontoken.ErrState)
 }
 
 // renewDue returns the newest token that renewals of a token have made, unless
