@@ -144,10 +144,8 @@ func holdsSealed(t reflect.Type, seen map[reflect.Type]bool) bool {
 	}
 	seen[t] = true
 	switch t.Kind() {
-	case reflect.Pointer, reflect.Slice, reflect.Array:
+	case reflect.Pointer, reflect.Slice, reflect.Array, reflect.Map: // keys are compared with ==
 		return holdsSealed(t.Elem(), seen)
-	case reflect.Map:
-		return holdsSealed(t.Key(), seen) || holdsSealed(t.Elem(), seen)
 	case reflect.Struct:
 		if plainOf(t) != nil {
 			return true
@@ -203,7 +201,10 @@ func (s *Sealed[P]) encode(enc *jsontext.Encoder, c *coding) error {
 		v = new(P)
 	}
 	if c.sealer == nil {
-		return json.MarshalEncode(enc, v)
+		if json.MarshalEncode(enc, v) != nil {
+			return errSealedWritten
+		}
+		return nil
 	}
 	plain, err := json.Marshal(v, json.Deterministic(true))
 	if err != nil || readBack[P](plain, c.sealer.traits, nil) != nil {

@@ -114,7 +114,7 @@ func appendAssociated(dst []byte, p *payload, pointer string) []byte {
 // sealer seals the fields of one token.
 type sealer struct {
 	aead     cipher.AEAD
-	payload  *payload
+	payload  payload
 	traits   stateTraits // of the state
 	pointers []string    // of what it has sealed
 	buf      []byte
@@ -124,7 +124,7 @@ type sealer struct {
 // The result is valid until the next call.
 func (s *sealer) seal(pointer string, plain []byte) []byte {
 	s.pointers = append(s.pointers, pointer)
-	s.buf = appendAssociated(s.buf[:0], s.payload, pointer)
+	s.buf = appendAssociated(s.buf[:0], &s.payload, pointer)
 	associated := len(s.buf)
 	s.buf = s.aead.Seal(s.buf, nil, plain, s.buf)
 	sealed := len(s.buf)
@@ -147,10 +147,10 @@ func (d *stateDecoder[T]) writeSealed(body *bytes.Buffer, p *payload, state *T) 
 		c.sealer = new(sealer)
 	}
 	defer d.sealing.Put(c)
-	*c.sealer = sealer{aead: aead, payload: p, traits: d.traits, buf: c.sealer.buf}
+	*c.sealer = sealer{aead: aead, payload: *p, traits: d.traits, buf: c.sealer.buf}
 	err = json.MarshalWrite(body, state, c.options)
 	pointers := c.sealer.pointers
-	c.sealer.payload, c.sealer.aead, c.sealer.pointers = nil, nil, nil
+	c.sealer.payload, c.sealer.aead, c.sealer.pointers = payload{}, nil, nil
 	return pointers, err
 }
 
@@ -179,7 +179,7 @@ func (d *stateDecoder[T]) checkSealed(raw []byte, n int) error {
 // holds.
 type sealedReader struct {
 	secrets *stateSecrets // if nil, it opens none
-	payload *payload
+	payload payload
 	older   bool // of an older version than that of T: the places are not known
 
 	aeads   []cipher.AEAD // by secret, made when needed
@@ -342,7 +342,7 @@ func (r *sealedReader) open(quoted []byte) bool {
 	if bytes.IndexByte(text, '\\') >= 0 {
 		text, _ = jsontext.AppendUnquote(nil, quoted)
 	}
-	r.buf = appendAssociated(r.buf[:0], r.payload, string(r.pointer))
+	r.buf = appendAssociated(r.buf[:0], &r.payload, string(r.pointer))
 	associated := r.buf
 	blob, err := jws.AppendDecode(associated, string(text))
 	if err != nil {

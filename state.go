@@ -134,7 +134,7 @@ func (d *stateDecoder[T]) encode(state *T) ([]byte, error) {
 
 // open returns the state of p with its sealed values opened.
 func (d *stateDecoder[T]) open(p *payload) ([]byte, error) {
-	r := sealedReader{secrets: d.secrets, payload: p, older: p.Version.written < d.version.written}
+	r := sealedReader{secrets: d.secrets, payload: *p, older: p.Version.written < d.version.written}
 	places := d.members
 	if r.older {
 		places = nil

@@ -173,9 +173,6 @@ func has[I any](t reflect.Type) bool { return reflect.PointerTo(t).Implements(re
 
 // key checks the type of a map's keys.
 func (w *stateWalk) key(t reflect.Type, path string) error {
-	if holdsSealed(t, map[reflect.Type]bool{}) {
-		return fmt.Errorf("%s has keys of the type %v, which holds a Sealed: keys cannot be sealed", path, t)
-	}
 	both, err := w.methods(t, path+", by its keys,")
 	if both || err != nil {
 		return err
