@@ -104,10 +104,11 @@ func (s *stateSecret) derive(sid string) (cipher.AEAD, error) {
 
 // appendAssociated appends what a sealed value is bound to. pointer is its
 // place in the state.
-func appendAssociated(dst []byte, p *payload, pointer string) []byte {
-	for _, text := range [...]string{p.Issuer, p.Subject, p.SessionID, pointer} {
+func appendAssociated[S string | []byte](dst []byte, p *payload, pointer S) []byte {
+	for _, text := range [...]string{p.Issuer, p.Subject, p.SessionID} {
 		dst = append(binary.BigEndian.AppendUint32(dst, uint32(len(text))), text...)
 	}
+	dst = append(binary.BigEndian.AppendUint32(dst, uint32(len(pointer))), pointer...)
 	return binary.BigEndian.AppendUint32(dst, p.Version.written)
 }
 
@@ -182,9 +183,8 @@ type sealedReader struct {
 	payload payload
 	older   bool // of an older version than that of T: the places are not known
 
-	aeads   []cipher.AEAD // by secret, made when needed
-	secret  int           // that has opened the last value
-	pointer []byte        // of the value at hand
+	secret  int    // that has opened the last value
+	pointer []byte // of the value at hand
 	out     []byte
 	copied  int // the state up to here is in out
 	found   int // of payload.Sealed
@@ -199,7 +199,8 @@ func (r *sealedReader) read(at *place) ([]byte, error) {
 	if !jsontext.Value(raw).IsValid() {
 		return nil, withDetail(ErrState, "not valid JSON")
 	}
-	r.out = make([]byte, 0, len(raw))
+	room := make([]byte, 512+len(raw))
+	r.pointer, r.buf, r.out = room[:0:64], room[64:64:512], room[512:512]
 	if _, err := r.value(0, at); err != nil {
 		return nil, err
 	}
@@ -342,24 +343,20 @@ func (r *sealedReader) open(quoted []byte) bool {
 	if bytes.IndexByte(text, '\\') >= 0 {
 		text, _ = jsontext.AppendUnquote(nil, quoted)
 	}
-	r.buf = appendAssociated(r.buf[:0], &r.payload, string(r.pointer))
+	r.buf = appendAssociated(r.buf[:0], &r.payload, r.pointer)
 	associated := r.buf
 	blob, err := jws.AppendDecode(associated, string(text))
 	if err != nil {
 		return false
 	}
 	r.buf, blob = blob, blob[len(associated):]
-	if r.aeads == nil {
-		r.aeads = make([]cipher.AEAD, len(r.secrets.all))
-	}
-	for n := range r.aeads {
-		secret := (r.secret + n) % len(r.aeads)
-		if r.aeads[secret] == nil {
-			if r.aeads[secret], err = r.secrets.all[secret].aead(r.payload.SessionID); err != nil {
-				return false
-			}
+	for n := range r.secrets.all {
+		secret := (r.secret + n) % len(r.secrets.all)
+		aead, err := r.secrets.all[secret].aead(r.payload.SessionID)
+		if err != nil {
+			return false
 		}
-		if out, err := r.aeads[secret].Open(r.out, nil, blob, associated); err == nil {
+		if out, err := aead.Open(r.out, nil, blob, associated); err == nil {
 			r.out, r.secret = out, secret
 			return true
 		}
