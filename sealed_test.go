@@ -11,7 +11,9 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"reflect"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -729,4 +731,33 @@ func TestOthersReadTheOpenFields(t *testing.T) {
 	require.Equal(t, withSealed.Name, state["Name"])
 	require.Len(t, state["Mail"], 120)
 	require.Equal(t, "/Mail", parsed.Claims.(jwt.MapClaims)["sld"])
+}
+
+// TestSealedConcurrently: many goroutines seal and open with one issuer and one
+// verifier, each its own value.
+func TestSealedConcurrently(t *testing.T) {
+	source := staticSource(t, keys.EdDSA)
+	onIssuer, onVerifier := withSecrets("a", "b")
+	issuer, v := newIssuer[sealedState](t, source, onIssuer), newVerifier[sealedState](t, source, onVerifier)
+	var running sync.WaitGroup
+	for n := range 8 {
+		running.Go(func() {
+			for i := range 50 {
+				state := sealedState{Mail: sessiontoken.Seal(fmt.Sprint(n, "-", i))}
+				token, _, err := issuer.Issue(t.Context(), "u", state)
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				for range 2 {
+					claims, err := v.Verify(t.Context(), token)
+					if err != nil || !reflect.DeepEqual(state, claims.State) {
+						t.Error("not the own value: ", err)
+						return
+					}
+				}
+			}
+		})
+	}
+	running.Wait()
 }

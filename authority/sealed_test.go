@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"sync"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -64,7 +65,7 @@ func newSealed(t *testing.T, store authority.Store, log *slog.Logger, secrets ..
 func TestSealedStateIsRotatedWithSecrets(t *testing.T) {
 	a, b := secret(1), secret(2)
 	steps := [][][]byte{{a}, {a, b}, {b, a}}
-	var text bytes.Buffer
+	var text lockedBuffer
 	log := slog.New(slog.NewJSONHandler(&text, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	for i := range steps[1:] {
 		for _, pair := range [][2]int{{i, i}, {i, i + 1}, {i + 1, i}, {i + 1, i + 1}} {
@@ -152,6 +153,24 @@ func TestSealedStateOfAnotherServer(t *testing.T) {
 	})
 	require.NoError(t, err)
 	require.NotContains(t, a.StateSecrets(), other.StateSecrets()[0])
+}
+
+// lockedBuffer is for a log that goroutines write.
+type lockedBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (l *lockedBuffer) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+func (l *lockedBuffer) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
 }
 
 // transport answers requests in memory.
