@@ -215,6 +215,9 @@ func isFlat(t reflect.Type) bool {
 	if t == timeType {
 		return true
 	}
+	if plain := plainOf(t); plain != nil { // copies share it, and it is never changed
+		return isFlat(plain)
+	}
 	switch t.Kind() {
 	case reflect.Bool, reflect.String,
 		reflect.Int, reflect.Int8, reflect.Int16, reflect.Int32, reflect.Int64,

@@ -149,8 +149,8 @@ type Actor struct {
 // and a sign-in within one second have different times. chg is the number of
 // the newest mark of the subject that was known before the state was read: see
 // [revoke.List.Changed]. stv has the version of the state and the oldest one that
-// can read it: see [Versioned]. auth_time, acr, amr, act, rnw, chg and stv may be
-// absent.
+// can read it: see [Versioned]. sld has the places of sealed values: see [Sealed].
+// auth_time, acr, amr, act, rnw, chg, stv and sld may be absent.
 type payload struct {
 	Issuer    string         `json:"iss"`
 	Subject   string         `json:"sub"`
@@ -169,6 +169,7 @@ type payload struct {
 	Changed   milliDate      `json:"chg"`
 	Version   versionClaim   `json:"stv"`
 	State     jsontext.Value `json:"state"`
+	Sealed    audience       `json:"sld"` // spelled as aud is
 }
 
 // numericDate is a NumericDate of RFC 7519 section 2, narrowed to whole seconds
@@ -376,17 +377,14 @@ func (p *payload) append(dst []byte) ([]byte, error) {
 	quoted(`{"iss":`, p.Issuer)
 	quoted(`,"sub":`, p.Subject)
 	list := func(name string, values []string) {
-		separator := name
-		for _, v := range values {
-			quoted(separator, v)
-			separator = ","
+		if err == nil {
+			dst, err = appendTexts(append(dst, name...), values)
 		}
-		dst = append(dst, ']')
 	}
 	if len(p.Audience) == 1 {
 		quoted(`,"aud":`, p.Audience[0])
 	} else {
-		list(`,"aud":[`, p.Audience)
+		list(`,"aud":`, p.Audience)
 	}
 	number(`,"exp":`, int64(p.Expires))
 	number(`,"iat":`, int64(p.IssuedAt))
@@ -400,7 +398,7 @@ func (p *payload) append(dst []byte) ([]byte, error) {
 		quoted(`,"acr":`, string(p.ACR))
 	}
 	if len(p.AMR) > 0 {
-		list(`,"amr":[`, p.AMR)
+		list(`,"amr":`, p.AMR)
 	}
 	if !p.Actor.isAbsent() {
 		quoted(`,"act":{"sub":`, p.Actor.Subject)
@@ -420,6 +418,31 @@ func (p *payload) append(dst []byte) ([]byte, error) {
 		dst = append(dst, ']')
 	}
 	return append(dst, `,"state":`...), err
+}
+
+// appendTexts appends an array of strings to dst.
+func appendTexts(dst []byte, texts []string) (_ []byte, err error) {
+	for i, text := range texts {
+		separator := byte(',')
+		if i == 0 {
+			separator = '['
+		}
+		if dst, err = jsontext.AppendQuote(append(dst, separator), text); err != nil {
+			return dst, err
+		}
+	}
+	return append(dst, ']'), nil
+}
+
+// appendSealed appends the claim sld to dst, if there is one.
+func appendSealed(dst []byte, pointers []string) ([]byte, error) {
+	switch len(pointers) {
+	case 0:
+		return dst, nil
+	case 1:
+		return jsontext.AppendQuote(append(dst, `,"sld":`...), pointers[0])
+	}
+	return appendTexts(append(dst, `,"sld":`...), pointers)
 }
 
 // claimsOf returns the claims of a payload without the state. They share no

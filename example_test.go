@@ -175,4 +175,40 @@ func ExampleVersioned() {
 	}
 	fmt.Println(claims.State.Name, claims.State.Items)
 	// Output: Ada map[lamp:2]
+
+// A sealed field is encrypted in the token. The program reads it with Open, and
+// prints it nowhere by mistake.
+func ExampleSeal() {
+	type State struct {
+		Role string
+		Mail sessiontoken.Sealed[string]
+	}
+	ring, err := keys.NewRing(keys.RingConfig{Store: new(keys.MemStore)})
+	if err != nil {
+		log.Fatal(err)
+	}
+	secrets := [][]byte{[]byte("32 random bytes of the servers..")}
+	issuer, err := sessiontoken.NewIssuer[State](sessiontoken.IssuerConfig{
+		Issuer: "https://auth.example", Audience: []string{"shop"}, Keys: ring, StateSecrets: secrets,
+	})
+	if err != nil {
+		log.Fatal(err)
+	}
+	verifier, err := sessiontoken.NewVerifier[State](sessiontoken.VerifierConfig{
+		Issuer: "https://auth.example", Audience: "shop", Keys: ring, StateSecrets: secrets,
+	})
+	if err != nil {
+		log.Fatal(err)
+	}
+	token, _, err := issuer.Issue(context.Background(), "user-42", State{"admin", sessiontoken.Seal("ada@example.com")})
+	if err != nil {
+		log.Fatal(err)
+	}
+	claims, err := verifier.Verify(context.Background(), token)
+	if err != nil {
+		log.Fatal(err)
+	}
+	mail, err := claims.State.Mail.Open()
+	fmt.Println(claims.State, mail, err)
+	// Output: {admin sealed} ada@example.com <nil>
 }

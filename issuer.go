@@ -81,6 +81,15 @@ type IssuerConfig struct {
 	// is the machine's, no session can be revoked, and no state can be marked
 	// as changed.
 	Revocations revoke.Checker
+	// StateSecrets encrypt the [Sealed] fields of the state: at least 32 random
+	// bytes each, the same on every server that reads these fields. The first
+	// seals, and all open. Required if T has a Sealed field.
+	//
+	// To replace a secret, finish each step everywhere before the next: append
+	// the new one; move it to the front; remove the old one when IdleTimeout
+	// has passed. A token whose secret is gone is [ErrClaims]: its session has
+	// to begin again.
+	StateSecrets [][]byte
 }
 
 // Issuer writes tokens that carry a state of type T. T is any type whose values
@@ -110,10 +119,11 @@ func NewIssuer[T any](cfg IssuerConfig) (*Issuer[T], error) {
 	if err := cfg.setDefaults(); err != nil {
 		return nil, err
 	}
-	states, err := newStateCodec[T]()
+	states, err := newStateCodec[T]("IssuerConfig", cfg.StateSecrets, false)
 	if err != nil {
 		return nil, err
 	}
+	cfg.StateSecrets = nil // states has what is made of them
 	return &Issuer[T]{
 		cfg:    cfg,
 		states: states,
@@ -124,7 +134,8 @@ func NewIssuer[T any](cfg IssuerConfig) (*Issuer[T], error) {
 	}, nil
 }
 
-// Config returns a copy of the configuration with its defaults filled in.
+// Config returns a copy of the configuration with its defaults filled in, and
+// without StateSecrets.
 func (i *Issuer[T]) Config() IssuerConfig {
 	cfg := i.cfg
 	cfg.Audience = slices.Clone(cfg.Audience)
@@ -272,8 +283,8 @@ const maxContext = 512
 // meantime ([revoke.List.Changed]), the token is stale only if its iat is not
 // after the second of the mark: Begin does not know when the state was read.
 //
-// The token is signed, not encrypted: its holder can read the state. If the
-// token would be over IssuerConfig.MaxBytes, Begin returns a [*SizeError] and
+// The token is signed, not encrypted: its holder can read the state, except for
+// [Sealed] fields. If the token would be over IssuerConfig.MaxBytes, Begin returns a [*SizeError] and
 // signs nothing.
 func (i *Issuer[T]) Begin(ctx context.Context, s Start, state T) (string, *Claims[T], error) {
 	if err := checkSubject(s.Subject); err != nil {
@@ -477,6 +488,8 @@ func (i *Issuer[T]) oldClaims(old *payload, kid string) (*Claims[T], error) {
 	switch {
 	case err == nil:
 		return claims, nil
+	case !errors.Is(err, ErrState):
+		return nil, err
 	case !old.State.IsValid():
 		return nil, withDetail(ErrClaims, "state is not JSON")
 	}
@@ -607,7 +620,7 @@ func (i *Issuer[T]) Reload(ctx context.Context, old *Claims[T], load func(contex
 		return nil, err
 	}
 	given := *old
-	raw, err := json.Marshal(&old.State)
+	raw, err := i.states.encode(&old.State)
 	if err == nil {
 		var none T
 		given.State = none
@@ -790,13 +803,26 @@ func (i *Issuer[T]) write(body *bytes.Buffer, p *payload, state *T) error {
 	start := body.Len()
 	// Deterministic writes a map in the order of its keys, so that a state has
 	// one size.
-	if err := json.MarshalWrite(body, state, json.Deterministic(true)); err != nil {
+	var sealed []string
+	if i.states.coding != nil {
+		sealed, err = i.states.writeSealed(body, p, state)
+	} else {
+		err = json.MarshalWrite(body, state, json.Deterministic(true))
+	}
+	if err != nil {
 		return fmt.Errorf("sessiontoken: state: %w", err)
 	}
 	end := body.Len()
-	body.WriteByte('}')
+	tail, err := appendSealed(body.AvailableBuffer(), sealed)
+	if err != nil {
+		return errors.New("sessiontoken: state: a name is not valid UTF-8") // not reached: it was written
+	}
+	body.Write(append(tail, '}'))
 	if strictjson.TooDeep(body.Bytes()) {
 		return fmt.Errorf("sessiontoken: state is nested deeper than a verifier takes: %d levels in all", strictjson.MaxDepth)
+	}
+	if i.states.coding != nil {
+		return i.states.checkSealed(body.Bytes()[start:end], len(sealed))
 	}
 	return i.states.checkWritten(body.Bytes()[start:end])
 }

@@ -52,6 +52,9 @@ func (o *outcomes) failed(err error) error {
 //	refused_expired_total      with ErrExpired, ErrChanged among them
 //	refused_revoked_total      with ErrRevoked
 //	undecided_total            other errors: the server could not decide
+//	state_old_secret_total     first verifications of tokens whose sealed fields
+//	                           needed another secret than the first: while it
+//	                           grows, that secret must stay
 //	cache_entries              tokens in the cache, about; 0 if it is off. Of a
 //	                           shared Cache: those of all that share it
 //	cache_bytes                their memory, about, as CacheBytes bounds it
@@ -61,11 +64,12 @@ func (o *outcomes) failed(err error) error {
 func (v *Verifier[T]) Metrics() map[string]float64 {
 	hits := v.outcomes.hits.Load() // first: never more than verifications_total
 	m := map[string]float64{
-		"verifications_total": float64(hits + v.outcomes.firsts.Load()),
-		"cache_hits_total":    float64(hits),
-		"undecided_total":     float64(v.outcomes.undecided.Load()),
-		"cache_entries":       0,
-		"cache_bytes":         0,
+		"verifications_total":    float64(hits + v.outcomes.firsts.Load()),
+		"cache_hits_total":       float64(hits),
+		"undecided_total":        float64(v.outcomes.undecided.Load()),
+		"state_old_secret_total": float64(v.states.oldSecrets.Load()),
+		"cache_entries":          0,
+		"cache_bytes":            0,
 	}
 	for i := range reasons {
 		m[reasons[i].name] = float64(v.outcomes.refused[i].Load())

@@ -25,6 +25,8 @@ type scanned struct {
 	changed                             milliDate
 	version                             versionClaim
 	state                               []byte
+	sealed                              []byte // as audience
+	sealedIsArray                       bool
 }
 
 // scanPayload reads a payload in the spelling that this library writes, and
@@ -58,6 +60,7 @@ func scanPayload(raw []byte, p *scanned) bool {
 		rnw      = 1 << (iota - 1)
 		chg      = 1 << (iota - 1)
 		stv      = 1 << (iota - 1)
+		sld      = 1 << (iota - 1)
 	)
 	seen, i := 0, 1
 	for {
@@ -128,6 +131,9 @@ func scanPayload(raw []byte, p *scanned) bool {
 		case "state":
 			claim = state
 			p.state, i, ok = scanValue(raw, i)
+		case "sld":
+			claim = sld
+			p.sealed, p.sealedIsArray, i, ok = scanAudience(raw, i)
 		}
 		if !ok || claim == 0 || seen&claim != 0 || i >= len(raw) {
 			return false
@@ -343,6 +349,23 @@ func (s *scanned) names(amr string) methods {
 	return list
 }
 
+// pointers returns the places in s.sealed.
+func (s *scanned) pointers() []string {
+	if !s.sealedIsArray {
+		if s.sealed == nil {
+			return nil
+		}
+		return []string{string(s.sealed)}
+	}
+	var list []string
+	for rest := s.sealed; len(rest) > 1; {
+		var pointer []byte
+		pointer, rest = nextName(rest)
+		list = append(list, string(pointer))
+	}
+	return list
+}
+
 // payload returns the claims, with the audience narrowed to those of ours. The
 // issuer and the audience are not copied if they are the expected ones, and the
 // other texts share one string.
@@ -372,6 +395,7 @@ func (s *scanned) payload(issuer string, ours []string) payload {
 		Changed:   s.changed,
 		Version:   s.version,
 		State:     s.state,
+		Sealed:    s.pointers(),
 		Audience:  narrow(ours, s.isFor),
 	}
 	if p.Issuer = issuer; string(s.issuer) != issuer {

@@ -38,6 +38,9 @@ func FuzzScan(f *testing.F) {
 		`{"iss":"i","sub":"s","aud":"a","exp":300,"iat":1,"jti":"j","sid":"d","begun":1000,"stv":[1000000,0],"state":{}}`,
 		`{"iss":"i","sub":"s","aud":"a","exp":300,"iat":1,"jti":"j","sid":"d","begun":1000,"stv":[1,2],"state":{}}`,
 		`{"iss":"i","sub":"s","aud":"a","exp":300,"iat":1,"jti":"j","sid":"d","begun":1000,"stv":[0,0],"state":{}}`,
+		`{"iss":"i","sub":"s","aud":"a","exp":300,"iat":1,"jti":"j","sid":"d","begun":1000,"state":{},"sld":"/a"}`,
+		`{"iss":"i","sub":"s","aud":"a","exp":300,"iat":1,"jti":"j","sid":"d","begun":1000,"sld":["/a","/b/0"],"state":{}}`,
+		`{"iss":"i","sub":"s","aud":"a","exp":300,"iat":1,"jti":"j","sid":"d","begun":1000,"sld":[],"state":{},"sld":""}`,
 		`{"iss":"i","iss":"i","sub":"s","aud":"a","exp":300,"iat":1,"jti":"j","sid":"d","begun":1000,"auth_time":1,"state":[}]}`,
 	} {
 		f.Add([]byte(s))
@@ -77,7 +80,7 @@ func TestScanTakesWhatIsWritten(t *testing.T) {
 	full := payload{
 		Issuer: "i", Subject: "s", Audience: []string{"a", "b"}, Expires: 300, IssuedAt: 1, TokenID: "j", SessionID: "d", Began: 999,
 		AuthTime: 1, ACR: "aal2", AMR: methods{"pwd", "otp"}, Actor: actorClaim{"admin", "e", 998}, Renewable: true, Changed: 997,
-		Version: versionClaim{12, 10},
+		Version: versionClaim{12, 10}, Sealed: audience{"/a", "/b/0"},
 	}
 	drop := []func(*payload){
 		func(p *payload) { p.Audience = audience{"a"} },
@@ -90,6 +93,8 @@ func TestScanTakesWhatIsWritten(t *testing.T) {
 		func(p *payload) { p.Changed = 0 },
 		func(p *payload) { p.Version = versionClaim{} },
 		func(p *payload) { p.Version = versionClaim{1, 0} },
+		func(p *payload) { p.Sealed = nil },
+		func(p *payload) { p.Sealed = audience{"/a"} },
 	}
 	for set := range 1 << len(drop) {
 		p := full
@@ -100,7 +105,9 @@ func TestScanTakesWhatIsWritten(t *testing.T) {
 		}
 		raw, err := p.append(nil)
 		require.NoError(t, err)
-		raw = append(raw, `{"x":1}}`...)
+		raw, err = appendSealed(append(raw, `{"x":1}`...), p.Sealed)
+		require.NoError(t, err)
+		raw = append(raw, '}')
 		var s scanned
 		require.True(t, scanPayload(raw, &s))
 		p.State = []byte(`{"x":1}`)

@@ -2,8 +2,10 @@ package sessiontoken
 
 import (
 	"bytes"
+	"fmt"
 	"reflect"
 	"slices"
+	"sync"
 	"sync/atomic"
 
 	"github.com/go-json-experiment/json"
@@ -17,6 +19,12 @@ type stateDecoder[T any] struct {
 	traits  stateTraits
 	members *place
 	version versionClaim // of T, if it is Versioned
+
+	fields     []sealedField // one of each type of sealed fields in T
+	coding     *coding       // of them; nil if there are none
+	sealing    sync.Pool     // of codings that seal
+	secrets    *stateSecrets // nil if sealed fields are left closed
+	oldSecrets atomic.Uint64 // states that another secret than the first has opened
 }
 
 // sliceHint is the length that a slice of the state had last time.
@@ -25,19 +33,36 @@ type sliceHint struct {
 	length atomic.Int32
 }
 
-// newStateCodec checks T and returns its decoder.
-func newStateCodec[T any]() (*stateDecoder[T], error) {
-	traits, err := checkStateType(reflect.TypeFor[T]())
+// newStateCodec checks T and returns its decoder. config is the name of the
+// configuration for errors.
+func newStateCodec[T any](config string, secrets [][]byte, leave bool) (*stateDecoder[T], error) {
+	w, err := checkStateType(reflect.TypeFor[T]())
 	if err != nil {
 		return nil, err
+	}
+	opened, err := newStateSecrets(config+".StateSecrets", secrets)
+	if err != nil {
+		return nil, err
+	}
+	if w.sealed != "" && opened == nil && !leave {
+		remedy := ""
+		if config == "VerifierConfig" {
+			remedy = ", or set LeaveSealed to read the other fields alone"
+		}
+		return nil, fmt.Errorf("sessiontoken: %s.StateSecrets is required, since %s of %v is a Sealed: at least %d random bytes, the same on every server that reads it%s", config, w.sealed, reflect.TypeFor[T](), minStateSecret, remedy)
 	}
 	version, err := versionOf(reflect.TypeFor[T]())
 	if err != nil {
 		return nil, err
 	}
 	d := newStateDecoder[T]()
-	d.traits, d.version = traits, version
+	d.traits, d.version = w.stateTraits, version
 	d.members = placeOf(reflect.TypeFor[T](), map[reflect.Type]*place{})
+	d.secrets = opened
+	if d.fields = w.fieldTypes; len(d.fields) > 0 {
+		d.coding = newCoding(d.fields)
+		d.coding.leave = leave
+	}
 	return d, nil
 }
 
@@ -93,7 +118,32 @@ func (d *stateDecoder[T]) unmarshal(raw []byte, state *T) error {
 	if d.traits.reads {
 		raw = bytes.Clone(raw)
 	}
+	if d.coding != nil {
+		return json.Unmarshal(raw, state, d.coding.options)
+	}
 	return json.Unmarshal(raw, state)
+}
+
+// encode returns the JSON of a state. It seals nothing.
+func (d *stateDecoder[T]) encode(state *T) ([]byte, error) {
+	if d.coding != nil {
+		return json.Marshal(state, d.coding.options)
+	}
+	return json.Marshal(state, json.Deterministic(true))
+}
+
+// open returns the state of p with its sealed values opened.
+func (d *stateDecoder[T]) open(p *payload) ([]byte, error) {
+	r := sealedReader{secrets: d.secrets, payload: *p, older: p.Version.written < d.version.written}
+	places := d.members
+	if r.older {
+		places = nil
+	}
+	raw, err := r.read(places)
+	if err == nil && r.secret > 0 {
+		d.oldSecrets.Add(1)
+	}
+	return raw, err
 }
 
 // sliceFields returns the slices that the JSON decoder itself fills: those in t

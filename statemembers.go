@@ -12,6 +12,7 @@ import (
 // nil place takes any value.
 type place struct {
 	nullable bool
+	sealed   bool    // the rest is of what the value holds
 	object   *object // of a struct
 	elements *place  // of the elements of an array, or the values of a map
 }
@@ -41,6 +42,15 @@ func placeOf(t reflect.Type, made map[reflect.Type]*place) *place {
 		return &nullable
 	}
 	if p, ok := made[t]; ok {
+		return p
+	}
+	if plain := plainOf(t); plain != nil {
+		p := &place{nullable: true}
+		if open := placeOf(plain, made); open != nil {
+			*p = *open
+		}
+		p.sealed = true
+		made[t] = p
 		return p
 	}
 	if t != timeType && (t == rawType || decodesItself(t) || t.Kind() == reflect.Interface) {

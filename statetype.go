@@ -25,26 +25,26 @@ type stateTraits struct {
 	any    bool // an any
 }
 
-// checkStateType returns the traits of a state's type. A type of which some
-// value cannot be written, or not be read back, is an error that names the field
-// by its path and says what to write instead.
-func checkStateType(t reflect.Type) (stateTraits, error) {
+// checkStateType returns what it has found in a state's type. A type of which
+// some value cannot be written, or not be read back, is an error that names the
+// field by its path and says what to write instead.
+func checkStateType(t reflect.Type) (stateWalk, error) {
 	w := stateWalk{seen: map[reflect.Type]bool{}}
 	err := w.walk(t, "State")
 	if err == nil && w.stateTraits == (stateTraits{}) {
-		err = tryZero(t)
+		err = tryZero(t, newCoding(w.fieldTypes))
 	}
 	if err != nil {
-		return stateTraits{}, fmt.Errorf("sessiontoken: %v cannot be a state: %w", t, err)
+		return w, fmt.Errorf("sessiontoken: %v cannot be a state: %w", t, err)
 	}
-	return w.stateTraits, nil
+	return w, nil
 }
 
 // tryZero checks that the zero value of a type can be written and read back.
-func tryZero(t reflect.Type) error {
-	raw, err := json.Marshal(reflect.Zero(t).Interface())
+func tryZero(t reflect.Type, c *coding) error {
+	raw, err := json.Marshal(reflect.Zero(t).Interface(), c.options)
 	if err == nil {
-		err = json.Unmarshal(raw, reflect.New(t).Interface())
+		err = json.Unmarshal(raw, reflect.New(t).Interface(), c.options)
 	}
 	if err != nil {
 		return fmt.Errorf("its zero value is not read back: %w", reasonOf(err))
@@ -66,7 +66,9 @@ func reasonOf(err error) error {
 
 // stateWalk visits a type and all types in it, each of them once.
 type stateWalk struct {
-	seen map[reflect.Type]bool
+	seen       map[reflect.Type]bool
+	sealed     string        // the path of the first sealed field
+	fieldTypes []sealedField // one of each type of sealed fields
 	stateTraits
 }
 
@@ -90,6 +92,10 @@ func (w *stateWalk) walk(t reflect.Type, path string) error {
 		w.any = true
 		return nil
 	}
+	if plain := plainOf(t); plain != nil {
+		w.fieldTypes = append(w.fieldTypes, reflect.New(t).Interface().(sealedField))
+		return w.sealedField(plain, path)
+	}
 	if both, err := w.methods(t, path); both || err != nil {
 		return err
 	}
@@ -99,8 +105,14 @@ func (w *stateWalk) walk(t reflect.Type, path string) error {
 	case reflect.Chan, reflect.Func, reflect.Complex64, reflect.Complex128, reflect.UnsafePointer:
 		return fmt.Errorf("%s is a %v, which JSON cannot hold: leave it out, with the tag `json:\"-\"`", path, t)
 	case reflect.Pointer:
+		if plainOf(t.Elem()) != nil {
+			return fmt.Errorf("%s is a pointer to a Sealed: write a Sealed of a pointer, or the option omitzero", path)
+		}
 		return w.walk(t.Elem(), path)
 	case reflect.Slice, reflect.Array:
+		if plainOf(t.Elem()) != nil {
+			return fmt.Errorf("%s has elements that are Sealed: write a Sealed of the whole, or a struct around each", path)
+		}
 		return w.walk(t.Elem(), path+"[]")
 	case reflect.Map:
 		if err := w.key(t.Key(), path); err != nil {
@@ -111,6 +123,20 @@ func (w *stateWalk) walk(t reflect.Type, path string) error {
 		return w.fields(t, path)
 	}
 	return nil
+}
+
+// sealedField checks a sealed field that holds a plain.
+func (w *stateWalk) sealedField(plain reflect.Type, path string) error {
+	switch {
+	case path == "State":
+		return errors.New("a Sealed must be a field of the state")
+	case holdsSealed(plain, map[reflect.Type]bool{}):
+		return fmt.Errorf("%s is a Sealed that holds a Sealed: seal it once", path)
+	}
+	if w.sealed == "" {
+		w.sealed = path
+	}
+	return w.walk(plain, path)
 }
 
 // methods checks the methods by which a type encodes and decodes itself. both
@@ -130,6 +156,9 @@ func (w *stateWalk) methods(t reflect.Type, path string) (both bool, err error) 
 		return false, fmt.Errorf("%s is a %v, which has MarshalText and no UnmarshalText: add that, or it may not be read back", path, t)
 	}
 	writes := writesJSON || writesText
+	if (writes || reads) && holdsSealed(t, map[reflect.Type]bool{}) {
+		return false, fmt.Errorf("%s is a %v, which encodes itself and holds a Sealed: write a field of its own for that, which is not embedded", path, t)
+	}
 	w.writes, w.reads = w.writes || writes, w.reads || reads
 	return writes && reads, nil
 }
@@ -189,6 +218,12 @@ func (w *stateWalk) fields(t reflect.Type, path string) error {
 		}
 	}
 	for _, f := range list {
+		if f.name == "" && holdsSealed(f.field.Type, map[reflect.Type]bool{}) {
+			return fmt.Errorf("%s%s takes all other members, which cannot be Sealed: write a map", path, f.path)
+		}
+		if plainOf(f.field.Type) != nil && (hasOption(f.field, "string") || hasOption(f.field, "case")) {
+			return fmt.Errorf("%s%s is a Sealed, which takes no option but omitzero", path, f.path)
+		}
 		if hasOption(f.field, "string") && !isNumber(f.field.Type) {
 			return fmt.Errorf("%s%s has the option `string`, which is for numbers: leave it out", path, f.path)
 		}
@@ -231,6 +266,9 @@ func membersOf(t reflect.Type, path string) ([]stateField, error) {
 			in := f.Type
 			if in.Kind() == reflect.Pointer && in.Name() == "" {
 				in = in.Elem()
+			}
+			if (f.Anonymous || hasOption(f, "embed")) && plainOf(in) != nil {
+				return nil, fmt.Errorf("%s%s is a Sealed that is embedded: give the field a name", path, at)
 			}
 			switch {
 			case hasOption(f, "embed") && in.Kind() != reflect.Struct:
@@ -315,17 +353,35 @@ func isNumber(t reflect.Type) bool {
 // be strict, be readable as T, and hold no number that an any would change. An
 // error names members and holds no value.
 func (d *stateDecoder[T]) checkWritten(raw []byte) error {
-	if d.traits == (stateTraits{}) {
-		return nil
+	if err := d.checkStrict(raw); err != nil {
+		return err
 	}
+	return readBack[T](raw, d.traits, d.coding)
+}
+
+func (d *stateDecoder[T]) checkStrict(raw []byte) error {
 	if d.traits.writes && !jsontext.Value(raw).IsValid() {
 		return errors.New("sessiontoken: state: a type that encodes itself has written one name twice, or text that is not UTF-8")
 	}
-	var options []json.Options
-	if d.traits.any {
-		options = append(options, exactNumbers)
+	return nil
+}
+
+// readBack returns an error if the JSON of a value of type T is not read back. c
+// may be nil.
+func readBack[T any](raw []byte, traits stateTraits, c *coding) error {
+	if traits == (stateTraits{}) {
+		return nil
 	}
-	if d.traits.reads {
+	var options []json.Options
+	if c != nil {
+		options = append(options, c.options)
+	}
+	if traits.any {
+		if options = append(options, json.WithUnmarshalers(exactNumbers)); c != nil {
+			options = append(options, c.exact)
+		}
+	}
+	if traits.reads {
 		raw = bytes.Clone(raw)
 	}
 	var back T
@@ -348,7 +404,7 @@ var errInexact = errors.New("a number that is read back as another one")
 // exactNumbers makes a decoder fail at a number that an any would change, since
 // an any reads every number as a float64. An integer must be held exactly; any
 // other number must be finite. It decodes nothing.
-var exactNumbers = json.WithUnmarshalers(json.UnmarshalFunc(func(raw []byte, _ *any) error {
+var exactNumbers = json.UnmarshalFunc(func(raw []byte, _ *any) error {
 	dec := jsontext.NewDecoder(bytes.NewReader(raw))
 	for {
 		token, err := dec.ReadToken()
@@ -361,7 +417,7 @@ var exactNumbers = json.WithUnmarshalers(json.UnmarshalFunc(func(raw []byte, _ *
 			return errInexact
 		}
 	}
-}))
+})
 
 func isExact(number string) bool {
 	f, err := strconv.ParseFloat(number, 64)

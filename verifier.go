@@ -73,6 +73,13 @@ type VerifierConfig struct {
 	// Cache is memory for verified tokens that many verifiers of one process
 	// share. If it is set, CacheBytes must be 0. Optional.
 	Cache *Cache
+	// StateSecrets open the [Sealed] fields of the state: those of
+	// [IssuerConfig]. Required if T has a Sealed field, unless LeaveSealed is
+	// set.
+	StateSecrets [][]byte
+	// LeaveSealed makes a verifier without StateSecrets read the other fields.
+	// A Sealed field is then not checked, and its Open returns [ErrSealed].
+	LeaveSealed bool
 }
 
 // Verifier reads sessions of state type T from tokens. It is safe for
@@ -129,6 +136,8 @@ func NewVerifier[T any](cfg VerifierConfig) (*Verifier[T], error) {
 		return nil, errors.New("sessiontoken: VerifierConfig.Cache is a zero Cache: make it with NewCache")
 	case cfg.Cache != nil && cfg.CacheBytes != 0:
 		return nil, errors.New("sessiontoken: VerifierConfig.CacheBytes must be left out beside Cache, which has its own bound")
+	case cfg.LeaveSealed && len(cfg.StateSecrets) > 0:
+		return nil, errors.New("sessiontoken: VerifierConfig.LeaveSealed must be left out beside StateSecrets, which open the fields")
 	}
 	if err := arg.Duration("sessiontoken: VerifierConfig.Leeway", cfg.Leeway, time.Second); err != nil {
 		return nil, err
@@ -157,10 +166,11 @@ func NewVerifier[T any](cfg VerifierConfig) (*Verifier[T], error) {
 	if cfg.CacheBytes == 0 && cfg.Cache == nil {
 		cfg.CacheBytes = defaultCacheBytes
 	}
-	states, err := newStateCodec[T]()
+	states, err := newStateCodec[T]("VerifierConfig", cfg.StateSecrets, cfg.LeaveSealed)
 	if err != nil {
 		return nil, err
 	}
+	cfg.StateSecrets = nil // states has what is made of them
 	v := &Verifier[T]{
 		cfg:    cfg,
 		reader: tokenReader{issuer: cfg.Issuer, audience: []string{cfg.Audience}, keys: cfg.Keys, maxBytes: cfg.MaxBytes},
@@ -176,7 +186,8 @@ func NewVerifier[T any](cfg VerifierConfig) (*Verifier[T], error) {
 	return v, nil
 }
 
-// Config returns the configuration with its defaults filled in.
+// Config returns the configuration with its defaults filled in, and without
+// StateSecrets.
 func (v *Verifier[T]) Config() VerifierConfig { return v.cfg }
 
 // Now returns the time that Verify compares with: that of

@@ -28,8 +28,11 @@ type Versioned interface {
 	// A type without these methods can read it if the latter is 0.
 	StateVersion() (version, readableBy int)
 	// UpgradeState sets the receiver, which is zero, to what raw says. raw is
-	// the JSON of a state of an older version. It must not be kept. With an
-	// error the token is ErrState; the error is not logged.
+	// the JSON of a state of an older version. It must not be kept. In the place
+	// of a [Sealed] it has what that holds: read a P, and call [Seal] where the
+	// field is sealed now. It has null if the verifier has no StateSecrets; all
+	// sealed fields of the result are then closed. With an error the token is
+	// ErrState; the error is not logged.
 	UpgradeState(version int, raw []byte) error
 }
 
@@ -92,7 +95,14 @@ func (d *stateDecoder[T]) read(p *payload, state *T) error {
 		return d.upgrade(p, state)
 	case p.Version.written > d.version.written && p.Version.readableBy > d.version.written:
 		return withDetail(ErrState, fmt.Sprintf("of a newer version, which version %d cannot read", d.version.written))
-	case d.decode(p.State, state) != nil:
+	case d.coding != nil || len(p.Sealed) > 0:
+		raw, err := d.open(p)
+		if err != nil {
+			return err
+		}
+		p.State, p.Sealed = raw, nil
+	}
+	if d.decode(p.State, state) != nil {
 		return withDetail(ErrState, "does not fit its type")
 	}
 	if _, fault := d.members.fault(p.State, 0); fault != "" {
@@ -104,20 +114,32 @@ func (d *stateDecoder[T]) read(p *payload, state *T) error {
 // upgrade sets state, which is zero, to the upgraded state of p, and the state
 // and version of p to those of the result.
 func (d *stateDecoder[T]) upgrade(p *payload, state *T) error {
-	if !jsontext.Value(p.State).IsValid() {
+	old := bytes.Clone(p.State)
+	if len(p.Sealed) > 0 {
+		var err error
+		if old, err = d.open(p); err != nil {
+			return err
+		}
+	}
+	if !jsontext.Value(old).IsValid() {
 		return withDetail(ErrState, "not valid JSON")
 	}
-	if fault := upgradeFrom(any(state).(Versioned), int(p.Version.written), bytes.Clone(p.State)); fault != "" {
+	if fault := upgradeFrom(any(state).(Versioned), int(p.Version.written), old); fault != "" {
 		return withDetail(ErrState, fmt.Sprintf("of an older version, whose upgrade to version %d %s", d.version.written, fault))
 	}
-	raw, err := json.Marshal(state, json.Deterministic(true))
+	raw, err := d.encode(state)
 	if err == nil {
 		err = d.checkWritten(raw)
+	}
+	if err == nil && d.coding != nil && d.secrets == nil {
+		var none T
+		*state = none
+		err = d.decode(raw, state) // which leaves all sealed fields
 	}
 	if err != nil {
 		return withDetail(ErrState, fmt.Sprintf("its upgrade to version %d cannot be written", d.version.written))
 	}
-	p.State, p.Version = raw, d.version
+	p.State, p.Version, p.Sealed = raw, d.version, nil
 	return nil
 }
 

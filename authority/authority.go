@@ -32,6 +32,7 @@ type Authority[T any] struct {
 	logger      *slog.Logger
 	host        *Host         // or nil
 	feed        *feedLog      // or nil
+	state       [][]byte      // the secrets of sealed fields
 	running     *atomic.Int32 // calls of Run, or of the Host's, that have not ended
 }
 
@@ -115,15 +116,19 @@ func (a *Authority[T]) addRing(cfg *Config[T]) error {
 }
 
 func (a *Authority[T]) addTokens(cfg *Config[T]) (err error) {
+	if a.state, err = derive(cfg.Secrets, cfg.Issuer, useState); err != nil {
+		return within("Config.Secrets", err)
+	}
 	a.issuer, err = sessiontoken.NewIssuer[T](sessiontoken.IssuerConfig{
 		Issuer: cfg.Issuer, Audience: cfg.Audience, Keys: a.ring, Revocations: a.revocations,
-		TTL: cfg.Limits.TTL, IdleTimeout: cfg.Limits.IdleTimeout, MaxSession: cfg.Limits.MaxSession,
+		TTL: cfg.Limits.TTL, IdleTimeout: cfg.Limits.IdleTimeout, MaxSession: cfg.Limits.MaxSession, StateSecrets: a.state,
 	})
 	if err != nil {
 		return within("the issuer", err)
 	}
 	verifier := sessiontoken.VerifierConfig{
 		Issuer: cfg.Issuer, Audience: cfg.Audience[0], Keys: a.ring, Revocations: a.revocations, MaxTTL: cfg.Limits.maxTTL(),
+		StateSecrets: a.state,
 	}
 	if cfg.Host != nil {
 		verifier.Cache = cfg.Host.cache
@@ -190,6 +195,18 @@ func (a *Authority[T]) Metrics() map[string]float64 {
 		maps.Copy(m, part)
 	}
 	return m
+}
+
+// StateSecrets returns the secrets that open the [sessiontoken.Sealed] fields of
+// this issuer's states, in the order of Config.Secrets. They are for the
+// StateSecrets of package remote on a server that reads these fields. They are
+// made of Secrets, which do not follow from them, and they open nothing else.
+func (a *Authority[T]) StateSecrets() [][]byte {
+	secrets := make([][]byte, len(a.state))
+	for i, secret := range a.state {
+		secrets[i] = slices.Clone(secret)
+	}
+	return secrets
 }
 
 // RevokeKeys revokes keys by the ids that [keys.Ring.Status] lists. When it

@@ -65,8 +65,9 @@ type Config[T any] struct {
 	// Secrets are at least 32 random bytes each, the same on every replica,
 	// such as from a secret manager. From each secret keys are derived by HKDF:
 	// one seals the private keys in the store, one makes refresh tokens, one
-	// encrypts the names in the feed. New data is made with the first secret,
-	// and that of all secrets is accepted. Required, unless Store is Memory().
+	// encrypts the names in the feed, one seals the fields of the state that are
+	// a [sessiontoken.Sealed]. New data is made with the first secret, and that
+	// of all secrets is accepted. Required, unless Store is Memory().
 	//
 	// To replace a secret while replicas roll, finish each step everywhere
 	// before the next:

@@ -16,6 +16,7 @@ const minSecret = 32
 const (
 	useKeys    = "keys"    // AES-256-GCM over private keys
 	useRefresh = "refresh" // package refresh derives its own keys from this
+	useState   = "state"   // package sessiontoken derives the keys of sealed fields from this
 )
 
 // checkSecrets checks the secrets. An error names a secret by its index, and

@@ -59,6 +59,15 @@ type Config struct {
 	// its exp.
 	FeedToken func(ctx context.Context) (string, error)
 
+	// StateSecrets open the [sessiontoken.Sealed] fields of the state: what
+	// StateSecrets of the authority returns. Required if T has such a field,
+	// unless LeaveSealed is set.
+	StateSecrets [][]byte
+
+	// LeaveSealed reads the other fields alone. A Sealed field is then not
+	// checked, and its Open returns [sessiontoken.ErrSealed].
+	LeaveSealed bool
+
 	// Logger gets the lines that [KeysConfig] lists, and those of package
 	// sessionhttp and of [revoke.List]. Nil means slog.Default().
 	Logger *slog.Logger
@@ -102,7 +111,7 @@ func New[T any](config Config) (*Remote[T], error) {
 	}
 	k.discovery, k.host, k.setting = d, d.url.Host, "Config.Issuer"
 	r := &Remote[T]{keys: k}
-	verifier := sessiontoken.VerifierConfig{Issuer: config.Issuer, Audience: config.Audience, Keys: k}
+	verifier := sessiontoken.VerifierConfig{Issuer: config.Issuer, Audience: config.Audience, Keys: k, StateSecrets: config.StateSecrets, LeaveSealed: config.LeaveSealed}
 	if config.FeedToken != nil {
 		r.revocations, err = revoke.NewList(revoke.Config{
 			Store: newFeed(d, k.client, config.FeedToken), SyncEvery: feedSync, MaxStale: feedStale, MaxSession: feedRemembers, Logger: config.Logger,

@@ -43,7 +43,8 @@ func Claims[T any](t testing.TB, start sessiontoken.Start, state T) sessiontoken
 	if err != nil {
 		t.Fatal("sessiontest: ", err)
 	}
-	issuer, err := sessiontoken.NewIssuer[T](sessiontoken.IssuerConfig{Issuer: "https://issuer.example", Audience: []string{"test"}, Keys: source})
+	secret := make([]byte, 32) // for the sealed fields of a token that is dropped
+	issuer, err := sessiontoken.NewIssuer[T](sessiontoken.IssuerConfig{Issuer: "https://issuer.example", Audience: []string{"test"}, Keys: source, StateSecrets: [][]byte{secret}})
 	if err != nil {
 		t.Fatal("sessiontest: ", err)
 	}
