@@ -455,7 +455,7 @@ func newParts(t *testing.T) (p parts) {
 func metricNames(t *testing.T) (names []string) {
 	t.Helper()
 	p := newParts(t)
-	for _, s := range []interface{ Metrics() map[string]float64 }{p.ring, p.list, p.manager, p.verifier, p.remote, p.sessions} {
+	for _, s := range []interface{ Metrics() map[string]float64 }{p.ring, p.list, p.manager, p.issuer, p.verifier, p.remote, p.sessions} {
 		for name := range s.Metrics() {
 			names = append(names, name)
 		}

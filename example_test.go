@@ -175,6 +175,7 @@ func ExampleVersioned() {
 	}
 	fmt.Println(claims.State.Name, claims.State.Items)
 	// Output: Ada map[lamp:2]
+}
 
 // A sealed field is encrypted in the token. The program reads it with Open, and
 // prints it nowhere by mistake.

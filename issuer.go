@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"slices"
 	"strings"
 	"sync"
@@ -17,6 +18,7 @@ import (
 	"github.com/sessiontoken/sessiontoken/internal/arg"
 	"github.com/sessiontoken/sessiontoken/internal/clock"
 	"github.com/sessiontoken/sessiontoken/internal/jws"
+	"github.com/sessiontoken/sessiontoken/internal/loud"
 	"github.com/sessiontoken/sessiontoken/internal/sid"
 	"github.com/sessiontoken/sessiontoken/internal/strictjson"
 	"github.com/sessiontoken/sessiontoken/keys"
@@ -90,6 +92,10 @@ type IssuerConfig struct {
 	// has passed. A token whose secret is gone is [ErrClaims]: its session has
 	// to begin again.
 	StateSecrets [][]byte
+	// Logger gets a line when a token takes over 90 % of MaxBytes, at most one a
+	// minute. It names the heaviest claims and holds no value. Nil means
+	// slog.Default().
+	Logger *slog.Logger
 }
 
 // Issuer writes tokens that carry a state of type T. T is any type whose values
@@ -110,6 +116,7 @@ type Issuer[T any] struct {
 	states *stateDecoder[T] // of tokens to renew
 	now    timeSource
 	header atomic.Pointer[keyHeader] // of the key that signed last
+	budget budget
 }
 
 // NewIssuer checks the configuration and T and returns the issuer for them. An
@@ -131,6 +138,7 @@ func NewIssuer[T any](cfg IssuerConfig) (*Issuer[T], error) {
 		// limit.
 		reader: tokenReader{issuer: cfg.Issuer, audience: cfg.Audience, keys: cfg.Keys, maxBytes: max(cfg.MaxBytes, defaultVerifyBytes)},
 		now:    timeSource{cfg.Revocations, clock.Here()},
+		budget: budget{loud: loud.New(cfg.Logger)},
 	}, nil
 }
 
@@ -869,6 +877,7 @@ func (i *Issuer[T]) sign(ctx context.Context, p *payload, state T) (string, *Cla
 	c.KeyID = d.key.Public().KeyID()
 	if d.report.Bytes > d.report.Limit {
 		d.report.weigh(d.body.Bytes())
+		i.budget.count(&d.report, nil)
 		return "", nil, &SizeError{Report: d.report}
 	}
 	d.body.Grow(d.report.Bytes) // for AvailableBuffer, and for good: it is kept
@@ -881,6 +890,7 @@ func (i *Issuer[T]) sign(ctx context.Context, p *payload, state T) (string, *Cla
 	if err := i.checkNotOver(ctx, p); err != nil {
 		return "", nil, err
 	}
+	i.budget.count(&d.report, d.body.Bytes())
 	return string(jws.AppendEncode(append(out, '.'), sig)), c, nil
 }
 

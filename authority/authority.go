@@ -121,7 +121,8 @@ func (a *Authority[T]) addTokens(cfg *Config[T]) (err error) {
 	}
 	a.issuer, err = sessiontoken.NewIssuer[T](sessiontoken.IssuerConfig{
 		Issuer: cfg.Issuer, Audience: cfg.Audience, Keys: a.ring, Revocations: a.revocations,
-		TTL: cfg.Limits.TTL, IdleTimeout: cfg.Limits.IdleTimeout, MaxSession: cfg.Limits.MaxSession, StateSecrets: a.state,
+		TTL: cfg.Limits.TTL, IdleTimeout: cfg.Limits.IdleTimeout, MaxSession: cfg.Limits.MaxSession,
+		StateSecrets: a.state, Logger: cfg.Logger,
 	})
 	if err != nil {
 		return within("the issuer", err)
@@ -186,12 +187,12 @@ func (a *Authority[T]) Revocations() *revoke.List { return a.revocations }
 func (a *Authority[T]) Refresh() *refresh.Manager { return a.refresh }
 
 // Metrics returns the metrics of all parts in one map: those of [keys.Ring],
-// [revoke.List], [refresh.Manager], [sessiontoken.Verifier] and
-// [sessionhttp.Sessions], whose names differ. It does no I/O. The map is the
+// [revoke.List], [refresh.Manager], [sessiontoken.Issuer], [sessiontoken.Verifier]
+// and [sessionhttp.Sessions], whose names differ. It does no I/O. The map is the
 // caller's: [expvar.Func] can publish it as it is.
 func (a *Authority[T]) Metrics() map[string]float64 {
 	m := a.ring.Metrics()
-	for _, part := range []map[string]float64{a.revocations.Metrics(), a.refresh.Metrics(), a.verifier.Metrics(), a.sessions.Metrics()} {
+	for _, part := range []map[string]float64{a.revocations.Metrics(), a.refresh.Metrics(), a.issuer.Metrics(), a.verifier.Metrics(), a.sessions.Metrics()} {
 		maps.Copy(m, part)
 	}
 	return m

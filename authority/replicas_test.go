@@ -324,7 +324,7 @@ func TestMetrics(t *testing.T) {
 	a := newReplica(t, authority.Memory())
 	all := a.Metrics()
 	n := 0
-	for _, part := range []map[string]float64{a.Ring().Metrics(), a.Revocations().Metrics(), a.Refresh().Metrics(), a.Verifier().Metrics(), a.Sessions().Metrics()} {
+	for _, part := range []map[string]float64{a.Ring().Metrics(), a.Revocations().Metrics(), a.Refresh().Metrics(), a.Issuer().Metrics(), a.Verifier().Metrics(), a.Sessions().Metrics()} {
 		n += len(part)
 		require.Subset(t, slices.Collect(maps.Keys(all)), slices.Collect(maps.Keys(part)))
 	}

@@ -6,6 +6,7 @@ import (
 	"crypto/cipher"
 	"crypto/sha256"
 	"encoding/binary"
+	"encoding/hex"
 	"fmt"
 	"slices"
 	"sync"
@@ -32,12 +33,9 @@ func mustAESGCM(t testing.TB, list ...[]byte) keys.AEAD {
 // aesGCMBlob makes a blob as the format is written down, and not by calling
 // the code under test. Blobs of this format are stored: they must stay
 // readable.
-func aesGCMBlob(t testing.TB, key, nonce, plaintext, ad []byte) []byte {
+func aesGCMBlob(t testing.TB, key, plaintext, ad []byte) []byte {
 	t.Helper()
-	block, err := aes.NewCipher(key)
-	require.NoError(t, err)
-	gcm, err := cipher.NewGCM(block)
-	require.NoError(t, err)
+	gcm := aesGCM(t, key)
 	id := sha256.Sum256(slices.Concat([]byte("sessiontoken/keys: AES-256-GCM key id\x00"), key))
 	header := append([]byte{1}, id[:4]...)
 	var framed []byte
@@ -45,7 +43,18 @@ func aesGCMBlob(t testing.TB, key, nonce, plaintext, ad []byte) []byte {
 	framed = append(framed, header...)
 	framed = binary.BigEndian.AppendUint64(framed, uint64(len(ad)))
 	framed = append(framed, ad...)
-	return gcm.Seal(slices.Concat(header, nonce), nonce, plaintext, framed)
+	return gcm.Seal(header, nil, plaintext, framed)
+}
+
+// aesGCM writes a random nonce before the ciphertext: FIPS 140-3 permits no
+// nonce of the caller's.
+func aesGCM(t testing.TB, key []byte) cipher.AEAD {
+	t.Helper()
+	block, err := aes.NewCipher(key)
+	require.NoError(t, err)
+	gcm, err := cipher.NewGCMWithRandomNonce(block)
+	require.NoError(t, err)
+	return gcm
 }
 
 func TestAESGCMRoundTrip(t *testing.T) {
@@ -81,8 +90,8 @@ func TestAESGCMRoundTrip(t *testing.T) {
 }
 
 func TestAESGCMFormat(t *testing.T) {
-	key, nonce := aeadKey(1), []byte("twelve bytes")
-	blob := aesGCMBlob(t, key, nonce, []byte("private key"), []byte("ad"))
+	key := aeadKey(1)
+	blob := aesGCMBlob(t, key, []byte("private key"), []byte("ad"))
 	got, err := mustAESGCM(t, key).Decrypt(blob, []byte("ad"))
 	require.NoError(t, err)
 	require.Equal(t, "private key", string(got))
@@ -124,14 +133,10 @@ func TestAESGCMAssociatedData(t *testing.T) {
 
 // What is in a blob cannot be passed off as associated data, nor the reverse.
 func TestAESGCMFraming(t *testing.T) {
-	key, nonce, ad := aeadKey(1), []byte("twelve bytes"), []byte("ad")
-	good := aesGCMBlob(t, key, nonce, []byte("p"), ad)
-	block, err := aes.NewCipher(key)
-	require.NoError(t, err)
-	gcm, err := cipher.NewGCM(block)
-	require.NoError(t, err)
+	key, ad := aeadKey(1), []byte("ad")
+	good, gcm := aesGCMBlob(t, key, []byte("p"), ad), aesGCM(t, key)
 	for _, framed := range [][]byte{ad, slices.Concat(good[:5], ad), nil} {
-		blob := gcm.Seal(slices.Concat(good[:5], nonce), nonce, []byte("p"), framed)
+		blob := gcm.Seal(slices.Clone(good[:5]), nil, []byte("p"), framed)
 		_, err := mustAESGCM(t, key).Decrypt(blob, ad)
 		require.Error(t, err)
 	}
@@ -312,10 +317,17 @@ func TestAESGCMConcurrently(t *testing.T) {
 }
 
 func FuzzAESGCMDecrypt(f *testing.F) {
-	nonce, ad := []byte("twelve bytes"), []byte("ad")
-	known := [][]byte{
-		aesGCMBlob(f, aeadKey(1), nonce, []byte("private key"), ad),
-		aesGCMBlob(f, aeadKey(2), nonce, nil, ad),
+	ad := []byte("ad")
+	// Of the keys 1 and 2. They are constants, since each process of the fuzzer
+	// must know the same.
+	var known [][]byte
+	for _, blob := range []string{
+		"0180a6aaba7477656c7665206279746573d4df6c0d804bd91267d58ead51b5828215bc7324abb94539c1e662",
+		"0115ce95567477656c76652062797465737e40af38bc06a46e1c34a2388ceab10d",
+	} {
+		raw, err := hex.DecodeString(blob)
+		require.NoError(f, err)
+		known = append(known, raw)
 	}
 	for _, blob := range known {
 		f.Add(blob, ad)
@@ -324,7 +336,7 @@ func FuzzAESGCMDecrypt(f *testing.F) {
 		f.Add(blob[:5], ad)
 		f.Add(blob[:33-1], ad)
 	}
-	f.Add(aesGCMBlob(f, aeadKey(3), nonce, []byte("unknown key"), ad), ad)
+	f.Add(aesGCMBlob(f, aeadKey(3), []byte("unknown key"), ad), ad)
 	f.Add([]byte{}, []byte{})
 	f.Add([]byte{1}, []byte{})
 	f.Add(make([]byte, 33), []byte{})
