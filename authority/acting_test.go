@@ -319,7 +319,7 @@ func TestActingEndsWithTheActorsSession(t *testing.T) {
 
 // TestActingIsNoProof: that an admin has signed in says nothing about the user:
 // a handler that needs a fresh sign-in refuses the session, by cookie and token.
-// A sign-in in its place is one of whoever signs in, and revokes it.
+// A sign-in in its place is of the user who signs in, and revokes it.
 func TestActingIsNoProof(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a, b, admin := twoOffices(t)

@@ -4,6 +4,7 @@ import (
 	"crypto/rand"
 	"time"
 
+	"github.com/sessiontoken/sessiontoken/internal/arg"
 	"github.com/sessiontoken/sessiontoken/internal/clock"
 	"github.com/sessiontoken/sessiontoken/keys"
 	"github.com/sessiontoken/sessiontoken/refresh"
@@ -37,7 +38,7 @@ type memory struct {
 // It has a random secret of its own, so that Config.Secrets can be left out. It
 // is an oidclogin.GrantStore too, by a type assertion.
 func Memory() Store {
-	secret := make([]byte, minSecret)
+	secret := make([]byte, arg.MinSecret)
 	rand.Read(secret)
 	return &memory{
 		secret: func() []byte { return secret }, epoch: rand.Text()[:16], born: clock.Here().Now().Truncate(time.Millisecond),

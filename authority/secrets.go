@@ -6,11 +6,9 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/sessiontoken/sessiontoken/internal/arg"
 	"github.com/sessiontoken/sessiontoken/keys"
 )
-
-// minSecret is how many bytes a secret has at least.
-const minSecret = 32
 
 // The uses of the secrets. Each has a key of its own.
 const (
@@ -25,18 +23,7 @@ func checkSecrets(secrets [][]byte) error {
 	if len(secrets) == 0 {
 		return errors.New("authority: Config.Secrets is required, unless Store is Memory(): at least 32 random bytes, the same on every replica, such as 'openssl rand -base64 32' prints")
 	}
-	seen := make(map[[sha256.Size]byte]int, len(secrets))
-	for i, secret := range secrets {
-		if len(secret) < minSecret {
-			return fmt.Errorf("authority: Config.Secrets[%d] has %d bytes; it must have at least %d random ones, such as 'openssl rand -base64 32' prints", i, len(secret), minSecret)
-		}
-		sum := sha256.Sum256(secret)
-		if first, again := seen[sum]; again {
-			return fmt.Errorf("authority: Config.Secrets[%d] is the same as Config.Secrets[%d]", i, first)
-		}
-		seen[sum] = i
-	}
-	return nil
+	return arg.Secrets("authority: Config.Secrets", secrets)
 }
 
 // derive returns 32 bytes of each secret for one use by one issuer (HKDF with

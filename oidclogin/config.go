@@ -2,7 +2,6 @@ package oidclogin
 
 import (
 	"context"
-	"crypto/sha256"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -142,10 +141,7 @@ type Login struct {
 	payload []byte // of the ID token
 }
 
-const (
-	minSecret   = 32
-	maxAskValue = 1000 // bytes of one value of Ask
-)
+const maxAskValue = 1000 // bytes of one value of Ask
 
 // check returns an error for a configuration that cannot work.
 func (cfg *Config[T]) check() error {
@@ -217,18 +213,7 @@ func checkSecrets(secrets [][]byte) error {
 	if len(secrets) == 0 {
 		return errors.New("oidclogin: Config.Secrets is required: at least 32 random bytes, the same on every replica, such as those of the authority")
 	}
-	seen := make(map[[sha256.Size]byte]int, len(secrets))
-	for i, secret := range secrets {
-		if len(secret) < minSecret {
-			return fmt.Errorf("oidclogin: Config.Secrets[%d] has %d bytes; it must have at least %d random ones", i, len(secret), minSecret)
-		}
-		sum := sha256.Sum256(secret)
-		if first, again := seen[sum]; again {
-			return fmt.Errorf("oidclogin: Config.Secrets[%d] is the same as Config.Secrets[%d]", i, first)
-		}
-		seen[sum] = i
-	}
-	return nil
+	return arg.Secrets("oidclogin: Config.Secrets", secrets)
 }
 
 // checkURL checks an absolute URL of the configuration. The error does not quote

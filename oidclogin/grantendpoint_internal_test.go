@@ -334,7 +334,7 @@ func TestGrantNetwork(t *testing.T) {
 	}{
 		{"nothing listens", "http://" + closed.Addr().String(), false},
 		{"no such host", "http://nowhere.localhost.:1", false},
-		{"a certificate of nobody", secure.URL, false},
+		{"a certificate that is not trusted", secure.URL, false},
 		{"it closes during the TLS handshake", "https://" + silent.Addr().String(), false},
 		{"it closes after the request", "http://" + silent.Addr().String(), true},
 	} {

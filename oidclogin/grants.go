@@ -2,7 +2,6 @@ package oidclogin
 
 import (
 	"context"
-	"crypto/hkdf"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
@@ -228,15 +227,7 @@ func NewGrants(cfg GrantsConfig) (*Grants, error) {
 			Limit: 2 * lease, Pause: time.Second, MaxPause: 30 * time.Second, MaxRuns: 1000, MaxKept: 10_000,
 		}),
 	}
-	var derived [][]byte
-	for _, secret := range cfg.Secrets {
-		key, err := hkdf.Key(sha256.New, secret, nil, "sessiontoken oidclogin 1\x00grants\x00"+cfg.Issuer+"\x00"+cfg.ClientID, 32)
-		if err != nil {
-			return nil, fmt.Errorf("oidclogin: GrantsConfig.Secrets: %w", err)
-		}
-		derived = append(derived, key)
-	}
-	if g.seal, err = keys.NewAESGCM(derived...); err != nil {
+	if g.seal, err = sealOf(cfg.Secrets, "grants", cfg.Issuer, cfg.ClientID); err != nil {
 		return nil, fmt.Errorf("oidclogin: GrantsConfig.Secrets: %w", err)
 	}
 	return g, nil

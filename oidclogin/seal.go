@@ -70,21 +70,27 @@ type sealer struct{ byKind map[string]keys.AEAD }
 func newSealer(secrets [][]byte, issuer, clientID string) (*sealer, error) {
 	s := &sealer{byKind: map[string]keys.AEAD{}}
 	for _, kind := range []string{kindLogin, kindSignOut, kindHint} {
-		var derived [][]byte
-		for _, secret := range secrets {
-			key, err := hkdf.Key(sha256.New, secret, nil, "sessiontoken oidclogin 1\x00"+kind+"\x00"+issuer+"\x00"+clientID, 32)
-			if err != nil {
-				return nil, err
-			}
-			derived = append(derived, key)
-		}
-		aead, err := keys.NewAESGCM(derived...)
+		aead, err := sealOf(secrets, kind, issuer, clientID)
 		if err != nil {
 			return nil, err
 		}
 		s.byKind[kind] = aead
 	}
 	return s, nil
+}
+
+// sealOf returns AES-256-GCM with a key of each secret for one use (HKDF with
+// SHA-256, RFC 5869). The first seals, and all open.
+func sealOf(secrets [][]byte, use, issuer, clientID string) (keys.AEAD, error) {
+	var derived [][]byte
+	for _, secret := range secrets {
+		key, err := hkdf.Key(sha256.New, secret, nil, "sessiontoken oidclogin 1\x00"+use+"\x00"+issuer+"\x00"+clientID, 32)
+		if err != nil {
+			return nil, err
+		}
+		derived = append(derived, key)
+	}
+	return keys.NewAESGCM(derived...)
 }
 
 // seal returns v sealed and bound to associated data, in base64url.
