@@ -59,7 +59,12 @@ type call struct {
 }
 
 // commands are all commands, in the order of the help text.
-var commands = []command{}
+var commands = []command{
+	keysStatus,
+	keysRotate,
+	keysRevoke,
+	keysReseal,
+}
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
