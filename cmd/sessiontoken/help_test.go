@@ -166,4 +166,3 @@ func checkSoon(t *testing.T, a *authority.Authority[struct{}], c *authorityClaim
 	require.NoError(t, a.Revocations().Sync(t.Context()))
 	return a.Revocations().Check(t.Context(), question(c))
 }
-
