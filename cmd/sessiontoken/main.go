@@ -71,6 +71,7 @@ var commands = []command{
 	sessionsChanged,
 	devicesList,
 	devicesRevoke,
+	copyStore,
 }
 
 func main() {
