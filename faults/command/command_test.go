@@ -150,7 +150,8 @@ func TestErrors(t *testing.T) {
 			wrong := strings.Replace(place.url, password, "wrong", 1)
 			fails("another password", "the user or the password", with(wrong), every)
 			rights := map[string]string{"postgres": "the database's user may not do that; grant it", "redis": "the server's user may not do that; permit +"}
-			fails("no right to write", rights[kind], with(place.poor(t)), writes)
+			newer := "SESSIONTOKEN_SECRETS=" + base64.StdEncoding.EncodeToString([]byte(strings.Repeat("newer", 8))) + "," + sealed // reseal has something to write
+			fails("no right to write", rights[kind], with(place.poor(t), newer), writes)
 			place.other(t)
 			fails("another version", "use a release that reads", with(place.url), every)
 		})
