@@ -81,7 +81,7 @@ func (f *storeFlags) open(ctx context.Context, c *call) (*openedStore, error) {
 	if err != nil {
 		return nil, err
 	}
-	return openStore(ctx, at, c.err)
+	return openStore(ctx, at, &c.warnings)
 }
 
 // holdsPassword reports whether a URL has a password, as far as it can be read.
@@ -333,7 +333,7 @@ func redisClient(at string) (client redis.UniversalClient, params redisParams, e
 	if err != nil {
 		return nil, params, unreadable
 	}
-	o.ContextTimeoutEnabled = true
+	o.ContextTimeoutEnabled, o.MaxRetries, o.DialerRetries = true, 1, 1
 	return redis.NewClient(o), params, nil
 }
 
