@@ -5,6 +5,10 @@
 //	go -C examples/apps/webapp run .
 //	go -C examples/apps/webapp run . -store postgres://user@host/database
 //	go -C examples/apps/webapp run . -store redis://host:6379
+//	go -C examples/apps/webapp run . -deploy
+//
+// With -deploy it is a smaller site, of which two releases with different states
+// are in use at the same time.
 //
 // It listens on http://localhost:8080. Chromium treats that as secure enough for
 // __Host- cookies, Safari does not; anywhere else, put TLS in front.
@@ -31,10 +35,15 @@ func main() {
 	ttl := flag.Duration("ttl", time.Minute, "how long a session token is valid")
 	store := flag.String("store", "sqlite:webapp.db", "where replicas share what they must: sqlite:FILE, postgres://…, redis://… or memory")
 	secret := flag.String("secret", "webapp.secret", "a file with the secret that seals keys and makes refresh tokens; made if it is not there")
+	deploy := flag.Bool("deploy", false, "serve a small site of which two releases are in use at once")
 	flag.Parse()
+	start := newSite
+	if *deploy {
+		start = newDeploy
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
-	if err := run(ctx, *addr, *ttl, *store, *secret, newSite, func(url string) {
+	if err := run(ctx, *addr, *ttl, *store, *secret, start, func(url string) {
 		fmt.Printf("open %s and sign in as ada, grace or margaret (an administrator), with the password \"demo\"\n", url)
 	}); err != nil {
 		log.Fatal(err)
