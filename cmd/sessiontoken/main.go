@@ -59,7 +59,20 @@ type call struct {
 }
 
 // commands are all commands, in the order of the help text.
-var commands = []command{}
+var commands = []command{
+	keysStatus,
+	keysRotate,
+	keysRevoke,
+	keysReseal,
+	sessionsRevoke,
+	sessionsRevokeSubject,
+	sessionsRevokeGroup,
+	sessionsRevokeAll,
+	sessionsChanged,
+	devicesList,
+	devicesRevoke,
+	copyStore,
+}
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
@@ -88,10 +101,17 @@ func run(ctx context.Context, args []string, c *call) int {
 		usage(c.err, cmd, fs)
 		return exitDone
 	case err != nil:
-		fmt.Fprintf(c.err, "sessiontoken %s: a flag is unknown or its value is wrong; -h shows the flags\n", cmd.name)
+		fmt.Fprintf(c.err, "sessiontoken %s: a flag is unknown or its value is wrong; -h shows the flags, and -- stands before arguments that begin with a dash\n", cmd.name)
 		return exitUsage
 	}
 	c.args = fs.Args()
+	for _, arg := range c.args {
+		name, _, _ := strings.Cut(strings.TrimLeft(arg, "-"), "=")
+		if strings.HasPrefix(arg, "-") && (fs.Lookup(name) != nil || name == "h" || name == "help") {
+			fmt.Fprintf(c.err, "sessiontoken %s: a flag follows an argument; flags come first\n", cmd.name)
+			return exitUsage
+		}
+	}
 	err := do(ctx, c)
 	var wrong usageError
 	switch {
@@ -100,7 +120,8 @@ func run(ctx context.Context, args []string, c *call) int {
 	case errors.Is(err, errNot):
 		return exitNot
 	}
-	fmt.Fprintf(c.err, "sessiontoken %s: %v\n", cmd.name, err)
+	text := strings.Join(strings.Fields(err.Error()), " ") // one line
+	fmt.Fprintf(c.err, "sessiontoken %s: %s\n", cmd.name, text)
 	if errors.As(err, &wrong) {
 		return exitUsage
 	}
