@@ -61,6 +61,7 @@ type call struct {
 // commands are all commands, in the order of the help text.
 var commands = []command{
 	inspectCommand,
+	lintCommand,
 }
 
 func main() {
