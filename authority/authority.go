@@ -116,7 +116,7 @@ func (a *Authority[T]) addRing(cfg *Config[T]) error {
 }
 
 func (a *Authority[T]) addTokens(cfg *Config[T]) (err error) {
-	if a.state, err = derive(cfg.Secrets, cfg.Issuer, useState); err != nil {
+	if a.state, err = derived(cfg.Secrets, cfg.Issuer, useState); err != nil {
 		return within("Config.Secrets", err)
 	}
 	a.issuer, err = sessiontoken.NewIssuer[T](sessiontoken.IssuerConfig{
@@ -139,7 +139,7 @@ func (a *Authority[T]) addTokens(cfg *Config[T]) (err error) {
 }
 
 func (a *Authority[T]) addRefresh(cfg *Config[T]) error {
-	secrets, err := derive(cfg.Secrets, cfg.Issuer, useRefresh)
+	secrets, err := derived(cfg.Secrets, cfg.Issuer, useRefresh)
 	if err != nil {
 		return within("Config.Secrets", err)
 	}

@@ -325,15 +325,15 @@ const (
 
 // newFeedKeys returns the key of each secret.
 func newFeedKeys(secrets [][]byte, issuer string) (made []feedKey, err error) {
-	derived, err := derive(secrets, issuer, useFeed)
+	feed, err := derived(secrets, issuer, useFeed)
 	if err != nil {
 		return nil, err
 	}
-	ids, err := derive(secrets, issuer, useFeedID)
+	ids, err := derived(secrets, issuer, useFeedID)
 	if err != nil {
 		return nil, err
 	}
-	for i, key := range derived {
+	for i, key := range feed {
 		made = append(made, feedKey{base64.RawURLEncoding.EncodeToString(ids[i][:12]), key})
 	}
 	return made, nil

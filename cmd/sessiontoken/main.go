@@ -62,6 +62,10 @@ type call struct {
 var commands = []command{
 	inspectCommand,
 	lintCommand,
+	keysStatus,
+	keysRotate,
+	keysRevoke,
+	keysReseal,
 }
 
 func main() {
