@@ -62,6 +62,7 @@ type call struct {
 var commands = []command{
 	inspectCommand,
 	lintCommand,
+	doctorCommand,
 	keysStatus,
 	keysRotate,
 	keysRevoke,
