@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -178,3 +179,40 @@ func decode(values []any) (r refresh.Record, err error) {
 	}
 	return refresh.Record{Version: version, Data: []byte(text[1]), Until: time.UnixMilli(until).UTC(), Subject: text[3], SessionID: text[4]}, nil
 }
+
+// familiesAtOnce is about how many keys of the server a page of ListAll looks
+// at.
+const familiesAtOnce = 1000
+
+// ListAll returns a page of the families of a namespace. It is part of
+// refresh.AllLister. It looks at all keys of the server, some at a time.
+func (s *Store) ListAll(ctx context.Context, namespace, after string) (page []refresh.Record, next string, err error) {
+	const doing = "list all families"
+	var cursor uint64
+	if after != "" {
+		if cursor, err = strconv.ParseUint(after, 10, 64); err != nil {
+			return nil, "", errors.New("redisstore: list all families: after is not the next of a page")
+		}
+	}
+	prefix := s.family(namespace, "")
+	var found *redis.ScanCmd
+	err = s.ask(ctx, doing, func(p redis.Pipeliner) { found = p.Scan(ctx, cursor, literal.Replace(prefix)+"*", familiesAtOnce) })
+	if err != nil {
+		return nil, "", err
+	}
+	names, cursor := found.Val()
+	if cursor != 0 {
+		next = strconv.FormatUint(cursor, 10)
+	}
+	if len(names) == 0 {
+		return nil, next, nil
+	}
+	for i, name := range names {
+		names[i] = strings.TrimPrefix(name, prefix)
+	}
+	page, err = s.families(ctx, doing, namespace, names...)
+	return page, next, err
+}
+
+// literal escapes what a pattern of SCAN gives a meaning.
+var literal = strings.NewReplacer(`*`, `\*`, `?`, `\?`, `[`, `\[`, `]`, `\]`, `\`, `\\`, `^`, `\^`)

@@ -31,7 +31,7 @@
 //	ACL SETUSER sessiontoken +zrangebyscore +zrem +zremrangebyscore
 //
 // Config.WaitReplicas needs +wait too, a Cluster +cluster|slots, and
-// [Store.CheckPersistence] +config|get.
+// [Store.CheckPersistence] +config|get, and Store.ListAll +scan.
 package redisstore
 
 import (
@@ -89,9 +89,9 @@ type Store struct {
 }
 
 var (
-	_ keys.Store    = (*Store)(nil)
-	_ revoke.Store  = (*Store)(nil)
-	_ refresh.Store = (*Store)(nil)
+	_ keys.Store        = (*Store)(nil)
+	_ revoke.Store      = (*Store)(nil)
+	_ refresh.AllLister = (*Store)(nil)
 )
 
 // New checks the configuration and returns the store for it. An error names the

@@ -87,6 +87,7 @@ func TestStore(t *testing.T) {
 	storetest.Ring(t, func(t *testing.T) (a, b keys.Store) { return open(t) })
 	storetest.Revocations(t, func(t *testing.T) (a, b revoke.Store) { return open(t) })
 	storetest.Families(t, func(t *testing.T) (a, b refresh.Store) { return open(t) })
+	storetest.AllFamilies(t, func(t *testing.T) (a, b refresh.AllLister) { return open(t) })
 	storetest.Grants(t, open)
 }
 

@@ -215,3 +215,30 @@ func (s *MemStore) List(ctx context.Context, namespace, subject string) ([]Recor
 	}
 	return list, nil
 }
+
+// pageSize is how many records a page of ListAll has at most.
+const pageSize = 1000
+
+// ListAll returns a page of the records of a namespace, by their ids. It is
+// part of [AllLister].
+func (s *MemStore) ListAll(ctx context.Context, namespace, after string) (page []Record, next string, err error) {
+	if err := s.begin(ctx); err != nil {
+		return nil, "", err
+	}
+	defer s.mu.Unlock()
+	var ids []string
+	for n := range s.records {
+		if n.namespace == namespace && n.value > after {
+			ids = append(ids, n.value)
+		}
+	}
+	slices.Sort(ids)
+	if len(ids) > pageSize {
+		ids = ids[:pageSize]
+		next = ids[pageSize-1]
+	}
+	for _, id := range ids {
+		page = append(page, s.records[name{namespace, id}].copy())
+	}
+	return page, next, nil
+}

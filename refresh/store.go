@@ -68,3 +68,15 @@ type Store interface {
 	// List returns the records of a subject, in any order.
 	List(ctx context.Context, namespace, subject string) ([]Record, error)
 }
+
+// AllLister is a [Store] that can list all records of a namespace, to copy them
+// to another store. The stores of this library are.
+type AllLister interface {
+	Store
+	// ListAll returns a page of the records of a namespace, in any order. after
+	// is the next of the page before, and empty for the first page. An empty
+	// next means that there are no more pages. A record that is there during
+	// all calls is in one page or more. A page may be empty. Absence, Primary,
+	// Aliasing, Expiry and Cancellation are as in Store.
+	ListAll(ctx context.Context, namespace, after string) (page []Record, next string, err error)
+}

@@ -122,3 +122,16 @@ func (s *Store) DeleteSubject(ctx context.Context, namespace, subject, exceptSes
 	_, err := s.exec(ctx, "delete families", query, args...)
 	return err
 }
+
+// familiesAtOnce is how many families a page of ListAll has at most.
+const familiesAtOnce = 1000
+
+// ListAll returns a page of the families of a namespace, by their ids. It is
+// part of refresh.AllLister.
+func (s *Store) ListAll(ctx context.Context, namespace, after string) (page []refresh.Record, next string, err error) {
+	page, err = s.families(ctx, "list all families", `f.namespace = $1 AND f.id > $2 ORDER BY f.id LIMIT $3`, namespace, after, familiesAtOnce)
+	if err == nil && len(page) == familiesAtOnce {
+		next = page[familiesAtOnce-1].ID
+	}
+	return page, next, err
+}

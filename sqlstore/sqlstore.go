@@ -72,9 +72,9 @@ type Store struct {
 }
 
 var (
-	_ keys.Store    = (*Store)(nil)
-	_ revoke.Store  = (*Store)(nil)
-	_ refresh.Store = (*Store)(nil)
+	_ keys.Store        = (*Store)(nil)
+	_ revoke.Store      = (*Store)(nil)
+	_ refresh.AllLister = (*Store)(nil)
 )
 
 // New returns the store in a database that the program has opened. An error

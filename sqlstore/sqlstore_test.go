@@ -53,6 +53,7 @@ func TestStore(t *testing.T) {
 		storetest.Ring(t, func(t *testing.T) (a, b keys.Store) { return two(t) })
 		storetest.Revocations(t, func(t *testing.T) (a, b revoke.Store) { return two(t) })
 		storetest.Families(t, func(t *testing.T) (a, b refresh.Store) { return two(t) })
+		storetest.AllFamilies(t, func(t *testing.T) (a, b refresh.AllLister) { return two(t) })
 		storetest.Grants(t, two)
 	}
 	t.Run("sqlite", func(t *testing.T) {

@@ -416,3 +416,66 @@ func Families(t *testing.T, open func(t *testing.T) (a, b refresh.Store)) {
 		}
 	})
 }
+
+// AllFamilies tests ListAll of a store of the families of refresh tokens.
+func AllFamilies(t *testing.T, open func(t *testing.T) (a, b refresh.AllLister)) {
+	run := cases(t, "AllFamilies", open)
+	until := clock.Here().Now().Truncate(time.Millisecond).Add(time.Hour)
+	all := func(t *testing.T, s refresh.AllLister, namespace string) map[string]refresh.Record {
+		t.Helper()
+		found := map[string]refresh.Record{}
+		for next := ""; ; {
+			page, after, err := s.ListAll(t.Context(), namespace, next)
+			check(t, err)
+			for _, r := range page {
+				if r.Namespace != namespace {
+					t.Fatalf("the list of %q holds a record of %q", namespace, r.Namespace)
+				}
+				found[r.ID] = r
+			}
+			if next = after; next == "" {
+				return found
+			}
+		}
+	}
+	run("every record is listed", "each record of the namespace is in a page, as it is now, and none of another", func(t *testing.T, a, b refresh.AllLister) {
+		if n := len(all(t, b, "nothing")); n != 0 {
+			t.Fatalf("%d records of an empty namespace", n)
+		}
+		const many = 1100 // more than a page
+		for i := range many {
+			check(t, a.Create(t.Context(), refresh.Record{
+				Namespace: "tenant", ID: fmt.Sprint("id-", i), Subject: fmt.Sprint("subject-", i%7), SessionID: fmt.Sprint("sid-", i),
+				Version: 1, Until: until, Data: fmt.Append(nil, "data of ", i),
+			}))
+		}
+		check(t, a.Swap(t.Context(), refresh.Record{Namespace: "tenant", ID: "id-9", Version: 2, Until: until, Data: []byte("next")}))
+		check(t, a.Delete(t.Context(), "tenant", "id-8"))
+		found := all(t, b, "tenant")
+		if len(found) != many-1 {
+			t.Fatalf("%d of %d records are listed", len(found), many-1)
+		}
+		for id, r := range found {
+			want, err := b.Find(t.Context(), "tenant", id)
+			check(t, err)
+			if r.Subject != want.Subject || r.SessionID != want.SessionID || r.Version != want.Version || !r.Until.Equal(want.Until) || !bytes.Equal(r.Data, want.Data) {
+				t.Fatalf("%+v is listed as %+v", want, r)
+			}
+		}
+	})
+	run("namespaces are any text", "no character of a namespace has a meaning", func(t *testing.T, a, b refresh.AllLister) {
+		spaces := append([]string{"", "*", "t?nant", "[t]enant", "tenant\\*", "^", "tenant:"}, hostile...)
+		for _, space := range spaces {
+			check(t, a.Create(t.Context(), refresh.Record{Namespace: space, ID: "id of " + space, Subject: "ada", SessionID: "sid", Version: 1, Until: until}))
+		}
+		for _, space := range spaces {
+			if found := all(t, b, space); len(found) != 1 || found["id of "+space].Subject != "ada" {
+				t.Fatalf("%q has %d records", space, len(found))
+			}
+		}
+	})
+	run("errors", "a context that is over ends the call", func(t *testing.T, a, _ refresh.AllLister) {
+		_, _, err := a.ListAll(over(t), "tenant", "")
+		refused(t, err, context.Canceled)
+	})
+}

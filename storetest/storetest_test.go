@@ -14,6 +14,7 @@ func TestMemory(t *testing.T) {
 	storetest.Ring(t, func(*testing.T) (a, b keys.Store) { s := new(keys.MemStore); return s, s })
 	storetest.Revocations(t, func(*testing.T) (a, b revoke.Store) { s := new(revoke.MemStore); return s, s })
 	storetest.Families(t, func(*testing.T) (a, b refresh.Store) { s := new(refresh.MemStore); return s, s })
+	storetest.AllFamilies(t, func(*testing.T) (a, b refresh.AllLister) { s := new(refresh.MemStore); return s, s })
 }
 
 func TestFile(t *testing.T) {

@@ -67,6 +67,13 @@ var commands = []command{
 	keysRotate,
 	keysRevoke,
 	keysReseal,
+	sessionsRevoke,
+	sessionsRevokeSubject,
+	sessionsRevokeGroup,
+	sessionsRevokeAll,
+	sessionsChanged,
+	devicesList,
+	devicesRevoke,
 }
 
 func main() {
@@ -96,10 +103,17 @@ func run(ctx context.Context, args []string, c *call) int {
 		usage(c.err, cmd, fs)
 		return exitDone
 	case err != nil:
-		fmt.Fprintf(c.err, "sessiontoken %s: a flag is unknown or its value is wrong; -h shows the flags\n", cmd.name)
+		fmt.Fprintf(c.err, "sessiontoken %s: a flag is unknown or its value is wrong; -h shows the flags, and -- stands before arguments that begin with a dash\n", cmd.name)
 		return exitUsage
 	}
 	c.args = fs.Args()
+	for _, arg := range c.args {
+		name, _, _ := strings.Cut(strings.TrimLeft(arg, "-"), "=")
+		if strings.HasPrefix(arg, "-") && (fs.Lookup(name) != nil || name == "h" || name == "help") {
+			fmt.Fprintf(c.err, "sessiontoken %s: a flag follows an argument; flags come first\n", cmd.name)
+			return exitUsage
+		}
+	}
 	err := do(ctx, c)
 	var wrong usageError
 	switch {

@@ -287,8 +287,6 @@ func (c *call) checkArgs(least, most int, what string) error {
 		switch {
 		case arg == "":
 			return usageError{fmt.Sprintf("argument %d is empty; it wants %s", i+1, what)}
-		case strings.HasPrefix(arg, "-"):
-			return usageError{"a flag follows an argument; flags come first"}
 		case isToken(arg):
 			return usageError{fmt.Sprintf("argument %d looks like a token, which other users of this machine can see now: revoke its session; it wants %s, which 'sessiontoken inspect' reads from a token", i+1, what)}
 		}
