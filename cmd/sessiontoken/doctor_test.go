@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -21,6 +22,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -79,27 +81,27 @@ func newPlantedSite(t *testing.T, cert *tls.Certificate) *plantedSite {
 	})
 	require.NoError(t, err)
 	ctx, stop := context.WithCancel(t.Context())
-	ran := make(chan error, 1)
-	go func() { ran <- a.Run(ctx) }()
+	ended := make(chan error, 1)
+	go func() { ended <- a.Run(ctx) }()
 	require.Eventually(t, func() bool {
 		_, err := a.Ring().KeySet(t.Context(), "")
 		_, listErr := a.Revocations().Now(t.Context())
 		return err == nil && listErr == nil && len(a.Ring().Status().Keys) == 2
 	}, 60*time.Second, 20*time.Millisecond)
 	stop()
-	<-ran
+	<-ended
 	handler = a.WellKnown()
 	s.args = []string{"doctor", "--store", "sqlite:" + s.store, "--issuer", s.issuer, "--secret-file", s.secret, "--ca", s.ca}
 	return s
 }
 
 // doctor runs the command. Temporary folders may be in memory here.
-func (s *plantedSite) doctor(t *testing.T, more ...string) ran {
+func (s *plantedSite) doctor(t *testing.T, more ...string) printed {
 	t.Helper()
 	return runDoctor(t, "", append(s.args, more...)...)
 }
 
-func runDoctor(t *testing.T, stdin string, args ...string) ran {
+func runDoctor(t *testing.T, stdin string, args ...string) printed {
 	t.Helper()
 	old := inMemoryHere
 	inMemoryHere = func(string) bool { return false }
@@ -382,8 +384,7 @@ func plantedFaults() []planted {
 	}
 }
 
-// TestDoctorFindsEachPlantedFault: each is found and named, with a remedy, and
-// nothing else is.
+// TestDoctorFindsEachPlantedFault: each is found and named, with a remedy.
 func TestDoctorFindsEachPlantedFault(t *testing.T) {
 	all := plantedFaults()
 	require.GreaterOrEqual(t, len(all), 24)
@@ -403,7 +404,7 @@ func TestDoctorFindsEachPlantedFault(t *testing.T) {
 	}
 }
 
-func requireFinding(t *testing.T, r ran, check, says string) {
+func requireFinding(t *testing.T, r printed, check, says string) {
 	t.Helper()
 	var got struct{ Checks []checked }
 	require.NoError(t, json.Unmarshal([]byte(r.out), &got), r.out)
@@ -420,7 +421,7 @@ func requireFinding(t *testing.T, r ran, check, says string) {
 	require.Fail(t, "not found", "%s: %s in\n%s", check, says, r.out)
 }
 
-func requireNoSecret(t *testing.T, s *plantedSite, r ran) {
+func requireNoSecret(t *testing.T, s *plantedSite, r printed) {
 	t.Helper()
 	secret, err := os.ReadFile(s.secret)
 	require.NoError(t, err)
@@ -538,6 +539,56 @@ func TestDoctorChecksAFileOfKeys(t *testing.T) {
 	require.Equal(t, exitNot, r.code, r.out+r.err)
 	require.Contains(t, r.out, "permissions")
 }
+
+// FuzzDoctor: whatever an issuer answers, nothing is printed that a terminal
+// obeys, and a finding has a remedy.
+func FuzzDoctor(f *testing.F) {
+	f.Add([]byte(`{"issuer":"https://auth.example","jwks_uri":"https://auth.example/jwks"}`), "max-age=600, s-maxage=1", "application/json", []byte(`{"keys":[]}`))
+	f.Add([]byte("{\"issuer\":\"\u001b[2J\",\"jwks_uri\":\"https://\u001b[2J.example/\"}"), "max-age=-1,,s-maxage", "\x1b", []byte(`{"keys":[{"kid":"\u001b","d":""}]}`))
+	f.Add([]byte(`[]`), "", "", []byte(nil))
+	f.Fuzz(func(t *testing.T, document []byte, caching, kind string, set []byte) {
+		client := &http.Client{Transport: roundTrip(func(r *http.Request) (*http.Response, error) {
+			body := document
+			if !strings.Contains(r.URL.Path, ".well-known") {
+				body = set
+			}
+			return &http.Response{StatusCode: 200, Header: http.Header{"Cache-Control": {caching}, "Content-Type": {kind}, "Age": {caching}, "Date": {kind}}, Body: io.NopCloser(bytes.NewReader(body)), Request: r}, nil
+		})}
+		var u checkup
+		checkIssuer(t.Context(), client, "https://auth.example", &keys.Status{Keys: []keys.KeyStatus{{KeyID: "a", Phase: "current"}}}, &u)
+		require.NotEmpty(t, u.all)
+		var out bytes.Buffer
+		_ = printCheckup(&call{out: &out}, &u)
+		for _, r := range out.String() {
+			if r != '\n' && !strconv.IsPrint(r) {
+				t.Fatalf("%q is printed", r)
+			}
+		}
+		for _, c := range u.all {
+			require.Equal(t, c.State == stateFound, c.Remedy != "")
+		}
+	})
+}
+
+// FuzzCookieHeader: whatever the header is, its values are not printed.
+func FuzzCookieHeader(f *testing.F) {
+	f.Add("Cookie: a=b; __Host-session=eyJhbGciOiJFUzI1NiJ9.x.y")
+	f.Add("__Host-session;;==;\x1b[2J=1")
+	f.Fuzz(func(t *testing.T, header string) {
+		var u checkup
+		d := &doctorConfig{maxBytes: issueBytes, cookieName: "__Host-session", cookie: "-"}
+		require.NoError(t, d.checkCookie(&call{stdin: strings.NewReader(header)}, &u))
+		var out bytes.Buffer
+		_ = printCheckup(&call{out: &out}, &u)
+		if len(header) > 80 {
+			require.NotContains(t, out.String(), header)
+		}
+	})
+}
+
+type roundTrip func(*http.Request) (*http.Response, error)
+
+func (f roundTrip) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
 
 func TestSplitErrors(t *testing.T) {
 	text, remedy := split(errors.New("it is off: check the path"))

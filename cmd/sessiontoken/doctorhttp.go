@@ -250,11 +250,11 @@ func checkDate(f *fetched, u *checkup) {
 func checkJWKS(ctx context.Context, client *http.Client, at string, ring *keys.Status, u *checkup) {
 	f, err := fetch(ctx, client, at)
 	if err != nil {
-		u.found("jwks", "check that jwks_uri can be reached from where the verifiers are", "the key set at %s cannot be fetched: %v", at, rootOf(err))
+		u.found("jwks", "check that jwks_uri can be reached from where the verifiers are", "the key set at %s cannot be fetched: %v", shown(at), rootOf(err))
 		return
 	}
 	if f.status != http.StatusOK {
-		u.found("jwks", "503 means that the issuer has no key to publish: look at 'sessiontoken keys status' and at its store; otherwise let the proxy in front pass the path on", "%s answers %d", at, f.status)
+		u.found("jwks", "503 means that the issuer has no key to publish: look at 'sessiontoken keys status' and at its store; otherwise let the proxy in front pass the path on", "%s answers %d", shown(at), f.status)
 		return
 	}
 	before := len(u.all)

@@ -29,7 +29,7 @@ func (d *doctorConfig) checkStore(ctx context.Context, c *call, u *checkup) (*ke
 		if wrong := (usageError{}); errors.As(err, &wrong) {
 			return nil, err
 		}
-		u.found(checkOf(err), "see above", "%v", err)
+		foundOpening(err, u)
 		return nil, nil
 	}
 	began := time.Now()
@@ -283,7 +283,7 @@ func checkRevocations(ctx context.Context, s *site, u *checkup) {
 	case took > slowStore && entries < 100_000:
 		u.found("lag", "look at the load and the disk of the store's server, and at the network to it", "reading %d revocations has taken %s: replicas know of a sign-out late", entries, spoken(took))
 	default:
-		u.ok("revocations", "%d entries", entries)
+		u.ok("revocations", "they can be read; there are %d entries", entries)
 	}
 }
 

@@ -21,18 +21,18 @@ import (
 	"github.com/sessiontoken/sessiontoken/keys"
 )
 
-// ran is what a call of the command did.
-type ran struct {
+// printed is what a call of the command did.
+type printed struct {
 	code     int
 	out, err string
 }
 
 // runWith runs the command with standard input.
-func runWith(t testing.TB, stdin string, args ...string) ran {
+func runWith(t testing.TB, stdin string, args ...string) printed {
 	t.Helper()
 	var out, errs bytes.Buffer
 	code := run(t.Context(), args, &call{stdin: strings.NewReader(stdin), out: &out, err: &errs, getenv: func(string) string { return "" }})
-	return ran{code, out.String(), errs.String()}
+	return printed{code, out.String(), errs.String()}
 }
 
 // writeFile writes a file in a folder of the test and returns its path.
@@ -72,7 +72,7 @@ func issueToken(t testing.TB, issuer string) (token string, set []byte) {
 }
 
 // requireHidden: nothing that was printed holds the token's signature.
-func requireHidden(t testing.TB, r ran, token string) {
+func requireHidden(t testing.TB, r printed, token string) {
 	t.Helper()
 	signature := token[strings.LastIndexByte(token, '.')+1:]
 	require.NotContains(t, r.out+r.err, signature)
