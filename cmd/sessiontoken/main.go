@@ -74,6 +74,7 @@ var commands = []command{
 	sessionsChanged,
 	devicesList,
 	devicesRevoke,
+	copyStore,
 }
 
 func main() {
@@ -122,7 +123,8 @@ func run(ctx context.Context, args []string, c *call) int {
 	case errors.Is(err, errNot):
 		return exitNot
 	}
-	fmt.Fprintf(c.err, "sessiontoken %s: %v\n", cmd.name, err)
+	text := strings.Join(strings.Fields(err.Error()), " ") // one line
+	fmt.Fprintf(c.err, "sessiontoken %s: %s\n", cmd.name, text)
 	if errors.As(err, &wrong) {
 		return exitUsage
 	}

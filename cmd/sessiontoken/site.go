@@ -31,9 +31,13 @@ const (
 
 func addSite(fs *flag.FlagSet) *siteFlags {
 	f := &siteFlags{store: addStore(fs), timeout: addTimeout(fs)}
+	f.addNames(fs)
+	return f
+}
+
+func (f *siteFlags) addNames(fs *flag.FlagSet) {
 	fs.StringVar(&f.issuer, "issuer", "", "`URL` of the authority, the iss of its tokens; or "+issuerEnv)
 	fs.StringVar(&f.namespace, "namespace", "", "`name` of the authority in the store, if it is not the issuer; or "+namespaceEnv)
-	return f
 }
 
 // site is an authority in an open store.
@@ -42,8 +46,8 @@ type site struct {
 	issuer, namespace string
 }
 
-// open opens the store, and returns the authority that the flags name.
-func (f *siteFlags) open(ctx context.Context, c *call) (*site, error) {
+// names returns the site without its store.
+func (f *siteFlags) names(c *call) (*site, error) {
 	s := &site{issuer: f.issuer, namespace: f.namespace}
 	if s.issuer == "" {
 		s.issuer = c.getenv(issuerEnv)
@@ -57,7 +61,15 @@ func (f *siteFlags) open(ctx context.Context, c *call) (*site, error) {
 	if s.namespace == "" {
 		return nil, usageError{"no authority is named; set --issuer or " + issuerEnv}
 	}
-	var err error
+	return s, nil
+}
+
+// open opens the store, and returns the authority that the flags name.
+func (f *siteFlags) open(ctx context.Context, c *call) (*site, error) {
+	s, err := f.names(c)
+	if err != nil {
+		return nil, err
+	}
 	s.openedStore, err = f.store.open(ctx, c)
 	return s, err
 }
