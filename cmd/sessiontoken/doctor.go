@@ -17,7 +17,7 @@ import (
 // doctorCommand looks for faults of a site, and changes nothing.
 var doctorCommand = command{
 	name:    "doctor",
-	summary: "looks for faults of a site, and says what to do; changes nothing",
+	summary: "Looks for faults of a site, and says what to do; changes nothing",
 	setup: func(fs *flag.FlagSet) func(context.Context, *call) error {
 		d := &doctorConfig{site: addSite(fs), secrets: addSecrets(fs), inMemory: func(dir string) bool { return inMemoryHere(dir) }}
 		fs.IntVar(&d.maxBytes, "max-bytes", issueBytes, "IssuerConfig.MaxBytes of the program")

@@ -501,6 +501,20 @@ func TestDoctorComparesTheStoresClock(t *testing.T) {
 	}
 }
 
+func TestDoctorReadsTheLagOfReplicas(t *testing.T) {
+	for _, tt := range []struct {
+		name string
+		info map[string]string
+		want time.Duration
+	}{
+		{"none", map[string]string{"role": "master", "connected_slaves": "0"}, 0},
+		{"two", map[string]string{"slave0": "ip=10.0.0.1,port=6379,state=online,offset=1,lag=1", "slave1": "ip=10.0.0.2,port=6379,state=online,offset=1,lag=40", "slave_repl_offset": "3"}, 40 * time.Second},
+		{"not a number", map[string]string{"slave0": "lag=x"}, 0},
+	} {
+		require.Equal(t, tt.want, replicaLag(tt.info), tt.name)
+	}
+}
+
 func TestDoctorFindsAStoreInMemory(t *testing.T) {
 	s := newPlantedSite(t, nil)
 	old := inMemoryHere

@@ -350,8 +350,8 @@ func checkFileModes(path string, files []string, u *checkup) {
 		}
 	}
 	dir := filepath.Dir(path)
-	if info, err := os.Stat(dir); err == nil && info.Mode().Perm()&0o022 != 0 && info.Mode()&fs.ModeSticky == 0 {
-		u.found("permissions", "run chmod go-w on the folder", "others may write to the folder %s, mode %04o, and so replace the store's file", shown(dir), info.Mode().Perm())
+	if info, err := os.Stat(dir); err == nil && info.Mode().Perm()&0o002 != 0 && info.Mode()&fs.ModeSticky == 0 {
+		u.found("permissions", "run chmod o-w on the folder", "others may write to the folder %s, mode %04o, and so replace the store's file", shown(dir), info.Mode().Perm())
 	}
 	if len(u.all) == before {
 		u.ok("permissions", "the file is its owner's alone")

@@ -29,7 +29,7 @@ import (
 var inspectCommand = command{
 	name:    "inspect",
 	args:    "[file]",
-	summary: "shows a token, and whether it is verified",
+	summary: "Shows a token, and whether it is verified",
 	setup: func(fs *flag.FlagSet) func(context.Context, *call) error {
 		var in inspectConfig
 		fs.StringVar(&in.issuer, "issuer", "", "verify with the keys that this issuer's `URL` publishes")

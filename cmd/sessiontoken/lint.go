@@ -21,7 +21,7 @@ import (
 // lintCommand compares a plan of rotation with what gateways are known to do.
 var lintCommand = command{
 	name:    "lint",
-	summary: "compares a plan of key rotation with what gateways do",
+	summary: "Compares a plan of key rotation with what gateways do",
 	setup: func(fs *flag.FlagSet) func(context.Context, *call) error {
 		var p lintPlan
 		fs.StringVar(&p.gateways, "gateway", "", "the `names` of gateways and libraries, with commas between, or all; without it the known names are printed")
