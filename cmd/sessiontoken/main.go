@@ -83,6 +83,9 @@ func (w *warnings) String() string {
 
 // commands are all commands, in the order of the help text.
 var commands = []command{
+	inspectCommand,
+	lintCommand,
+	doctorCommand,
 	keysStatus,
 	keysRotate,
 	keysRevoke,
