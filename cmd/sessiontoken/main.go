@@ -59,7 +59,9 @@ type call struct {
 }
 
 // commands are all commands, in the order of the help text.
-var commands = []command{}
+var commands = []command{
+	serveCommand,
+}
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
