@@ -297,7 +297,7 @@ func (g *gate) writeMetrics(w http.ResponseWriter, all map[string]float64) {
 	all["serve_heap_bytes"] = float64(heap[0].Value.Uint64())
 	w.Header().Set("Content-Type", "text/plain; version=0.0.4")
 	for _, name := range slices.Sorted(maps.Keys(all)) {
-		_, _ = io.WriteString(w, name+" "+strconv.FormatFloat(all[name], 'g', -1, 64)+"\n")
+		_, _ = io.WriteString(w, "sessiontoken_"+name+" "+strconv.FormatFloat(all[name], 'g', -1, 64)+"\n")
 	}
 }
 

@@ -8,7 +8,10 @@ replace (
 	github.com/sessiontoken/sessiontoken/sqlstore => ../../sqlstore
 )
 
-require github.com/sessiontoken/sessiontoken v0.1.0
+require (
+	github.com/sessiontoken/sessiontoken v0.1.0
+	github.com/stretchr/testify v1.12.1
+)
 
 require (
 	github.com/decred/dcrd/dcrec/secp256k1/v4 v4.4.1 // indirect
@@ -23,6 +26,7 @@ require (
 	github.com/lestrrat-go/option v1.0.1 // indirect
 	github.com/maypok86/otter/v2 v2.4.0 // indirect
 	github.com/segmentio/asm v1.2.1 // indirect
+	go.yaml.in/yaml/v3 v3.0.5 // indirect
 	golang.org/x/crypto v0.53.0 // indirect
 	golang.org/x/sys v0.46.0 // indirect
 )

@@ -233,14 +233,17 @@ func serve(ctx context.Context, c *call, o serveOptions) error {
 	}()
 	defer func() { stop(); <-followed }()
 	ended := make(chan error, 2)
-	servers := []*http.Server{newServer(g, logger)}
-	go func() { ended <- servers[0].Serve(at) }()
+	start := func(h http.Handler, l net.Listener) *http.Server {
+		s := newServer(h, logger)
+		go func() { ended <- s.Serve(l) }()
+		return s
+	}
+	servers := []*http.Server{start(g, at)}
 	if admin != nil {
 		mux := http.NewServeMux()
 		mux.Handle("GET /healthz", r.Ready())
 		mux.HandleFunc("GET /metrics", func(w http.ResponseWriter, _ *http.Request) { g.writeMetrics(w, r.Metrics()) })
-		servers = append(servers, newServer(mux, logger))
-		go func() { ended <- servers[1].Serve(admin) }()
+		servers = append(servers, start(mux, admin))
 	}
 	select {
 	case err := <-ended:
