@@ -144,7 +144,7 @@ func (o *serveOptions) feedToken(c *call) (func(context.Context) (string, error)
 	read := func(context.Context) (string, error) {
 		text, err := os.ReadFile(o.feedTokenFile)
 		if err != nil {
-			return "", fmt.Errorf("the credential of the feed cannot be read: %w", err)
+			return "", fmt.Errorf("the credential of the feed cannot be read; check --feed-token-file: %w", err)
 		}
 		if token := strings.TrimSpace(string(text)); token != "" {
 			return token, nil

@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/json"
+	"flag"
 	"io"
 	"log/slog"
 	"net"
@@ -453,6 +454,51 @@ func TestServeWithoutTheAuthority(t *testing.T) {
 			require.Equal(t, 503, resp.StatusCode)
 			require.Equal(t, "1", resp.Header.Get("Retry-After"))
 			require.Empty(t, resp.Header[headerSubject])
+		})
+	}
+}
+
+// TestServeWithAnotherCredential: a credential that the authority refuses lets
+// nothing pass, and the health check says so without it.
+func TestServeWithAnotherCredential(t *testing.T) {
+	s := newSite(t)
+	const wrong = "ABCDabcdefghijklmnopqrstuvwxyz0123456789"
+	o := serveOptions{issuer: s.url, audience: "node", listen: "127.0.0.1:0", plainHTTP: true}
+	g, r, err := o.newGate(&call{getenv: func(string) string { return wrong }}, slog.New(slog.DiscardHandler))
+	require.NoError(t, err)
+	require.Equal(t, 503, ask(g, "GET", map[string]string{"Cookie": "__Host-session=" + s.signIn(t, sessiontoken.Start{Subject: "ada"})}).StatusCode)
+	w := httptest.NewRecorder()
+	r.Ready().ServeHTTP(w, httptest.NewRequest("GET", "/healthz", nil))
+	require.Equal(t, 503, w.Code)
+	require.Contains(t, w.Body.String(), "credential")
+	require.NotContains(t, w.Body.String(), wrong)
+}
+
+// TestProxyFiles: each file names all headers that an answer has, and the
+// command line that it shows is one that serve takes.
+func TestProxyFiles(t *testing.T) {
+	for _, name := range []string{"nginx.conf", "haproxy.cfg", "Caddyfile", "traefik.yml", "envoy.yaml"} {
+		t.Run(name, func(t *testing.T) {
+			raw, err := os.ReadFile(filepath.Join("proxies", name))
+			require.NoError(t, err)
+			text := string(raw)
+			for _, header := range []string{headerSubject, headerSession, headerAudience, headerState, "Set-Cookie"} {
+				if name == "traefik.yml" && header == "Set-Cookie" {
+					header = "addAuthCookiesToResponse"
+				}
+				require.Contains(t, strings.ToLower(text), strings.ToLower(header))
+			}
+			require.Contains(t, text, "127.0.0.1")
+			_, line, found := strings.Cut(strings.NewReplacer("\\\n", " ", "#", "").Replace(text), "sessiontoken serve ")
+			require.True(t, found)
+			line, _, _ = strings.Cut(line, "\n")
+			var o serveOptions
+			fs := flag.NewFlagSet("", flag.ContinueOnError)
+			o.flags(fs)
+			require.NoError(t, fs.Parse(strings.Fields(line)))
+			require.NoError(t, o.check(&call{args: fs.Args()}))
+			require.Equal(t, name == "envoy.yaml", o.envoy)
+			require.NotEmpty(t, o.renew)
 		})
 	}
 }
