@@ -304,12 +304,12 @@ func (g *gate) writeMetrics(w http.ResponseWriter, all map[string]float64) {
 // limitedLog writes at most one line in 10 s.
 type limitedLog struct {
 	logger *slog.Logger
-	last   atomic.Int64
+	quiet  atomic.Bool
 }
 
 func (l *limitedLog) warn(text string) {
-	now, last := time.Now().Unix(), l.last.Load()
-	if now-last >= 10 && l.last.CompareAndSwap(last, now) {
+	if l.quiet.CompareAndSwap(false, true) {
 		l.logger.Warn(text)
+		time.AfterFunc(10*time.Second, func() { l.quiet.Store(false) })
 	}
 }

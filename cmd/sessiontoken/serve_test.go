@@ -18,6 +18,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/require"
@@ -389,7 +390,7 @@ func TestServeDoesNotRenew(t *testing.T) {
 		{"refuses the origin", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(403) }, 403},
 		{"does not know", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(503) }, 503},
 		{"is not there", http.NotFound, 503},
-		{"redirects", func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "/elsewhere", 302) }, 503},
+		{"redirects", func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "/elsewhere", http.StatusFound) }, 503},
 		{"sets nothing", set(), 503},
 		{"sets another cookie", set("session=x; Path=/"), 503},
 		{"removes the cookie", set("__Host-session=; Path=/; Secure; Max-Age=0"), 503},
@@ -514,6 +515,22 @@ func TestServeSignOut(t *testing.T) {
 	r.Header.Set("Cookie", cookie)
 	require.NoError(t, s.Sessions().SignOut(httptest.NewRecorder(), r))
 	require.Eventually(t, func() bool { return ask(g, "GET", headers).StatusCode == 401 }, 30*time.Second, 10*time.Millisecond)
+}
+
+// TestLimitedLog: a client that is refused all the time does not fill the log.
+func TestLimitedLog(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var text strings.Builder
+		l := limitedLog{logger: slog.New(slog.NewTextHandler(&text, nil))}
+		for range 100 {
+			l.warn("x")
+		}
+		require.Equal(t, 1, strings.Count(text.String(), "\n"))
+		time.Sleep(11 * time.Second)
+		l.warn("x")
+		require.Equal(t, 2, strings.Count(text.String(), "\n"))
+		time.Sleep(11 * time.Second)
+	})
 }
 
 func TestServeCommandLine(t *testing.T) {
