@@ -518,8 +518,10 @@ func write(t *testing.T, path, text string) {
 
 var proxies = []proxy{{"nginx", startNginx}, {"HAProxy", startHAProxy}, {"Caddy", startCaddy}}
 
-// withProxies runs a test with each proxy that can be had.
+// withProxies runs a test with each proxy that can be had, beside the others:
+// they wait more than they work.
 func withProxies(t *testing.T, limits authority.Limits, f func(t *testing.T, w *world)) {
+	t.Parallel()
 	for _, p := range proxies {
 		t.Run(p.name, func(t *testing.T) {
 			t.Parallel()
