@@ -166,7 +166,7 @@ func (o *serveOptions) newGate(c *call, logger *slog.Logger) (*gate, *remote.Rem
 		Logger: logger, InsecurePlainHTTP: o.plainHTTP,
 	})
 	if err != nil {
-		return nil, nil, usageError{"--issuer or --audience: " + err.Error()}
+		return nil, nil, usageError{"--issuer must be an https URL, exactly as the tokens have it in iss; --insecure-plain-http permits http on a loopback host"}
 	}
 	sessions, err := sessionhttp.New(sessionhttp.Config[openState]{
 		Verifier: r.Verifier(), Revocations: r.Revocations(), Logger: logger,
