@@ -98,6 +98,7 @@ var commands = []command{
 	devicesList,
 	devicesRevoke,
 	copyStore,
+	serveCommand,
 }
 
 func main() {
