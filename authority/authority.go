@@ -94,6 +94,7 @@ func (a *Authority[T]) addList(cfg *Config[T]) (err error) {
 	}
 	a.revocations, err = revoke.NewList(revoke.Config{
 		Store: store, Namespace: cfg.Namespace, SyncEvery: syncLists, MaxSession: cfg.Limits.MaxSession, MaxTTL: cfg.Limits.maxTTL(), Logger: cfg.Logger,
+		OnEvent: cfg.OnEvent, InsecureEventNames: cfg.InsecureEventNames,
 	})
 	return within("the list of revocations", err)
 }
@@ -110,7 +111,7 @@ func (a *Authority[T]) addRing(cfg *Config[T]) error {
 	a.ring, err = keys.NewRing(keys.RingConfig{
 		Store: keys.Sealed(store, seal), Name: cfg.Namespace, Algorithm: cfg.Algorithm,
 		RetainFor: cfg.Limits.retainKeys(), IdentifyFor: cfg.Limits.MaxSession, MaxStale: maxStaleKeys,
-		Revoked: a.revocations.KeyRevoked, Logger: cfg.Logger,
+		Revoked: a.revocations.KeyRevoked, Logger: cfg.Logger, OnEvent: cfg.OnEvent,
 	})
 	return within("Config.Algorithm", err) // all else is checked already
 }
@@ -122,7 +123,7 @@ func (a *Authority[T]) addTokens(cfg *Config[T]) (err error) {
 	a.issuer, err = sessiontoken.NewIssuer[T](sessiontoken.IssuerConfig{
 		Issuer: cfg.Issuer, Audience: cfg.Audience, Keys: a.ring, Revocations: a.revocations,
 		TTL: cfg.Limits.TTL, IdleTimeout: cfg.Limits.IdleTimeout, MaxSession: cfg.Limits.MaxSession,
-		StateSecrets: a.state, Logger: cfg.Logger,
+		StateSecrets: a.state, Logger: cfg.Logger, OnEvent: cfg.OnEvent, InsecureEventNames: cfg.InsecureEventNames,
 	})
 	if err != nil {
 		return within("the issuer", err)
@@ -146,6 +147,7 @@ func (a *Authority[T]) addRefresh(cfg *Config[T]) error {
 	a.refresh, err = refresh.NewManager(refresh.Config{
 		Store: cfg.store(), Namespace: cfg.Namespace, Secrets: secrets, Revocations: a.revocations,
 		IdleTimeout: cfg.Limits.RefreshIdle, MaxSession: cfg.Limits.MaxSession, Logger: cfg.Logger,
+		OnEvent: cfg.OnEvent, InsecureEventNames: cfg.InsecureEventNames,
 	})
 	return within("the refresh manager", err)
 }
@@ -153,7 +155,7 @@ func (a *Authority[T]) addRefresh(cfg *Config[T]) error {
 func (a *Authority[T]) addSessions(cfg *Config[T]) (err error) {
 	c := cfg.HTTP
 	c.Verifier, c.Issuer, c.Refresh, c.Revocations = a.verifier, a.issuer, a.refresh, a.revocations
-	c.Load, c.Logger = cfg.Load, cfg.Logger
+	c.Load, c.Logger, c.OnEvent = cfg.Load, cfg.Logger, cfg.OnEvent
 	a.sessions, err = sessionhttp.New(c)
 	return within("Config.HTTP", err)
 }

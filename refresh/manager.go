@@ -14,8 +14,10 @@ import (
 	"unicode"
 	"unicode/utf8"
 
+	"github.com/sessiontoken/sessiontoken/event"
 	"github.com/sessiontoken/sessiontoken/internal/clock"
 	"github.com/sessiontoken/sessiontoken/internal/loud"
+	"github.com/sessiontoken/sessiontoken/internal/notify"
 	"github.com/sessiontoken/sessiontoken/revoke"
 )
 
@@ -57,6 +59,7 @@ type Manager struct {
 	keys    []keys // of the secrets, in their order
 	clock   *clock.Clock
 	loud    *loud.Log
+	events  *notify.Sender
 	counted counts
 }
 
@@ -467,6 +470,7 @@ func (m *Manager) reused(ctx context.Context, e entry) error {
 	m.loud.Warn("reuse", "refresh: a refresh token was used twice, so two parties hold it: the session is revoked, and its user has to sign in again",
 		"family", e.ID, "subject", e.Subject)
 	err := m.revokeSession(ctx, e.SessionID)
+	m.events.Send(ctx, event.Event{Kind: event.RefreshReused, Subject: e.Subject, Session: e.SessionID, Actor: e.ActorSubject, Owed: err != nil})
 	if m.cfg.OnReuse != nil {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), limit)
 		defer cancel()
