@@ -256,3 +256,19 @@ func (a *Authority[T]) RevokeKeys(ctx context.Context, kids ...string) error {
 	}
 	return nil
 }
+
+// Forget erases what the store has of a person, such as when an account is
+// deleted: it revokes all sessions that the subject has begun by now, and then
+// deletes the families of its refresh tokens, with its name and the labels of
+// its devices. [refresh.Manager.Forget] says what stays and for how long, and
+// what a sign-in that is under way does.
+//
+// Repeat it after an error, which says what is left, and after the process
+// ended meanwhile. Grants of package oidclogin are by the provider's name of
+// the user: call Grants.Revoke too.
+func (a *Authority[T]) Forget(ctx context.Context, subject string) error {
+	if err := a.refresh.Forget(ctx, subject); err != nil {
+		return fmt.Errorf("authority: %w", err)
+	}
+	return nil
+}

@@ -112,6 +112,10 @@ const (
 // If the subject now has more than MaxPerSubject families, the sessions of
 // those used longest ago are revoked. Start logs a failure of that and returns
 // no error.
+//
+// After the family is written, Start has the list read its store once more. A
+// session that was revoked by then, such as by [Manager.Forget], is
+// [ErrInvalid].
 func (m *Manager) Start(ctx context.Context, f Family, binder string) (token string, _ Family, err error) {
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
@@ -174,9 +178,13 @@ func (m *Manager) Start(ctx context.Context, f Family, binder string) (token str
 		defer close(done)
 		m.makeRoom(ctx, f, now)
 	}()
+	refused := m.checkWritten(ctx, e)
 	select {
 	case <-done:
 	case <-ctx.Done():
+	}
+	if refused != nil {
+		return "", Family{}, refused
 	}
 	return m.token(id, e.Counter), f, nil
 }

@@ -29,6 +29,10 @@ func (l *List) RevokeSession(ctx context.Context, sessionID string) error {
 // RevokeSubject revokes every session that a subject has begun by now, such as
 // for "sign out everywhere", a changed password or a blocked user. A session
 // that begins after it has returned is not revoked.
+//
+// The store gets a digest of the subject and not its name. To erase a person,
+// whose name the families of refresh tokens hold, call Forget of package
+// refresh or authority.
 func (l *List) RevokeSubject(ctx context.Context, subject string) error {
 	if subject == "" {
 		return errors.New("revoke: RevokeSubject names no subject")
