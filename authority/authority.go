@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"maps"
 	"net/http"
 	"slices"
 	"sync"
@@ -32,6 +31,7 @@ type Authority[T any] struct {
 	logger      *slog.Logger
 	host        *Host         // or nil
 	feed        *feedLog      // or nil
+	feedHandler *feedHandler  // or nil
 	state       [][]byte      // the secrets of sealed fields
 	running     *atomic.Int32 // calls of Run, or of the Host's, that have not ended
 }
@@ -187,18 +187,6 @@ func (a *Authority[T]) Revocations() *revoke.List { return a.revocations }
 // Refresh returns the manager of the refresh tokens, such as for a user's list
 // of devices.
 func (a *Authority[T]) Refresh() *refresh.Manager { return a.refresh }
-
-// Metrics returns the metrics of all parts in one map: those of [keys.Ring],
-// [revoke.List], [refresh.Manager], [sessiontoken.Issuer], [sessiontoken.Verifier]
-// and [sessionhttp.Sessions], whose names differ. It does no I/O. The map is the
-// caller's: [expvar.Func] can publish it as it is.
-func (a *Authority[T]) Metrics() map[string]float64 {
-	m := a.ring.Metrics()
-	for _, part := range []map[string]float64{a.revocations.Metrics(), a.refresh.Metrics(), a.issuer.Metrics(), a.verifier.Metrics(), a.sessions.Metrics()} {
-		maps.Copy(m, part)
-	}
-	return m
-}
 
 // StateSecrets returns the secrets that open the [sessiontoken.Sealed] fields of
 // this issuer's states, in the order of Config.Secrets. They are for the
