@@ -63,7 +63,7 @@ func TestDependencies(t *testing.T) {
 		"github.com/lestrrat-go/option", "github.com/segmentio/asm", "github.com/decred/dcrd/dcrec/secp256k1/v4", "golang.org/x/crypto", "golang.org/x/sys",
 		"github.com/goccy/go-json", // with the build tag jwx_goccy alone
 	}
-	for _, p := range goList(t, "-deps", module, module+"/authority", module+"/keys", module+"/refresh", module+"/remote", module+"/revoke", module+"/sessionclient", module+"/sessionhttp", module+"/sessiontest") {
+	for _, p := range goList(t, "-deps", module, module+"/authority", module+"/event", module+"/keys", module+"/refresh", module+"/remote", module+"/revoke", module+"/sessionclient", module+"/sessionhttp", module+"/sessiontest") {
 		if p.Standard {
 			continue
 		}
@@ -76,25 +76,28 @@ func TestDependencies(t *testing.T) {
 // is imported in one place.
 func TestArrows(t *testing.T) {
 	arrows := map[string][]string{
-		"":                     {"keys", "revoke", "internal/arg", "internal/clock", "internal/flight", "internal/jws", "internal/loud", "internal/sid", "internal/strictjson", "internal/tally"},
-		"/keys":                {"internal/arg", "internal/clock", "internal/flight", "internal/jwk", "internal/jws", "internal/loud", "internal/strictjson", "internal/tally"},
+		"":                     {"event", "keys", "revoke", "internal/arg", "internal/clock", "internal/flight", "internal/jws", "internal/loud", "internal/notify", "internal/sid", "internal/strictjson", "internal/tally"},
+		"/event":               {}, // and the standard library
+		"/keys":                {"event", "internal/arg", "internal/clock", "internal/flight", "internal/jwk", "internal/jws", "internal/loud", "internal/notify", "internal/strictjson", "internal/tally"},
 		"/internal/jws":        {"internal/strictjson"},
 		"/internal/jwk":        {"internal/strictjson"},
 		"/internal/strictjson": {},
 		"/internal/flight":     {"internal/clock"},
 		"/internal/loud":       {"internal/clock"},
+		"/internal/digest":     {},
+		"/internal/notify":     {"event", "internal/digest", "internal/loud"},
 		"/internal/arg":        {},
 		"/internal/derive":     {},
 		"/internal/testhook":   {},
 		"/internal/clock":      {},
 		"/internal/sid":        {},
 		"/internal/tally":      {},
-		"/refresh":             {"revoke", "internal/arg", "internal/clock", "internal/loud", "internal/strictjson"},
-		"/authority":           {"", "internal/arg", "internal/clock", "internal/derive", "internal/flight", "internal/loud", "keys", "refresh", "revoke", "sessionhttp"},
-		"/remote":              {"", "internal/arg", "internal/clock", "internal/flight", "internal/loud", "internal/strictjson", "keys", "revoke", "sessionhttp"},
-		"/revoke":              {"internal/arg", "internal/clock", "internal/flight", "internal/loud", "internal/sid"},
+		"/refresh":             {"event", "revoke", "internal/arg", "internal/clock", "internal/loud", "internal/notify", "internal/strictjson"},
+		"/authority":           {"", "event", "internal/arg", "internal/clock", "internal/derive", "internal/flight", "internal/loud", "keys", "refresh", "revoke", "sessionhttp"},
+		"/remote":              {"", "event", "internal/arg", "internal/clock", "internal/flight", "internal/loud", "internal/strictjson", "keys", "revoke", "sessionhttp"},
+		"/revoke":              {"event", "internal/arg", "internal/clock", "internal/digest", "internal/flight", "internal/loud", "internal/notify", "internal/sid"},
 		"/sessionclient":       {"internal/arg", "internal/clock", "internal/flight"}, // and the standard library
-		"/sessionhttp":         {"", "internal/arg", "internal/clock", "internal/flight", "internal/loud", "internal/testhook", "refresh", "revoke"},
+		"/sessionhttp":         {"", "event", "internal/arg", "internal/clock", "internal/flight", "internal/loud", "internal/notify", "internal/testhook", "refresh", "revoke"},
 		"/sessiontest":         {"", "internal/testhook", "keys", "sessionhttp"},
 		"/storetest":           {"internal/clock", "keys", "refresh", "revoke"},
 		"/examples/quickstart": {"", "authority", "keys", "remote", "sessionhttp"},
@@ -161,7 +164,7 @@ func TestTaggedModules(t *testing.T) {
 // change of the API, to be reviewed as one and written with -update.
 func TestAPI(t *testing.T) {
 	var out bytes.Buffer
-	dirs := []string{".", "authority", "keys", "refresh", "remote", "revoke", "sessionclient", "sessionhttp", "sessiontest", "storetest"}
+	dirs := []string{".", "authority", "event", "keys", "refresh", "remote", "revoke", "sessionclient", "sessionhttp", "sessiontest", "storetest"}
 	for _, dir := range dirs {
 		out.WriteString("package " + dir + "\n")
 		for _, n := range exported(t, dir) {

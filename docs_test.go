@@ -320,7 +320,7 @@ func reasonsInCode(t *testing.T) (reasons []string) {
 		require.NoError(t, err)
 		return s, true
 	}
-	for _, file := range shipped(t, ".", "authority", "keys", "refresh", "remote", "revoke", "sessionhttp", "redisstore", "sqlstore") {
+	for _, file := range shipped(t, ".", "authority", "keys", "refresh", "remote", "revoke", "sessionhttp", "internal/notify", "redisstore", "sqlstore") {
 		fset := token.NewFileSet()
 		parsed, err := parser.ParseFile(fset, file, nil, parser.SkipObjectResolution)
 		require.NoError(t, err)
@@ -455,7 +455,12 @@ func newParts(t *testing.T) (p parts) {
 func metricNames(t *testing.T) (names []string) {
 	t.Helper()
 	p := newParts(t)
-	for _, s := range []interface{ Metrics() map[string]float64 }{p.ring, p.list, p.manager, p.issuer, p.verifier, p.remote, p.sessions} {
+	site, err := authority.New(authority.Config[struct{}]{
+		Issuer: "https://auth.example", Audience: []string{"orders"}, Store: authority.Memory(), FeedTokens: []string{strings.Repeat("a", 43)},
+		Load: func(context.Context, *sessiontoken.Claims[struct{}]) (struct{}, error) { return struct{}{}, nil },
+	})
+	require.NoError(t, err)
+	for _, s := range []interface{ Metrics() map[string]float64 }{site, p.ring, p.list, p.manager, p.issuer, p.verifier, p.remote, p.sessions} {
 		for name := range s.Metrics() {
 			names = append(names, name)
 		}

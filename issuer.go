@@ -15,10 +15,12 @@ import (
 
 	"github.com/go-json-experiment/json"
 
+	"github.com/sessiontoken/sessiontoken/event"
 	"github.com/sessiontoken/sessiontoken/internal/arg"
 	"github.com/sessiontoken/sessiontoken/internal/clock"
 	"github.com/sessiontoken/sessiontoken/internal/jws"
 	"github.com/sessiontoken/sessiontoken/internal/loud"
+	"github.com/sessiontoken/sessiontoken/internal/notify"
 	"github.com/sessiontoken/sessiontoken/internal/sid"
 	"github.com/sessiontoken/sessiontoken/internal/strictjson"
 	"github.com/sessiontoken/sessiontoken/keys"
@@ -96,6 +98,12 @@ type IssuerConfig struct {
 	// minute. It names the heaviest claims and holds no value. Nil means
 	// slog.Default().
 	Logger *slog.Logger
+	// OnEvent gets an event for each session that begins, for each renewal, and
+	// for each token over 90 % of MaxBytes: see [event.Func]. Optional.
+	OnEvent event.Func
+	// InsecureEventNames lets the events name subjects and sessions as they
+	// are, and not by hashes.
+	InsecureEventNames bool
 }
 
 // Issuer writes tokens that carry a state of type T. T is any type whose values
@@ -115,6 +123,7 @@ type Issuer[T any] struct {
 	reader tokenReader
 	states *stateDecoder[T] // of tokens to renew
 	now    timeSource
+	events *notify.Sender
 	header atomic.Pointer[keyHeader] // of the key that signed last
 	budget budget
 }
@@ -131,14 +140,16 @@ func NewIssuer[T any](cfg IssuerConfig) (*Issuer[T], error) {
 		return nil, err
 	}
 	cfg.StateSecrets = nil // states has what is made of them
+	log := loud.New(cfg.Logger)
 	return &Issuer[T]{
 		cfg:    cfg,
 		states: states,
+		events: notify.New(cfg.OnEvent, cfg.InsecureEventNames, log),
 		// Renew also reads tokens that were issued under an earlier, larger
 		// limit.
 		reader: tokenReader{issuer: cfg.Issuer, audience: cfg.Audience, keys: cfg.Keys, maxBytes: max(cfg.MaxBytes, defaultVerifyBytes)},
 		now:    timeSource{cfg.Revocations, clock.Here()},
-		budget: budget{loud: loud.New(cfg.Logger)},
+		budget: budget{loud: log},
 	}, nil
 }
 
@@ -341,6 +352,7 @@ func (i *Issuer[T]) Begin(ctx context.Context, s Start, state T) (string, *Claim
 	token, claims, err := i.sign(ctx, &p, state)
 	if err == nil {
 		claims.setContext(s.Context)
+		i.sendEvent(ctx, event.Begun, "", &p)
 	}
 	return token, claims, err
 }
@@ -486,7 +498,11 @@ func (i *Issuer[T]) Renew(ctx context.Context, token string, load func(context.C
 	if err != nil {
 		return "", nil, err
 	}
-	return i.sign(ctx, &p, state)
+	token, claims, err = i.sign(ctx, &p, state)
+	if err == nil {
+		i.sendEvent(ctx, event.Renewed, "token", &p)
+	}
+	return token, claims, err
 }
 
 // oldClaims returns the claims of a token that is to be renewed. The state is
@@ -605,6 +621,7 @@ func (i *Issuer[T]) Resume(ctx context.Context, r Resumption, load func(context.
 	token, claims, err := i.sign(ctx, &p, state)
 	if err == nil {
 		claims.setContext(r.Context)
+		i.sendEvent(ctx, event.Renewed, "refresh", &p)
 	}
 	return token, claims, err
 }
@@ -656,6 +673,7 @@ func (i *Issuer[T]) Reload(ctx context.Context, old *Claims[T], load func(contex
 	c := claimsOf[T](&p, old.KeyID)
 	c.State = state
 	c.setContext(old.Context())
+	i.sendEvent(ctx, event.Renewed, "connection", &p)
 	return c, nil
 }
 
@@ -891,7 +909,26 @@ func (i *Issuer[T]) sign(ctx context.Context, p *payload, state T) (string, *Cla
 		return "", nil, err
 	}
 	i.budget.count(&d.report, d.body.Bytes())
-	return string(jws.AppendEncode(append(out, '.'), sig)), c, nil
+	token := string(jws.AppendEncode(append(out, '.'), sig))
+	if i.events != nil && d.report.isNear() {
+		e := eventOf(event.NearBudget, p)
+		e.Bytes, e.Limit = d.report.Bytes, d.report.Limit
+		i.events.Send(ctx, e)
+	}
+	return token, c, nil
+}
+
+// sendEvent sends an event about the session of p.
+func (i *Issuer[T]) sendEvent(ctx context.Context, kind event.Kind, reason string, p *payload) {
+	if i.events != nil {
+		e := eventOf(kind, p)
+		e.Reason = reason
+		i.events.Send(ctx, e)
+	}
+}
+
+func eventOf(kind event.Kind, p *payload) event.Event {
+	return event.Event{Kind: kind, Subject: p.Subject, Session: p.SessionID, Actor: p.Actor.Subject}
 }
 
 func checkSubject(subject string) error {

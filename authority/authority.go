@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"maps"
 	"net/http"
 	"slices"
 	"sync"
@@ -32,10 +31,11 @@ type Authority[T any] struct {
 	sessions    *sessionhttp.Sessions[T]
 	wellKnown   map[string]http.Handler
 	logger      *slog.Logger
-	host        *Host    // or nil
-	feed        *feedLog // or nil
-	state       [][]byte // the secrets of sealed fields
-	sealers     []string // for each secret the id of the key that seals private keys; or nil
+	host        *Host        // or nil
+	feed        *feedLog     // or nil
+	feedHandler *feedHandler // or nil
+	state       [][]byte     // the secrets of sealed fields
+	sealers     []string     // for each secret the id of the key that seals private keys; or nil
 	limits      Limits
 	made        time.Time     // by the clock of this machine
 	running     *atomic.Int32 // calls of Run, or of the Host's, that have not ended
@@ -99,6 +99,7 @@ func (a *Authority[T]) addList(cfg *Config[T]) (err error) {
 	}
 	a.revocations, err = revoke.NewList(revoke.Config{
 		Store: store, Namespace: cfg.Namespace, SyncEvery: syncLists, MaxSession: cfg.Limits.MaxSession, MaxTTL: cfg.Limits.maxTTL(), Logger: cfg.Logger,
+		OnEvent: cfg.OnEvent, InsecureEventNames: cfg.InsecureEventNames,
 	})
 	return within("the list of revocations", err)
 }
@@ -116,7 +117,7 @@ func (a *Authority[T]) addRing(cfg *Config[T]) error {
 	a.ring, err = keys.NewRing(keys.RingConfig{
 		Store: keys.Sealed(store, seal), Name: cfg.Namespace, Algorithm: cfg.Algorithm,
 		RetainFor: cfg.Limits.retainKeys(), IdentifyFor: cfg.Limits.MaxSession, MaxStale: maxStaleKeys,
-		Revoked: a.revocations.KeyRevoked, Logger: cfg.Logger,
+		Revoked: a.revocations.KeyRevoked, Logger: cfg.Logger, OnEvent: cfg.OnEvent,
 	})
 	return within("Config.Algorithm", err) // all else is checked already
 }
@@ -128,7 +129,7 @@ func (a *Authority[T]) addTokens(cfg *Config[T]) (err error) {
 	a.issuer, err = sessiontoken.NewIssuer[T](sessiontoken.IssuerConfig{
 		Issuer: cfg.Issuer, Audience: cfg.Audience, Keys: a.ring, Revocations: a.revocations,
 		TTL: cfg.Limits.TTL, IdleTimeout: cfg.Limits.IdleTimeout, MaxSession: cfg.Limits.MaxSession,
-		StateSecrets: a.state, Logger: cfg.Logger,
+		StateSecrets: a.state, Logger: cfg.Logger, OnEvent: cfg.OnEvent, InsecureEventNames: cfg.InsecureEventNames,
 	})
 	if err != nil {
 		return within("the issuer", err)
@@ -152,6 +153,7 @@ func (a *Authority[T]) addRefresh(cfg *Config[T]) error {
 	a.refresh, err = refresh.NewManager(refresh.Config{
 		Store: cfg.store(), Namespace: cfg.Namespace, Secrets: secrets, Revocations: a.revocations,
 		IdleTimeout: cfg.Limits.RefreshIdle, MaxSession: cfg.Limits.MaxSession, Logger: cfg.Logger,
+		OnEvent: cfg.OnEvent, InsecureEventNames: cfg.InsecureEventNames,
 	})
 	return within("the refresh manager", err)
 }
@@ -159,7 +161,7 @@ func (a *Authority[T]) addRefresh(cfg *Config[T]) error {
 func (a *Authority[T]) addSessions(cfg *Config[T]) (err error) {
 	c := cfg.HTTP
 	c.Verifier, c.Issuer, c.Refresh, c.Revocations = a.verifier, a.issuer, a.refresh, a.revocations
-	c.Load, c.Logger = cfg.Load, cfg.Logger
+	c.Load, c.Logger, c.OnEvent = cfg.Load, cfg.Logger, cfg.OnEvent
 	a.sessions, err = sessionhttp.New(c)
 	return within("Config.HTTP", err)
 }
@@ -191,18 +193,6 @@ func (a *Authority[T]) Revocations() *revoke.List { return a.revocations }
 // Refresh returns the manager of the refresh tokens, such as for a user's list
 // of devices.
 func (a *Authority[T]) Refresh() *refresh.Manager { return a.refresh }
-
-// Metrics returns the metrics of all parts in one map: those of [keys.Ring],
-// [revoke.List], [refresh.Manager], [sessiontoken.Issuer], [sessiontoken.Verifier]
-// and [sessionhttp.Sessions], whose names differ. It does no I/O. The map is the
-// caller's: [expvar.Func] can publish it as it is.
-func (a *Authority[T]) Metrics() map[string]float64 {
-	m := a.ring.Metrics()
-	for _, part := range []map[string]float64{a.revocations.Metrics(), a.refresh.Metrics(), a.issuer.Metrics(), a.verifier.Metrics(), a.sessions.Metrics()} {
-		maps.Copy(m, part)
-	}
-	return m
-}
 
 // StateSecrets returns the secrets that open the [sessiontoken.Sealed] fields of
 // this issuer's states, in the order of Config.Secrets. They are for the
@@ -256,6 +246,22 @@ func (a *Authority[T]) RevokeKeys(ctx context.Context, kids ...string) error {
 	writing.Wait()
 	errs[len(kids)] = a.ring.Revoke(ctx, kids...)
 	if err := errors.Join(errs...); err != nil {
+		return fmt.Errorf("authority: %w", err)
+	}
+	return nil
+}
+
+// Forget erases what the store has of a person, such as when an account is
+// deleted: it revokes all sessions that the subject has begun by now, and then
+// deletes the families of its refresh tokens, with its name and the labels of
+// its devices. [refresh.Manager.Forget] says what stays and for how long, and
+// what a sign-in that is under way does.
+//
+// Repeat it after an error, which says what is left, and after the process
+// ended meanwhile. Grants of package oidclogin are by the provider's name of
+// the user: call Grants.Revoke too.
+func (a *Authority[T]) Forget(ctx context.Context, subject string) error {
+	if err := a.refresh.Forget(ctx, subject); err != nil {
 		return fmt.Errorf("authority: %w", err)
 	}
 	return nil

@@ -14,6 +14,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/sessiontoken/sessiontoken"
+	"github.com/sessiontoken/sessiontoken/event"
 	"github.com/sessiontoken/sessiontoken/internal/arg"
 	"github.com/sessiontoken/sessiontoken/keys"
 	"github.com/sessiontoken/sessiontoken/refresh"
@@ -91,7 +92,8 @@ type Config[T any] struct {
 	// Limits are the times of sessions. Zero means the defaults.
 	Limits Limits
 	// HTTP configures sessions over HTTP: cookies, origins, pages. Leave out
-	// Verifier, Issuer, Refresh, Revocations, Load and Logger: New sets them.
+	// Verifier, Issuer, Refresh, Revocations, Load, Logger and OnEvent: New sets
+	// them.
 	HTTP sessionhttp.Config[T]
 	// FeedTokens are the credentials of the feed of revocations, which APIs
 	// without the store read by package remote: bearer tokens of at least 32
@@ -110,6 +112,13 @@ type Config[T any] struct {
 	// Logger gets a line for each failure, at most one a reason and minute. Nil
 	// means slog.Default(), or with Host its logger.
 	Logger *slog.Logger
+	// OnEvent gets what happens to sessions and keys at this replica: see
+	// [event.Event] and [event.Func]. Optional.
+	OnEvent event.Func
+	// InsecureEventNames lets the events name subjects and sessions as they
+	// are, and not by hashes: who reads them then knows when each person came
+	// and went.
+	InsecureEventNames bool
 }
 
 // maxName is how many bytes the name of a ring can have.
@@ -146,6 +155,7 @@ func (cfg *Config[T]) check() error {
 	}{
 		{"Verifier", cfg.HTTP.Verifier != nil}, {"Issuer", cfg.HTTP.Issuer != nil}, {"Refresh", cfg.HTTP.Refresh != nil},
 		{"Revocations", cfg.HTTP.Revocations != nil}, {"Load", cfg.HTTP.Load != nil}, {"Logger", cfg.HTTP.Logger != nil},
+		{"OnEvent", cfg.HTTP.OnEvent != nil},
 	} {
 		if f.set {
 			return fmt.Errorf("authority: Config.HTTP.%s must be left out; it follows from Config", f.name)

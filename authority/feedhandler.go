@@ -56,6 +56,7 @@ type feedHandler struct {
 	pages     *flight.Keyed[feedCursor, *feedPage]
 	waiters   atomic.Int64
 	answers   atomic.Int64 // big pages that are being written
+	counted   feedCounters
 }
 
 // feedPage is a page as it is served, without what differs between readers.
@@ -126,10 +127,12 @@ func (h *feedHandler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "GET only", http.StatusMethodNotAllowed)
 		return
 	case r.TLS == nil && !h.plainHTTP && !arg.IsLocalPeer(r.RemoteAddr):
+		h.counted.plainHTTP.Add(1)
 		h.loud.Warn("feed_plain_http", "authority: the feed of revocations is served over https only, and a request from another host came over plain http; if a proxy there ends TLS, set Config.HTTP.TLSInFront")
 		http.Error(w, "served over https only", http.StatusForbidden)
 		return
 	case !h.permits(r):
+		h.counted.unauthorized.Add(1)
 		h.loud.Warn("feed_unauthorized", "authority: a request for the feed of revocations has no credential of Config.FeedTokens; check the FeedToken of the APIs")
 		header.Set("WWW-Authenticate", `Bearer realm="session-revocations"`)
 		http.Error(w, "a credential of the feed is required", http.StatusUnauthorized)
@@ -245,6 +248,7 @@ func (h *feedHandler) serveKey(w http.ResponseWriter, q feedQuery) {
 func (h *feedHandler) serveNews(w http.ResponseWriter, r *http.Request, q feedQuery) {
 	if h.waiters.Add(1) > maxFeedWaiters {
 		h.waiters.Add(-1)
+		h.counted.busy.Add(1)
 		h.refuse(w, "too many readers wait", 5)
 		return
 	}
@@ -263,6 +267,7 @@ func (h *feedHandler) serveNews(w http.ResponseWriter, r *http.Request, q feedQu
 		h.unavailable(w, err)
 		return
 	}
+	h.counted.news.Add(1)
 	h.write(w, `{"nonce":"`+q.nonce+`","news":`+strconv.FormatBool(changed)+`}`, nil)
 }
 
@@ -283,11 +288,13 @@ func (h *feedHandler) servePage(w http.ResponseWriter, r *http.Request, q feedQu
 	if len(p.body) > bigPage {
 		if h.answers.Add(1) > maxFeedAnswers {
 			h.answers.Add(-1)
+			h.counted.busy.Add(1)
 			h.refuse(w, "too many pages are being sent", 1)
 			return
 		}
 		defer h.answers.Add(-1)
 	}
+	h.counted.pages.Add(1)
 	age := max(0, clock.AgeBetween(p.asked, arrived)+time.Millisecond-1)
 	h.write(w, `{"nonce":"`+q.nonce+`","age":`+strconv.FormatInt(age.Milliseconds(), 10)+`,`, p.body)
 }
@@ -304,6 +311,7 @@ func (h *feedHandler) write(w http.ResponseWriter, head string, body []byte) {
 
 func (h *feedHandler) unavailable(w http.ResponseWriter, err error) {
 	if !errors.Is(err, context.Canceled) {
+		h.counted.unavailable.Add(1)
 		h.loud.Warn("feed_unavailable", "authority: the feed of revocations cannot be served; check the store. APIs that follow it refuse all sessions after 30 s", slog.Any("error", err))
 	}
 	h.refuse(w, "the revocations cannot be read at the moment", 1)

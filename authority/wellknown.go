@@ -41,6 +41,7 @@ func (a *Authority[T]) addWellKnown(cfg *Config[T]) error {
 	if err != nil {
 		return within("the feed", err)
 	}
+	a.feedHandler = feed
 	a.wellKnown[u.Path+feedPath] = feed
 	return nil
 }

@@ -8,6 +8,7 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"github.com/sessiontoken/sessiontoken/event"
 	"github.com/sessiontoken/sessiontoken/internal/arg"
 )
 
@@ -98,6 +99,10 @@ type RingConfig struct {
 	// the ring cannot be changed or a key cannot sign, and when a key begins to
 	// sign. Nil means slog.Default().
 	Logger *slog.Logger
+	// OnEvent gets an event when another key becomes current and when a key was
+	// revoked, here or at another replica: see [event.Func]. The first reading
+	// of the store is none. Optional.
+	OnEvent event.Func
 }
 
 func (cfg *RingConfig) setDefaults() error {

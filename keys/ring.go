@@ -12,6 +12,7 @@ import (
 	"github.com/sessiontoken/sessiontoken/internal/clock"
 	"github.com/sessiontoken/sessiontoken/internal/flight"
 	"github.com/sessiontoken/sessiontoken/internal/loud"
+	"github.com/sessiontoken/sessiontoken/internal/notify"
 )
 
 var (
@@ -79,6 +80,7 @@ type Ring struct {
 	clock  *clock.Clock
 	view   *clock.View // of the store's time
 	loud   *loud.Log
+	events *notify.Sender
 	made   clock.Instant
 
 	reading   *flight.Group // of the store
@@ -126,6 +128,7 @@ func NewRing(cfg RingConfig) (*Ring, error) {
 	}
 	c := clock.Here()
 	r := &Ring{cfg: cfg, clock: c, view: clock.NewView(c), loud: loud.New(cfg.Logger), made: c.Read()}
+	r.events = notify.New(cfg.OnEvent, false, r.loud)
 	r.sealed, _ = cfg.Store.(*sealedStore)
 	r.plan = schedule{
 		rotateEvery:   cfg.RotateEvery,
@@ -405,6 +408,7 @@ func (r *Ring) withoutRevoked(s *ringState) *ringState {
 	}
 	r.adopting.Lock()
 	s = r.state.Load()
+	held := s.doc
 	m, doc := r.moment(), s.doc.clone()
 	dropped := r.plan.dropRevoked(doc, r.cfg.Revoked, m)
 	if dropped {
@@ -416,6 +420,7 @@ func (r *Ring) withoutRevoked(s *ringState) *ringState {
 	}
 	r.adopting.Unlock()
 	if dropped {
+		r.sendRevoked(held, s.doc)
 		r.cfg.Logger.Info("keys: a key that was revoked elsewhere is removed from the ring")
 		if !r.cfg.VerifyOnly {
 			r.writing.Go()

@@ -1,10 +1,12 @@
 package keys
 
 import (
+	"context"
 	"errors"
 	"sync/atomic"
 	"time"
 
+	"github.com/sessiontoken/sessiontoken/event"
 	"github.com/sessiontoken/sessiontoken/internal/clock"
 )
 
@@ -233,6 +235,7 @@ func (r *Ring) noteCurrent() {
 	if k.id != r.signing {
 		if r.signing != "" {
 			r.rotations.Add(1)
+			r.sendEvent(event.Event{Kind: event.KeyRotated, KeyID: k.id})
 		}
 		r.signing = k.id
 	}
@@ -244,5 +247,26 @@ func (r *Ring) noteCurrent() {
 	r.noting.Unlock()
 	if log {
 		r.cfg.Logger.Info("keys: current key", "kid", k.id, "alg", string(k.public.alg), "until", k.SignsUntil)
+	}
+}
+
+// sendRevoked sends the events of the keys that are revoked in a document and
+// were not in the one before, unless that is the first one.
+func (r *Ring) sendRevoked(before, now *document) {
+	if r.events == nil || before == nil || before.Ring == "" {
+		return
+	}
+	for _, k := range now.Revoked {
+		if !before.hasRevoked(k.KeyID) {
+			r.sendEvent(event.Event{Kind: event.KeyRevoked, KeyID: k.KeyID, Reason: "ring"})
+		}
+	}
+}
+
+// sendEvent sends an event from a goroutine of its own: a function that hangs
+// must not keep the ring from being read.
+func (r *Ring) sendEvent(e event.Event) {
+	if r.events != nil {
+		go r.events.Send(context.Background(), e)
 	}
 }

@@ -184,6 +184,7 @@ func (r *Ring) join(rd *reading) (out merged, err error) {
 	}
 	next.owed = !r.cfg.VerifyOnly && (out.owed || r.isDue(out.doc, rd.moment))
 	r.state.Store(next)
+	r.sendRevoked(held.doc, out.doc)
 	return out, nil
 }
 

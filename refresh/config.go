@@ -10,9 +10,11 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"github.com/sessiontoken/sessiontoken/event"
 	"github.com/sessiontoken/sessiontoken/internal/arg"
 	"github.com/sessiontoken/sessiontoken/internal/clock"
 	"github.com/sessiontoken/sessiontoken/internal/loud"
+	"github.com/sessiontoken/sessiontoken/internal/notify"
 	"github.com/sessiontoken/sessiontoken/revoke"
 )
 
@@ -71,6 +73,12 @@ type Config struct {
 	// Logger gets a line for each reuse and each failure, at most one a reason
 	// and minute. Nil means slog.Default().
 	Logger *slog.Logger
+	// OnEvent gets an event for each refresh token that was used twice: see
+	// [event.Func]. Optional.
+	OnEvent event.Func
+	// InsecureEventNames lets the events name subjects and sessions as they
+	// are, and not by hashes.
+	InsecureEventNames bool
 }
 
 const (
@@ -130,6 +138,7 @@ func NewManager(cfg Config) (*Manager, error) {
 		}
 	}
 	m := &Manager{cfg: cfg, clock: clock.Here(), loud: loud.New(cfg.Logger)}
+	m.events = notify.New(cfg.OnEvent, cfg.InsecureEventNames, m.loud)
 	m.cfg.Secrets = nil
 	for _, secret := range cfg.Secrets {
 		k, err := deriveKeys(secret, cfg.Namespace)

@@ -14,8 +14,10 @@ import (
 	"unicode"
 	"unicode/utf8"
 
+	"github.com/sessiontoken/sessiontoken/event"
 	"github.com/sessiontoken/sessiontoken/internal/clock"
 	"github.com/sessiontoken/sessiontoken/internal/loud"
+	"github.com/sessiontoken/sessiontoken/internal/notify"
 	"github.com/sessiontoken/sessiontoken/revoke"
 )
 
@@ -57,6 +59,7 @@ type Manager struct {
 	keys    []keys // of the secrets, in their order
 	clock   *clock.Clock
 	loud    *loud.Log
+	events  *notify.Sender
 	counted counts
 }
 
@@ -109,6 +112,10 @@ const (
 // If the subject now has more than MaxPerSubject families, the sessions of
 // those used longest ago are revoked. Start logs a failure of that and returns
 // no error.
+//
+// After the family is written, Start has the list read its store once more. A
+// session that was revoked by then, such as by [Manager.Forget], is
+// [ErrInvalid].
 func (m *Manager) Start(ctx context.Context, f Family, binder string) (token string, _ Family, err error) {
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
@@ -171,9 +178,13 @@ func (m *Manager) Start(ctx context.Context, f Family, binder string) (token str
 		defer close(done)
 		m.makeRoom(ctx, f, now)
 	}()
+	refused := m.checkWritten(ctx, e)
 	select {
 	case <-done:
 	case <-ctx.Done():
+	}
+	if refused != nil {
+		return "", Family{}, refused
 	}
 	return m.token(id, e.Counter), f, nil
 }
@@ -467,6 +478,7 @@ func (m *Manager) reused(ctx context.Context, e entry) error {
 	m.loud.Warn("reuse", "refresh: a refresh token was used twice, so two parties hold it: the session is revoked, and its user has to sign in again",
 		"family", e.ID, "subject", e.Subject)
 	err := m.revokeSession(ctx, e.SessionID)
+	m.events.Send(ctx, event.Event{Kind: event.RefreshReused, Subject: e.Subject, Session: e.SessionID, Actor: e.ActorSubject, Owed: err != nil})
 	if m.cfg.OnReuse != nil {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), limit)
 		defer cancel()

@@ -12,6 +12,7 @@ import (
 	"github.com/go-json-experiment/json"
 
 	"github.com/sessiontoken/sessiontoken"
+	"github.com/sessiontoken/sessiontoken/event"
 	"github.com/sessiontoken/sessiontoken/revoke"
 	"github.com/sessiontoken/sessiontoken/sessionhttp"
 )
@@ -72,6 +73,10 @@ type Config struct {
 	// sessionhttp and of [revoke.List]. Nil means slog.Default().
 	Logger *slog.Logger
 
+	// OnEvent gets an event for each request with a credential that Sessions
+	// refuses: see [event.Func]. Optional.
+	OnEvent event.Func
+
 	// InsecurePlainHTTP permits an http Issuer, and its http jwks_uri, on a
 	// loopback host (127.0.0.0/8, ::1, localhost), for development. The
 	// jwks_uri of an https Issuer must be https all the same.
@@ -124,7 +129,7 @@ func New[T any](config Config) (*Remote[T], error) {
 	if r.verifier, err = sessiontoken.NewVerifier[T](verifier); err != nil {
 		return nil, fmt.Errorf("remote: %w", err)
 	}
-	if r.sessions, err = sessionhttp.New(sessionhttp.Config[T]{Verifier: r.verifier, Revocations: r.revocations, Logger: config.Logger}); err != nil {
+	if r.sessions, err = sessionhttp.New(sessionhttp.Config[T]{Verifier: r.verifier, Revocations: r.revocations, Logger: config.Logger, OnEvent: config.OnEvent}); err != nil {
 		return nil, fmt.Errorf("remote: %w", err)
 	}
 	return r, nil

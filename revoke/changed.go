@@ -7,6 +7,8 @@ import (
 	"math"
 	"slices"
 	"time"
+
+	"github.com/sessiontoken/sessiontoken/event"
 )
 
 // A mark of Changed has a number, in milliseconds, and a list remembers the
@@ -56,6 +58,16 @@ func (l *List) Changed(ctx context.Context, subject string) error {
 	if l.isReadOnly() {
 		return errReadOnly
 	}
+	entered, err := l.mark(ctx, subject)
+	if entered {
+		l.events.Send(ctx, event.Event{Kind: event.Changed, Subject: subject, Owed: err != nil})
+	}
+	return err
+}
+
+// mark makes a mark take effect and writes it. entered is false if there is no
+// room for it.
+func (l *List) mark(ctx context.Context, subject string) (entered bool, err error) {
 	began := l.clock.Read()
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), revokeLimit)
 	defer cancel()
@@ -68,21 +80,21 @@ func (l *List) Changed(ctx context.Context, subject string) error {
 	e := Entry{Namespace: l.cfg.Namespace, Scope: Changed, Digest: Subject.Digest(subject), Skip: true}
 	w, version := l.owed.putMark(e, stamp)
 	if w == nil {
-		return errFull
+		return false, errFull
 	}
 	defer l.tellSoon(e)()
 	defer l.owed.done(w)
 	l.wakeWriter()
 	if !known {
-		return fmt.Errorf("%w: %w", errStale, reasonOf(unread))
+		return true, fmt.Errorf("%w: %w", errStale, reasonOf(unread))
 	}
 	if err := l.writeNow(ctx, began, w, version); err != nil {
-		return fmt.Errorf("revoke: the store has not acknowledged the mark: %w", err)
+		return true, fmt.Errorf("revoke: the store has not acknowledged the mark: %w", err)
 	}
 	if unread != nil { // there may be a mark with a greater number
-		return fmt.Errorf("revoke: the mark is written, but the store could not be read before it: %w", reasonOf(unread))
+		return true, fmt.Errorf("revoke: the mark is written, but the store could not be read before it: %w", reasonOf(unread))
 	}
-	return nil
+	return true, nil
 }
 
 // numberOf returns the greatest number of the marks of a subject that the store

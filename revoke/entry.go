@@ -2,9 +2,9 @@ package revoke
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/binary"
 	"time"
+
+	"github.com/sessiontoken/sessiontoken/internal/digest"
 )
 
 // Scope is the kind of an [Entry]: what it revokes.
@@ -32,13 +32,7 @@ type Digest [16]byte
 // length in 8 bytes, big-endian. No secret is hashed with them, so that every
 // list and tool computes the same digest.
 func (s Scope) Digest(value string) Digest {
-	var room [256]byte
-	b := binary.BigEndian.AppendUint64(room[:0], uint64(len(s)))
-	b = append(b, s...)
-	b = binary.BigEndian.AppendUint64(b, uint64(len(value)))
-	b = append(b, value...)
-	sum := sha256.Sum256(b)
-	return Digest(sum[:len(Digest{})])
+	return digest.Of(string(s), value)
 }
 
 // Entry is one revocation. Adding it twice has the same effect as once.

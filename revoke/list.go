@@ -10,10 +10,12 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"github.com/sessiontoken/sessiontoken/event"
 	"github.com/sessiontoken/sessiontoken/internal/arg"
 	"github.com/sessiontoken/sessiontoken/internal/clock"
 	"github.com/sessiontoken/sessiontoken/internal/flight"
 	"github.com/sessiontoken/sessiontoken/internal/loud"
+	"github.com/sessiontoken/sessiontoken/internal/notify"
 )
 
 // Config configures a [List].
@@ -51,6 +53,12 @@ type Config struct {
 	// Logger gets a line for each failure, at most one a reason and minute, and
 	// one when the store can be read again. Nil means slog.Default().
 	Logger *slog.Logger
+	// OnEvent gets an event for each call that revokes something or marks a
+	// state as changed: see [event.Func]. Optional.
+	OnEvent event.Func
+	// InsecureEventNames lets the events name subjects and sessions as they
+	// are, and not by hashes.
+	InsecureEventNames bool
 }
 
 const (
@@ -91,6 +99,7 @@ type List struct {
 	made    clock.Instant
 	view    *clock.View
 	loud    *loud.Log
+	events  *notify.Sender
 	syncing *flight.Group // readings
 	writing *flight.Group // writes
 
@@ -181,6 +190,7 @@ func NewList(cfg Config) (*List, error) {
 	if l.logger == nil {
 		l.logger = slog.Default()
 	}
+	l.events = notify.New(cfg.OnEvent, cfg.InsecureEventNames, l.loud)
 	_, l.local = cfg.Store.(*MemStore)
 	l.wake = make(chan struct{}, 1)
 	l.owed.entries = map[owedName][]*owedEntry{}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/sessiontoken/sessiontoken/event"
 	"github.com/sessiontoken/sessiontoken/internal/clock"
 	"github.com/sessiontoken/sessiontoken/internal/sid"
 )
@@ -22,17 +23,21 @@ func (l *List) RevokeSession(ctx context.Context, sessionID string) error {
 	if sessionID == "" {
 		return errors.New("revoke: RevokeSession names no session")
 	}
-	return l.revoke(ctx, Entry{Scope: Session, Digest: Session.Digest(sessionID)})
+	return l.revoke(ctx, Entry{Scope: Session, Digest: Session.Digest(sessionID)}, event.Event{Session: sessionID, Reason: "session"})
 }
 
 // RevokeSubject revokes every session that a subject has begun by now, such as
 // for "sign out everywhere", a changed password or a blocked user. A session
 // that begins after it has returned is not revoked.
+//
+// The store gets a digest of the subject and not its name. To erase a person,
+// whose name the families of refresh tokens hold, call Forget of package
+// refresh or authority.
 func (l *List) RevokeSubject(ctx context.Context, subject string) error {
 	if subject == "" {
 		return errors.New("revoke: RevokeSubject names no subject")
 	}
-	return l.revoke(ctx, Entry{Scope: Subject, Digest: Subject.Digest(subject)})
+	return l.revoke(ctx, Entry{Scope: Subject, Digest: Subject.Digest(subject)}, event.Event{Subject: subject, Reason: "subject"})
 }
 
 // RevokeGroup revokes every session of a group that has begun by now, such as
@@ -42,7 +47,7 @@ func (l *List) RevokeGroup(ctx context.Context, group string) error {
 	if !sid.IsGroup(group) {
 		return errGroup
 	}
-	return l.revoke(ctx, Entry{Scope: Group, Digest: Group.Digest(group)})
+	return l.revoke(ctx, Entry{Scope: Group, Digest: Group.Digest(group)}, event.Event{Reason: "group"})
 }
 
 // RevokeOthers revokes every session that a subject has begun by now except
@@ -52,7 +57,8 @@ func (l *List) RevokeOthers(ctx context.Context, subject, sessionID string) erro
 	if subject == "" || sessionID == "" {
 		return errors.New("revoke: RevokeOthers names no subject, or no session to spare")
 	}
-	return l.revoke(ctx, Entry{Scope: Subject, Digest: Subject.Digest(subject), Except: Session.Digest(sessionID)})
+	return l.revoke(ctx, Entry{Scope: Subject, Digest: Subject.Digest(subject), Except: Session.Digest(sessionID)},
+		event.Event{Subject: subject, Session: sessionID, Reason: "others"})
 }
 
 // RevokeKey revokes every token that was signed with a key, at every verifier
@@ -63,7 +69,7 @@ func (l *List) RevokeKey(ctx context.Context, kid string, keepUntil time.Time) e
 	if kid == "" {
 		return errors.New("revoke: RevokeKey names no key")
 	}
-	return l.revoke(ctx, Entry{Scope: Key, Digest: Key.Digest(kid), Until: keepUntil})
+	return l.revoke(ctx, Entry{Scope: Key, Digest: Key.Digest(kid), Until: keepUntil}, event.Event{Kind: event.KeyRevoked, KeyID: kid, Reason: "list"})
 }
 
 // RevokeAll revokes every session that began by a time, such as that of Now, or
@@ -73,32 +79,47 @@ func (l *List) RevokeAll(ctx context.Context, begunBy time.Time) error {
 	if begunBy.IsZero() {
 		return errors.New("revoke: RevokeAll: the time is zero")
 	}
-	return l.revoke(ctx, Entry{Scope: All, Before: begunBy})
+	return l.revoke(ctx, Entry{Scope: All, Before: begunBy}, event.Event{Reason: "all"})
 }
 
-func (l *List) revoke(ctx context.Context, e Entry) error {
+// revoke revokes what an entry says, and sends the event of that.
+func (l *List) revoke(ctx context.Context, e Entry, told event.Event) error {
 	if l.syncing == nil {
 		return errZero
 	}
 	if l.isReadOnly() {
 		return errReadOnly
 	}
+	entered, err := l.enter(ctx, e)
+	if entered {
+		if told.Kind == "" {
+			told.Kind = event.Revoked
+		}
+		told.Owed = err != nil
+		l.events.Send(ctx, told)
+	}
+	return err
+}
+
+// enter makes an entry take effect and writes it. entered is false if nothing
+// has changed: the entry is refused, or was acknowledged before.
+func (l *List) enter(ctx context.Context, e Entry) (entered bool, err error) {
 	began := l.clock.Read()
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), revokeLimit)
 	defer cancel()
 	e.Namespace = l.cfg.Namespace
 	if e.Scope == Session && l.alreadyRevoked(e.Digest) {
-		return nil
+		return false, nil
 	}
 	// Read the store first, so that the mark is later than all marks of the
 	// subject in it, and that nothing is written to another store.
 	stamped, unread := l.readTime(ctx)
 	if e.Scope == All {
 		if !stamped {
-			return fmt.Errorf("revoke: the store's time is not known, and nothing was revoked: %w", reasonOf(unread))
+			return false, fmt.Errorf("revoke: the store's time is not known, and nothing was revoked: %w", reasonOf(unread))
 		}
 		if upper, _ := l.view.Upper(); e.Before.UnixMilli() > millisUp(upper) {
-			return errors.New("revoke: RevokeAll: the time is in the future")
+			return false, errors.New("revoke: RevokeAll: the time is in the future")
 		}
 	}
 	if stamped {
@@ -106,19 +127,19 @@ func (l *List) revoke(ctx context.Context, e Entry) error {
 	}
 	w, version := l.owed.put(e, stamped)
 	if w == nil {
-		return errFull
+		return false, errFull
 	}
 	defer l.tellSoon(e)()
 	defer l.owed.done(w)
 	l.wakeWriter()
 	if !stamped {
-		return fmt.Errorf("%w: %w", errStale, reasonOf(unread))
+		return true, fmt.Errorf("%w: %w", errStale, reasonOf(unread))
 	}
 	l.apply(e)
 	if err := l.writeNow(ctx, began, w, version); err != nil {
-		return fmt.Errorf("revoke: the store has not acknowledged the revocation: %w", err)
+		return true, fmt.Errorf("revoke: the store has not acknowledged the revocation: %w", err)
 	}
-	return nil
+	return true, nil
 }
 
 // writeNow writes an owed entry, within revokeLimit after began.

@@ -138,6 +138,7 @@ func (s *Sessions[T]) Live(ctx context.Context, c *sessiontoken.Claims[T], o Liv
 		opened := c.Question()
 		l.rare = &rare{opened: &opened}
 	}
+	s.counted.livesOpened.Add(1)
 	l.followParent()
 	l.watch(c)
 	s.visit(l, now)
@@ -362,6 +363,9 @@ func (l *Live[T]) end(cause, err error) {
 	}
 	l.mu.Unlock()
 	l.sessions.lives.remove(l)
+	if errors.Is(cause, ErrUndecided) {
+		l.sessions.counted.livesUndecided.Add(1)
+	}
 	if unwatch != nil {
 		unwatch()
 	}

@@ -532,6 +532,7 @@ func TestLiveLoad(t *testing.T) {
 				}
 				time.Sleep(36*time.Second + test.within)
 				require.ErrorIs(t, cause(t, l), test.want)
+				require.Equal(t, test.want == sessionhttp.ErrUndecided, b.Metrics()["sessionhttp_live_undecided_total"] == 1)
 				if test.want == sessionhttp.ErrUndecided {
 					for _, verdict := range []error{revoke.ErrRevoked, sessiontoken.ErrExpired, sessiontoken.ErrInvalid} {
 						require.NotErrorIs(t, cause(t, l), verdict)
@@ -560,6 +561,8 @@ func TestLiveLoadHangs(t *testing.T) {
 			require.ErrorIs(t, cause(t, l), sessionhttp.ErrUndecided)
 		}
 		nothingLeft(t, b)
+		require.EqualValues(t, 200, b.Metrics()["sessionhttp_live_opened_total"])
+		require.EqualValues(t, 200, b.Metrics()["sessionhttp_live_undecided_total"])
 		time.Sleep(2 * time.Hour)
 	})
 }

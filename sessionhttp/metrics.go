@@ -5,6 +5,7 @@ import "sync/atomic"
 // counters count sign-ins, sign-outs, renewals, refreshes and refusals.
 type counters struct {
 	signIns, signOuts, refreshes, renewals, renewalsFailed atomic.Uint64
+	livesOpened, livesUndecided                            atomic.Uint64
 	faults                                                 [12]atomic.Uint64
 }
 
@@ -29,6 +30,9 @@ func (c *counters) refused(f fault) {
 //	sessionhttp_renewals_hung               renewals that were given up and have
 //	                                        not returned
 //	sessionhttp_live_connections            connections that Live keeps
+//	sessionhttp_live_opened_total           connections that were opened
+//	sessionhttp_live_undecided_total        those of them that ended with
+//	                                        ErrUndecided
 //	sessionhttp_refused_…_total             refusals, one name a reason: those of
 //	                                        the log lines, and no_session,
 //	                                        invalid_credentials and client_gone
@@ -46,6 +50,8 @@ func (s *Sessions[T]) Metrics() map[string]float64 {
 		"sessionhttp_renewals_running":       float64(running),
 		"sessionhttp_renewals_hung":          float64(abandoned),
 		"sessionhttp_live_connections":       float64(s.lives.size()),
+		"sessionhttp_live_opened_total":      float64(s.counted.livesOpened.Load()),
+		"sessionhttp_live_undecided_total":   float64(s.counted.livesUndecided.Load()),
 	}
 	for i := range faults {
 		m["sessionhttp_refused_"+faults[i].reason+"_total"] = float64(s.counted.faults[i].Load())

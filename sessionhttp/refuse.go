@@ -11,6 +11,7 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 
 	"github.com/sessiontoken/sessiontoken"
+	"github.com/sessiontoken/sessiontoken/event"
 	"github.com/sessiontoken/sessiontoken/internal/flight"
 	"github.com/sessiontoken/sessiontoken/refresh"
 	"github.com/sessiontoken/sessiontoken/revoke"
@@ -73,6 +74,46 @@ func (s *Sessions[T]) count(ctx context.Context, err error) {
 	if f.message != "" {
 		s.log.Warn(f.reason, "sessionhttp: "+f.message, "err", err)
 	}
+	if s.events != nil && f != faultNoSession && f != faultGone {
+		s.events.Send(ctx, event.Event{Kind: event.Refused, Reason: refusedFor(f, err)})
+	}
+}
+
+// refusedFor returns the reason of an event: that of f or, if the credential is
+// at fault, a more exact one.
+func refusedFor(f fault, err error) string {
+	if f != faultClient {
+		return f.reason
+	}
+	var stale *staleSignIn
+	var other *otherACR
+	if errors.As(err, &stale) || errors.As(err, &other) {
+		return "step_up"
+	}
+	for _, r := range [...]struct {
+		err    error
+		reason string
+	}{ // the narrower ones first
+		{sessiontoken.ErrChanged, "changed"},
+		{sessiontoken.ErrState, "state"},
+		{sessiontoken.ErrAudience, "audience"},
+		{sessiontoken.ErrExpired, "expired"},
+		{sessiontoken.ErrRevoked, "revoked"},
+		{ErrSessionOver, "over"},
+		{sessiontoken.ErrMalformed, "malformed"},
+		{sessiontoken.ErrSignature, "signature"},
+		{sessiontoken.ErrInvalid, "claims"},
+		{refresh.ErrReused, "reused"},
+		{refresh.ErrExpired, "expired"},
+		{refresh.ErrClient, "client"},
+		{refresh.ErrBinder, "binder"},
+		{refresh.ErrInvalid, "refresh_token"},
+	} {
+		if errors.Is(err, r.err) {
+			return r.reason
+		}
+	}
+	return "request"
 }
 
 // reportRenewal reports a renewal that failed while the old token is still

@@ -40,8 +40,10 @@ import (
 	"time"
 
 	"github.com/sessiontoken/sessiontoken"
+	"github.com/sessiontoken/sessiontoken/event"
 	"github.com/sessiontoken/sessiontoken/internal/clock"
 	"github.com/sessiontoken/sessiontoken/internal/loud"
+	"github.com/sessiontoken/sessiontoken/internal/notify"
 	"github.com/sessiontoken/sessiontoken/refresh"
 	"github.com/sessiontoken/sessiontoken/revoke"
 )
@@ -147,6 +149,11 @@ type Config[T any] struct {
 	// Logger gets a line for each failure, at most one a reason and minute, and
 	// one for each session that begins with an Actor. Nil means slog.Default().
 	Logger *slog.Logger
+	// OnEvent gets an event for each request with a credential that is
+	// refused: see [event.Func]. Sign-ins, renewals and sign-outs are events of
+	// Issuer, Refresh and Revocations, which have an OnEvent of their own.
+	// Optional.
+	OnEvent event.Func
 }
 
 // Sessions are the sessions of one site or API, with states of type T. They are
@@ -173,6 +180,7 @@ type Sessions[T any] struct {
 
 	clock   *clock.Clock
 	log     *loud.Log
+	events  *notify.Sender
 	counted counters
 }
 
@@ -201,6 +209,7 @@ func New[T any](cfg Config[T]) (*Sessions[T], error) {
 		clock:    clock.Here(),
 		log:      loud.New(cfg.Logger),
 	}
+	s.events = notify.New(cfg.OnEvent, false, s.log)
 	if cfg.CookieDomain != "" {
 		s.cookie = "__Secure-" + cfg.CookieName
 	}

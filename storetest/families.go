@@ -11,6 +11,7 @@ import (
 
 	"github.com/sessiontoken/sessiontoken/internal/clock"
 	"github.com/sessiontoken/sessiontoken/refresh"
+	"github.com/sessiontoken/sessiontoken/revoke"
 )
 
 // Families tests a store of the families of refresh tokens.
@@ -413,6 +414,50 @@ func Families(t *testing.T, open func(t *testing.T) (a, b refresh.Store)) {
 			if n := count(t, b, space, "ada"); n != 0 {
 				t.Fatalf("%d records are left", n)
 			}
+		}
+	})
+	run("a person is forgotten among sign-ins", "after Forget there is no family of a session that was begun before it, whatever replicas were about to write", func(t *testing.T, a, b refresh.Store) {
+		var log revoke.MemStore
+		var managers []*refresh.Manager
+		var lists []*revoke.List
+		for _, s := range []refresh.Store{a, b} {
+			list, err := revoke.NewList(revoke.Config{Store: &log})
+			check(t, err)
+			m, err := refresh.NewManager(refresh.Config{Store: s, Namespace: space, Secrets: [][]byte{make([]byte, 32)}, Revocations: list, MaxPerSubject: 1000})
+			check(t, err)
+			managers, lists = append(managers, m), append(lists, list)
+		}
+		for i := range 20 {
+			var signingIn sync.WaitGroup
+			for n := range 8 {
+				signingIn.Go(func() {
+					began, err := lists[n%2].Begin(t.Context(), revoke.Question{Subject: "ada"})
+					if err != nil {
+						t.Error(err)
+						return
+					}
+					f := refresh.Family{Subject: "ada", SessionID: fmt.Sprintf("sid-%d-%d", i, n), Label: "Ada's phone", Began: began}
+					if _, _, err := managers[n%2].Start(t.Context(), f, ""); err != nil && !errors.Is(err, refresh.ErrInvalid) && !errors.Is(err, revoke.ErrOwed) {
+						t.Error(err)
+					}
+				})
+			}
+			check(t, managers[i%2].Forget(t.Context(), "ada"))
+			signingIn.Wait()
+			for _, list := range lists {
+				check(t, list.Sync(t.Context()))
+			}
+			records, err := a.List(t.Context(), space, "ada")
+			check(t, err)
+			live, err := managers[0].List(t.Context(), "ada")
+			check(t, err)
+			if len(records) != len(live) {
+				t.Fatalf("%d families are in the store, and %d of them are of live sessions", len(records), len(live))
+			}
+		}
+		check(t, managers[0].Forget(t.Context(), "ada"))
+		if n := count(t, b, space, "ada"); n != 0 {
+			t.Fatalf("%d families are left", n)
 		}
 	})
 }

@@ -46,16 +46,16 @@ const (
 )
 
 // site is an authority on loopback.
-type site struct {
+type gateSite struct {
 	*authority.Authority[siteState]
 	url   string
 	state atomic.Pointer[siteState]
 	renew atomic.Pointer[http.Handler] // in place of the authority's
 }
 
-func newSite(t *testing.T, change ...func(*authority.Config[siteState])) *site {
+func newSite(t *testing.T, change ...func(*authority.Config[siteState])) *gateSite {
 	t.Helper()
-	s, mux := &site{}, http.NewServeMux()
+	s, mux := &gateSite{}, http.NewServeMux()
 	server := httptest.NewServer(mux)
 	t.Cleanup(server.Close)
 	s.url = server.URL
@@ -95,7 +95,7 @@ func inBackground(t *testing.T, f func(context.Context) error) {
 }
 
 // signIn returns the value of the session cookie of a new session.
-func (s *site) signIn(t *testing.T, start sessiontoken.Start, options ...sessionhttp.SignInOption) string {
+func (s *gateSite) signIn(t *testing.T, start sessiontoken.Start, options ...sessionhttp.SignInOption) string {
 	t.Helper()
 	w, r := httptest.NewRecorder(), httptest.NewRequest("POST", s.url+"/sign-in", nil)
 	_, err := s.Sessions().SignIn(w, r, start, *s.state.Load(), options...)
@@ -112,7 +112,7 @@ func cookieOf(t *testing.T, h http.Header) string {
 }
 
 // newTestGate returns a gate that follows the site's feed.
-func (s *site) newTestGate(t *testing.T, change ...func(*serveOptions)) *gate {
+func (s *gateSite) newTestGate(t *testing.T, change ...func(*serveOptions)) *gate {
 	t.Helper()
 	o := serveOptions{issuer: s.url, audience: "node", listen: "127.0.0.1:0", plainHTTP: true}
 	for _, f := range change {
@@ -317,7 +317,7 @@ func TestServeRefusesATooLargeState(t *testing.T) {
 
 // changed marks the state of a user as changed, and waits until the gate refuses
 // the cookie.
-func (s *site) changed(t *testing.T, without *gate, cookie string) {
+func (s *gateSite) changed(t *testing.T, without *gate, cookie string) {
 	t.Helper()
 	require.NoError(t, s.Sessions().Changed(t.Context(), "ada"))
 	require.Eventually(t, func() bool {
@@ -465,7 +465,7 @@ func TestServeSendsTheCookieAlone(t *testing.T) {
 func TestServeWithoutTheAuthority(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
-	gone := &site{url: "http://" + l.Addr().String()}
+	gone := &gateSite{url: "http://" + l.Addr().String()}
 	require.NoError(t, l.Close())
 	g := gone.newTestGate(t, func(o *serveOptions) { o.renew = gone.url + "/renew" })
 	cookie := newSite(t).signIn(t, sessiontoken.Start{Subject: "ada"})

@@ -8,9 +8,10 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// source is a Verifier, a remote.Keys, a Ring, a List, a Manager or a Sessions:
-// their names differ, so that a collector takes one of each. Two of a kind, for two audiences
-// say, are two collectors, each registered through a
+// source is an Authority or a Remote, which have the metrics of all their parts;
+// or a Verifier, an Issuer, a remote.Keys, a Ring, a List, a Manager or a
+// Sessions: their names differ, so that a collector takes one of each. Two of a
+// kind, for two audiences say, are two collectors, each registered through a
 // [prometheus.WrapRegistererWith] that gives it a label.
 type source interface{ Metrics() map[string]float64 }
 

@@ -1,6 +1,6 @@
 // Command prometheus is a server that shows what its sessions do: to Prometheus
 // at /metrics, and as JSON at /debug/vars. What is worth copying is in
-// collector.go and alerts.yml.
+// collector.go, alerts.yml and dashboard.json, which Grafana imports.
 //
 // It signs in all who ask, so that there is something to count. A real server
 // would show its metrics on an address of their own, which users cannot reach.
@@ -48,6 +48,7 @@ type program struct {
 	remote      *remote.Keys
 	revocations *revoke.List
 	manager     *refresh.Manager
+	issuer      *sessiontoken.Issuer[State]
 	verifier    *sessiontoken.Verifier[State] // of the API
 	sessions    *sessionhttp.Sessions[State]  // of the issuer
 	api         *sessionhttp.Sessions[State]
@@ -77,7 +78,7 @@ func newProgram(jwksURL string) (p *program, err error) {
 	if err != nil {
 		return nil, err
 	}
-	issuer, err := sessiontoken.NewIssuer[State](sessiontoken.IssuerConfig{
+	p.issuer, err = sessiontoken.NewIssuer[State](sessiontoken.IssuerConfig{
 		Issuer: issuerName, Audience: []string{audience}, Keys: p.ring, Revocations: p.revocations})
 	if err != nil {
 		return nil, err
@@ -91,7 +92,7 @@ func newProgram(jwksURL string) (p *program, err error) {
 		return nil, err
 	}
 	p.sessions, err = sessionhttp.New(sessionhttp.Config[State]{
-		Verifier: own, Issuer: issuer, Revocations: p.revocations, Refresh: p.manager,
+		Verifier: own, Issuer: p.issuer, Revocations: p.revocations, Refresh: p.manager,
 		Load: func(context.Context, *sessiontoken.Claims[State]) (State, error) { return State{Role: "clerk"}, nil },
 	})
 	return p, err
@@ -100,7 +101,7 @@ func newProgram(jwksURL string) (p *program, err error) {
 // sources are what is shown of it: the issuer's, but for its verifier, and the
 // API's verifier. In two processes each would show all of its own.
 func (p *program) sources() []source {
-	return []source{p.verifier, p.remote, p.ring, p.revocations, p.manager, p.sessions}
+	return []source{p.verifier, p.remote, p.ring, p.revocations, p.manager, p.issuer, p.sessions}
 }
 
 // handler serves the program, and its metrics.
