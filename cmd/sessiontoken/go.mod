@@ -50,5 +50,3 @@ require (
 	modernc.org/memory v1.12.1 // indirect
 	modernc.org/sqlite v1.62.0 // indirect
 )
-
-require go.yaml.in/yaml/v3 v3.0.5 // indirect
