@@ -3,6 +3,7 @@
 package sessiontoken_test
 
 import (
+	"crypto/fips140"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -24,6 +25,9 @@ func TestAllocations(t *testing.T) {
 		{keys.RS256, 15, 1, 9},
 	} {
 		t.Run(string(c.alg), func(t *testing.T) {
+			if c.alg == keys.RS256 && fips140.Enabled() {
+				c.first++ // crypto/rsa makes one more
+			}
 			source := staticSource(t, c.alg)
 			issuer := newIssuer[plainState](t, source)
 			token, _, err := issuer.Issue(t.Context(), "user-1", plain)

@@ -234,19 +234,20 @@ type (
 	manyMembers struct {
 		base
 		*Floors
-		Role   string            `json:"role"`
-		Nick   *string           `json:"nick"`
-		Since  time.Time         `json:"since"`
-		Home   street            `json:"home"`
-		Work   *street           `json:"work"`
-		All    []street          `json:"all"`
-		Named  map[string]street `json:"named"`
-		Pair   [2]street         `json:"pair"`
-		Any    any               `json:"any"`
-		Raw    json.RawMessage   `json:"raw,omitempty"`
-		Next   *manyMembers      `json:"next,omitempty"`
-		Loose  int               `json:"loose,case:ignore"`
-		Wide   int               `json:"größe"`
+		Role  string            `json:"role"`
+		Nick  *string           `json:"nick"`
+		Since time.Time         `json:"since"`
+		Home  street            `json:"home"`
+		Work  *street           `json:"work"`
+		All   []street          `json:"all"`
+		Named map[string]street `json:"named"`
+		Pair  [2]street         `json:"pair"`
+		Any   any               `json:"any"`
+		Raw   json.RawMessage   `json:"raw,omitempty"`
+		Next  *manyMembers      `json:"next,omitempty"`
+		Loose int               `json:"loose,case:ignore"`
+		Wide  int               `json:"größe"`
+		//lint:ignore U1000 an unexported field is no member
 		hidden int
 	}
 	Floors struct {

@@ -10,8 +10,10 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/sessiontoken/sessiontoken"
+	"github.com/sessiontoken/sessiontoken/internal/clock"
 	"github.com/sessiontoken/sessiontoken/keys"
 	"github.com/sessiontoken/sessiontoken/refresh"
 	"github.com/sessiontoken/sessiontoken/revoke"
@@ -30,9 +32,12 @@ type Authority[T any] struct {
 	sessions    *sessionhttp.Sessions[T]
 	wellKnown   map[string]http.Handler
 	logger      *slog.Logger
-	host        *Host         // or nil
-	feed        *feedLog      // or nil
-	state       [][]byte      // the secrets of sealed fields
+	host        *Host    // or nil
+	feed        *feedLog // or nil
+	state       [][]byte // the secrets of sealed fields
+	sealers     []string // for each secret the id of the key that seals private keys; or nil
+	limits      Limits
+	made        time.Time     // by the clock of this machine
 	running     *atomic.Int32 // calls of Run, or of the Host's, that have not ended
 }
 
@@ -64,7 +69,7 @@ func New[T any](cfg Config[T]) (*Authority[T], error) {
 
 // assemble makes the parts.
 func assemble[T any](cfg Config[T]) (*Authority[T], error) {
-	a := &Authority[T]{logger: cfg.Logger, host: cfg.Host, running: new(atomic.Int32)}
+	a := &Authority[T]{logger: cfg.Logger, host: cfg.Host, running: new(atomic.Int32), limits: cfg.Limits, made: clock.Here().Now()}
 	if a.host != nil {
 		a.running = &a.host.running
 	}
@@ -99,10 +104,11 @@ func (a *Authority[T]) addList(cfg *Config[T]) (err error) {
 }
 
 func (a *Authority[T]) addRing(cfg *Config[T]) error {
-	seal, err := cfg.sealing()
+	seal, ids, err := cfg.sealing()
 	if err != nil {
 		return within("Config.Secrets", err)
 	}
+	a.sealers = ids
 	var store keys.Store = cfg.Store
 	if cfg.Host != nil {
 		store = cfg.Host.rings

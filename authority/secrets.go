@@ -3,6 +3,8 @@ package authority
 import (
 	"errors"
 	"fmt"
+	"slices"
+	"time"
 
 	"github.com/sessiontoken/sessiontoken/internal/arg"
 	"github.com/sessiontoken/sessiontoken/internal/derive"
@@ -34,14 +36,67 @@ func derived(secrets [][]byte, issuer, use string) ([][]byte, error) {
 	return keys, nil
 }
 
-// sealing returns the AEAD that seals the private keys.
-func (cfg *Config[T]) sealing() (keys.AEAD, error) {
+// sealing returns the AEAD that seals the private keys. It also returns, for
+// each secret, the id of the sealing key that it makes, unless Config.Seal is
+// set.
+func (cfg *Config[T]) sealing() (keys.AEAD, []string, error) {
 	if cfg.Seal != nil {
-		return cfg.Seal, nil
+		return cfg.Seal, nil, nil
 	}
 	sealing, err := derived(cfg.Secrets, cfg.Issuer, useKeys)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	return keys.NewAESGCM(sealing...)
+	var ids []string
+	for _, key := range sealing {
+		aead, err := keys.NewAESGCM(key)
+		if err != nil {
+			return nil, nil, err
+		}
+		ids = append(ids, aead.(keys.SealingKeys).CurrentSealingKeyID())
+	}
+	aead, err := keys.NewAESGCM(sealing...)
+	return aead, ids, err
+}
+
+// SecretStatus is what still needs one of Config.Secrets. It holds no secret.
+type SecretStatus struct {
+	// PrivateKeys are the ids of the private keys in the store that are sealed
+	// with the secret, as this replica has read them last. A call of Reseal of
+	// [Authority.Ring] seals them with the first secret. KeysUntil is when the
+	// last of them retires, with which its private half is destroyed, or zero if
+	// there are none. With Config.Seal both are always zero.
+	PrivateKeys []string
+	KeysUntil   time.Time
+	// RefreshUntil is when the last refresh token that was made with the secret
+	// has ended, and StatesUntil is when the last state with a
+	// [sessiontoken.Sealed] that was sealed with it has. They are zero for the
+	// first secret, which makes new ones. The times are by the clock of this
+	// machine, and count from the call of [New]: replicas that were made before,
+	// with another order of the secrets, are not known. So the latest time of all
+	// replicas counts, when each has the new order.
+	RefreshUntil, StatesUntil time.Time
+}
+
+// Secrets returns what still needs each of Config.Secrets, in their order. A
+// secret, other than the first, can be removed when PrivateKeys is empty and
+// RefreshUntil and StatesUntil have passed, on every replica. It does no I/O.
+func (a *Authority[T]) Secrets() []SecretStatus {
+	all := make([]SecretStatus, len(a.state))
+	for i := range all[1:] {
+		all[i+1].RefreshUntil = a.made.Add(a.limits.MaxSession + leeway)
+		all[i+1].StatesUntil = a.made.Add(a.limits.IdleTimeout + leeway)
+	}
+	for _, key := range a.ring.Status().Keys {
+		i := slices.Index(a.sealers, key.SealingKey)
+		if i < 0 || !key.Private {
+			continue
+		}
+		st := &all[i]
+		st.PrivateKeys = append(st.PrivateKeys, key.KeyID)
+		if st.KeysUntil.Before(key.SignsUntil) {
+			st.KeysUntil = key.SignsUntil
+		}
+	}
+	return all
 }

@@ -144,9 +144,6 @@ type (
 	threeRoles struct {
 		Role roleOfThree `json:"role"`
 	}
-	levelNumber64 struct {
-		N int64 `json:"n"`
-	}
 )
 
 func (r roleOfTwo) MarshalText() ([]byte, error) { return []byte(r), nil }

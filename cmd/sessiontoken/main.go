@@ -20,6 +20,7 @@ import (
 	"os"
 	"os/signal"
 	"strings"
+	"sync"
 	"syscall"
 )
 
@@ -56,6 +57,28 @@ type call struct {
 	out    io.Writer
 	err    io.Writer
 	getenv func(string) string
+
+	warnings warnings // printed if the command succeeds
+}
+
+// warnings holds what the store warns of. Goroutines of a command that has ended
+// may still write to it.
+type warnings struct {
+	mu   sync.Mutex
+	text []byte
+}
+
+func (w *warnings) Write(p []byte) (int, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.text = append(w.text, p...)
+	return len(p), nil
+}
+
+func (w *warnings) String() string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return string(w.text)
 }
 
 // commands are all commands, in the order of the help text.
@@ -119,6 +142,7 @@ func run(ctx context.Context, args []string, c *call) int {
 	var wrong usageError
 	switch {
 	case err == nil:
+		fmt.Fprint(c.err, c.warnings.String())
 		return exitDone
 	case errors.Is(err, errNot):
 		return exitNot

@@ -81,7 +81,7 @@ func (f *storeFlags) open(ctx context.Context, c *call) (*openedStore, error) {
 	if err != nil {
 		return nil, err
 	}
-	return openStore(ctx, at, c.err)
+	return openStore(ctx, at, &c.warnings)
 }
 
 // holdsPassword reports whether a URL has a password, as far as it can be read.
@@ -273,11 +273,11 @@ type redisParams struct {
 	replicas int
 }
 
-// keepFor is the KeepFor of the command. It is shorter than all that the command
-// writes, so that Redis keeps each entry until its Until. With a longer one, an
-// entry could go where the program, whose KeepFor is not known here, drops it
-// too early, or the command could drop entries of the program.
-const keepFor = time.Millisecond
+// keepFor is the KeepFor of the command. It is shorter than a millisecond, so
+// that Redis keeps each entry until its Until, and drops nothing by its age. With
+// a longer one, an entry could go where the program, whose KeepFor is not known
+// here, drops it too early, or the command could drop entries of the program.
+const keepFor = time.Nanosecond
 
 func openRedis(at string, warnings io.Writer) (*openedStore, error) {
 	client, params, err := redisClient(at)
@@ -333,7 +333,7 @@ func redisClient(at string) (client redis.UniversalClient, params redisParams, e
 	if err != nil {
 		return nil, params, unreadable
 	}
-	o.ContextTimeoutEnabled = true
+	o.ContextTimeoutEnabled, o.MaxRetries, o.DialerRetries = true, 1, 1
 	return redis.NewClient(o), params, nil
 }
 

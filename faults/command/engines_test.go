@@ -241,7 +241,8 @@ func replica(t *testing.T, store authority.Store) *authority.Authority[struct{}]
 	t.Helper()
 	a, err := authority.New(authority.Config[struct{}]{
 		Issuer: issuer, Audience: []string{"site"}, Store: store, Secrets: [][]byte{secret}, Logger: quiet,
-		Load: func(context.Context, *sessiontoken.Claims[struct{}]) (struct{}, error) { return struct{}{}, nil },
+		Limits: authority.Limits{TTL: 3 * time.Hour, IdleTimeout: 12 * time.Hour}, // so that nothing expires during a test
+		Load:   func(context.Context, *sessiontoken.Claims[struct{}]) (struct{}, error) { return struct{}{}, nil },
 	})
 	require.NoError(t, err)
 	return a

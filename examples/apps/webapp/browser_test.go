@@ -37,8 +37,17 @@ import (
 // does.
 const ttl = 4 * time.Second
 
+// issuerName is the issuer of tests that do not start the whole site.
+const issuerName = "http://localhost"
+
 // site starts the program on a port of its own.
 func site(t *testing.T) string {
+	t.Helper()
+	return start(t, ttl, newSite)
+}
+
+// start starts a site on a port of its own.
+func start(t *testing.T, ttl time.Duration, newSite func(context.Context, *shared, time.Duration) (http.Handler, error)) string {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	ready := make(chan string, 1)
@@ -48,7 +57,9 @@ func site(t *testing.T) string {
 		store = "sqlite:" + filepath.Join(t.TempDir(), "webapp.db")
 	}
 	secret := filepath.Join(t.TempDir(), "secret")
-	go func() { failed <- run(ctx, "localhost:0", ttl, store, secret, func(url string) { ready <- url }) }()
+	go func() {
+		failed <- run(ctx, "localhost:0", ttl, store, secret, newSite, func(url string) { ready <- url })
+	}()
 	select {
 	case u := <-ready:
 		t.Cleanup(func() { // before its folder goes

@@ -47,5 +47,5 @@ func needsProof(w http.ResponseWriter) bool {
 }
 
 func (r *replica) payments(w http.ResponseWriter, _ *http.Request, c *sessiontoken.Claims[State]) {
-	r.render(w, http.StatusOK, "payments.html", r.view(c, "/payments", nil))
+	render(w, http.StatusOK, "payments.html", r.view(c, "/payments", nil))
 }

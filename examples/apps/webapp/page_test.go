@@ -329,7 +329,7 @@ func TestStreamReconnects(t *testing.T) {
 	t.Parallel()
 	serving, cancel := context.WithCancel(context.Background())
 	t.Cleanup(cancel)
-	shared, err := newShared(serving, "memory", filepath.Join(t.TempDir(), "secret"))
+	shared, err := newShared(serving, issuerName, "memory", filepath.Join(t.TempDir(), "secret"))
 	require.NoError(t, err)
 	replica, err := newReplica(serving, "A", shared, time.Minute)
 	require.NoError(t, err)

@@ -32,7 +32,7 @@ func (r *replica) people(w http.ResponseWriter, req *http.Request, c *sessiontok
 	}
 	r.shared.mu.Unlock()
 	slices.SortFunc(all, func(a, b person) int { return strings.Compare(a.ID, b.ID) })
-	r.render(w, http.StatusOK, "people.html", r.view(c, "/people", map[string]any{"People": all, "Roles": roles, "Needs": "admin"}))
+	render(w, http.StatusOK, "people.html", r.view(c, "/people", map[string]any{"People": all, "Roles": roles, "Needs": "admin"}))
 }
 
 // saveRoles changes the roles of a user. The user's requests have them as soon
@@ -75,5 +75,5 @@ func (r *replica) saveRoles(w http.ResponseWriter, req *http.Request, c *session
 }
 
 func (r *replica) forbidden(w http.ResponseWriter, c *sessiontoken.Claims[State]) {
-	r.render(w, http.StatusForbidden, "forbidden.html", r.view(c, "/people", map[string]any{"Needs": "admin"}))
+	render(w, http.StatusForbidden, "forbidden.html", r.view(c, "/people", map[string]any{"Needs": "admin"}))
 }

@@ -24,19 +24,10 @@ import (
 	"github.com/sessiontoken/sessiontoken/sessionhttp"
 )
 
-// State is what a session carries.
-type State struct {
-	Name  string   `json:"name"`
-	Roles []string `json:"roles"`
-	Theme string   `json:"theme"`
-}
-
-// Is reports whether the user has a role.
-func (s State) Is(role string) bool { return slices.Contains(s.Roles, role) }
-
 const (
-	issuerName = "http://localhost"
-	audience   = "webapp"
+	audience = "webapp"
+	// apiAudience is that of the API which reads sessions alone.
+	apiAudience = "webapp-api"
 	// pageAudience is that of the tokens which the page may read: the API takes
 	// none of them.
 	pageAudience = "webapp-page"
@@ -44,6 +35,7 @@ const (
 
 // shared is what the replicas have in common: a database, a store, and a secret.
 type shared struct {
+	issuer string // the URL of the site
 	store  authority.Store
 	close  func()
 	secret []byte
@@ -61,15 +53,15 @@ type user struct {
 	Note    string
 }
 
-func newShared(ctx context.Context, store, secretFile string) (*shared, error) {
+func newShared(ctx context.Context, issuer, store, secretFile string) (*shared, error) {
 	secret, err := readSecret(secretFile)
 	if err != nil {
 		return nil, err
 	}
-	s := &shared{secret: secret, users: map[string]*user{
-		"ada":      {State: State{"Ada Lovelace", []string{"author", "editor"}, "light"}},
-		"grace":    {State: State{"Grace Hopper", []string{"reader"}, "light"}},
-		"margaret": {State: State{"Margaret Hamilton", []string{"admin"}, "light"}},
+	s := &shared{issuer: issuer, secret: secret, users: map[string]*user{
+		"ada":      {State: State{"Ada Lovelace", []string{"author", "editor"}, "light", sessiontoken.Seal("ada@example.com")}},
+		"grace":    {State: State{"Grace Hopper", []string{"reader"}, "light", sessiontoken.Seal("grace@example.com")}},
+		"margaret": {State: State{"Margaret Hamilton", []string{"admin"}, "light", sessiontoken.Seal("margaret@example.com")}},
 	}}
 	if s.store, s.close, err = open(ctx, store); err != nil {
 		return nil, err
@@ -88,11 +80,16 @@ func newShared(ctx context.Context, store, secretFile string) (*shared, error) {
 	return s, nil
 }
 
-// load is the authority: what the database says of a user now.
+// load is the authority on the state of a session.
 func (s *shared) load(_ context.Context, old *sessiontoken.Claims[State]) (State, error) {
+	return s.current(old.Subject)
+}
+
+// current returns what the database says of a user now.
+func (s *shared) current(id string) (State, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	u := s.users[old.Subject]
+	u := s.users[id]
 	if u == nil || u.Blocked {
 		return State{}, sessionhttp.ErrSessionOver
 	}
@@ -114,7 +111,7 @@ func newReplica(ctx context.Context, name string, s *shared, ttl time.Duration) 
 	r := &replica{name: name, shared: s, recent: 5 * ttl}
 	var err error
 	r.authority, err = authority.New(authority.Config[State]{
-		Issuer: issuerName, Audience: []string{audience}, Store: s.store, Secrets: [][]byte{s.secret}, Load: s.load,
+		Issuer: s.issuer, Audience: []string{audience, apiAudience}, Store: s.store, Secrets: [][]byte{s.secret}, Load: s.load,
 		Limits: authority.Limits{TTL: ttl, RefreshIdle: 24 * time.Hour},
 		HTTP: sessionhttp.Config[State]{
 			RefreshPath: "/session/", DeviceLabel: device, Unauthorized: http.HandlerFunc(r.unauthorized),
@@ -130,7 +127,10 @@ func newReplica(ctx context.Context, name string, s *shared, ttl time.Duration) 
 		}
 	}
 	for _, key := range s.algs {
-		i, err := sessiontoken.NewIssuer[State](sessiontoken.IssuerConfig{Issuer: issuerName, Audience: []string{pageAudience}, Keys: key, TTL: time.Minute, Revocations: r.authority.Revocations()})
+		i, err := sessiontoken.NewIssuer[State](sessiontoken.IssuerConfig{
+			Issuer: s.issuer, Audience: []string{pageAudience}, Keys: key, TTL: time.Minute,
+			Revocations: r.authority.Revocations(), StateSecrets: r.authority.StateSecrets(),
+		})
 		if err != nil {
 			return nil, err
 		}
@@ -147,7 +147,7 @@ var pages = template.Must(template.ParseFS(files, "web/*.html"))
 
 func (r *replica) routes() http.Handler {
 	mux := http.NewServeMux()
-	mux.HandleFunc("GET /sign-in", func(w http.ResponseWriter, req *http.Request) { r.signInPage(w, req, http.StatusOK, "") })
+	mux.HandleFunc("GET /sign-in", func(w http.ResponseWriter, req *http.Request) { signInPage(w, req, http.StatusOK, "", r.login != nil) })
 	mux.HandleFunc("POST /sign-in", r.signIn)
 	mux.Handle("POST /session/refresh", r.sessions.RefreshHandler())
 	mux.HandleFunc("POST /session/sign-out", r.signOut(r.sessions.SignOut))
@@ -221,7 +221,7 @@ func (r *replica) unauthorized(w http.ResponseWriter, req *http.Request) {
 	case req.Method == http.MethodGet:
 		http.Redirect(w, req, "/sign-in", http.StatusSeeOther)
 	default: // a form, whose text the page has kept
-		r.signInPage(w, req, http.StatusUnauthorized, "You are not signed in any more.")
+		signInPage(w, req, http.StatusUnauthorized, "You are not signed in any more.", r.login != nil)
 	}
 }
 
@@ -232,7 +232,7 @@ func (r *replica) view(c *sessiontoken.Claims[State], path string, more map[stri
 	return all
 }
 
-func (r *replica) render(w http.ResponseWriter, status int, name string, data any) {
+func render(w http.ResponseWriter, status int, name string, data any) {
 	w.Header().Set("Content-Type", "text/html; charset=utf-8")
 	w.Header().Set("Cache-Control", "no-store")
 	w.WriteHeader(status)
@@ -244,22 +244,22 @@ func (r *replica) render(w http.ResponseWriter, status int, name string, data an
 // signInPage lets the page resume the session if the browser has a refresh
 // token, unless it comes from that page. The token is in a cookie of another
 // path; its binder comes here too.
-func (r *replica) signInPage(w http.ResponseWriter, req *http.Request, status int, problem string) {
+func signInPage(w http.ResponseWriter, req *http.Request, status int, problem string, provider bool) {
 	_, err := req.Cookie("__Host-session-binder")
-	r.render(w, status, "sign-in.html", map[string]any{
-		"Problem": problem, "Resume": err == nil && req.Pattern != "POST /sign-in", "Provider": r.login != nil,
+	render(w, status, "sign-in.html", map[string]any{
+		"Problem": problem, "Resume": err == nil && req.Pattern != "POST /sign-in", "Provider": provider,
 	})
 }
 
 // check is where a real site compares password hashes, or asks for a passkey.
-func (r *replica) check(req *http.Request) (name string, state State, ok bool) {
+func (s *shared) check(req *http.Request) (name string, state State, ok bool) {
 	name = strings.ToLower(strings.TrimSpace(req.PostFormValue("user")))
-	if !r.shared.isUser(name, req.PostFormValue("password")) {
+	if !s.isUser(name, req.PostFormValue("password")) {
 		return "", State{}, false
 	}
-	r.shared.mu.Lock()
-	defer r.shared.mu.Unlock()
-	return name, r.shared.users[name].State, true
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return name, s.users[name].State, true
 }
 
 // isUser reports whether a password is that of a user who may sign in.
@@ -271,9 +271,9 @@ func (s *shared) isUser(name, password string) bool {
 }
 
 func (r *replica) signIn(w http.ResponseWriter, req *http.Request) {
-	name, state, ok := r.check(req)
+	name, state, ok := r.shared.check(req)
 	if !ok {
-		r.signInPage(w, req, http.StatusUnauthorized, "That user and password do not go together.")
+		signInPage(w, req, http.StatusUnauthorized, "That user and password do not go together.", r.login != nil)
 		return
 	}
 	if _, err := r.sessions.SignIn(w, req, sessiontoken.Start{Subject: name}, state); err != nil {
@@ -284,7 +284,7 @@ func (r *replica) signIn(w http.ResponseWriter, req *http.Request) {
 }
 
 func (r *replica) nativeSignIn(w http.ResponseWriter, req *http.Request) {
-	name, state, ok := r.check(req)
+	name, state, ok := r.shared.check(req)
 	if !ok {
 		http.Error(w, "not signed in", http.StatusUnauthorized)
 		return
@@ -330,7 +330,7 @@ func (r *replica) home(w http.ResponseWriter, req *http.Request, c *sessiontoken
 	slices.SortStableFunc(devices, func(a, b refresh.Family) int { // this one first
 		return cmp.Compare(rank(a, c), rank(b, c))
 	})
-	r.render(w, http.StatusOK, "home.html", r.view(c, "/", map[string]any{"Devices": devices, "Note": note, "Saved": req.URL.Query().Has("saved")}))
+	render(w, http.StatusOK, "home.html", r.view(c, "/", map[string]any{"Devices": devices, "Note": note, "Saved": req.URL.Query().Has("saved")}))
 }
 
 func rank(f refresh.Family, c *sessiontoken.Claims[State]) int {
@@ -341,7 +341,7 @@ func rank(f refresh.Family, c *sessiontoken.Claims[State]) int {
 }
 
 func (r *replica) verifyPage(w http.ResponseWriter, _ *http.Request, c *sessiontoken.Claims[State]) {
-	r.render(w, http.StatusOK, "verify.html", r.view(c, "/verify", nil))
+	render(w, http.StatusOK, "verify.html", r.view(c, "/verify", nil))
 }
 
 func (r *replica) saveNote(w http.ResponseWriter, req *http.Request, c *sessiontoken.Claims[State]) {

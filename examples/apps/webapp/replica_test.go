@@ -60,7 +60,7 @@ type one struct {
 
 func newOne(t *testing.T) *one {
 	t.Helper()
-	shared, err := newShared(t.Context(), "memory", filepath.Join(t.TempDir(), "secret"))
+	shared, err := newShared(t.Context(), issuerName, "memory", filepath.Join(t.TempDir(), "secret"))
 	require.NoError(t, err)
 	f := new(failing)
 	shared.store = struct {
@@ -160,7 +160,7 @@ func TestPageTokensHaveTheStateOfNow(t *testing.T) {
 		for _, token := range tokens {
 			payload, err := base64.RawURLEncoding.DecodeString(strings.Split(token, ".")[1])
 			require.NoError(t, err)
-			var claims struct{ State State }
+			var claims struct{ State struct{ Roles []string } }
 			require.NoError(t, json.Unmarshal(payload, &claims))
 			all = append(all, claims.State.Roles)
 		}

@@ -38,7 +38,7 @@ func newSibling(t *testing.T) *sibling {
 	ctx, cancel := context.WithCancel(context.Background())
 	t.Cleanup(cancel)
 	dir := t.TempDir()
-	shared, err := newShared(ctx, "sqlite:"+filepath.Join(dir, "webapp.db"), filepath.Join(dir, "secret"))
+	shared, err := newShared(ctx, issuerName, "sqlite:"+filepath.Join(dir, "webapp.db"), filepath.Join(dir, "secret"))
 	require.NoError(t, err)
 	t.Cleanup(shared.close)
 	replica, err := newReplica(ctx, "A", shared, time.Minute)
