@@ -47,6 +47,8 @@ for i = 2, #ARGV, 8 do
 		'before', ARGV[i + 4], 'until', ARGV[i + 5], 'skip', ARGV[i + 6], 'tag', ARGV[i + 7]}
 	if ARGV[i + 1] == 'birth' then
 		redis.call('XADD', KEYS[2], unpack(fields))
+	elseif ARGV[i + 5] - now <= 0 then
+		-- It is past its Until.
 	elseif ARGV[i + 5] - now > keep then
 		redis.call('XADD', KEYS[2], unpack(fields))
 		redis.call('ZADD', KEYS[3], ARGV[i + 5], id)

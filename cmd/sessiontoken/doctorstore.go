@@ -97,7 +97,7 @@ func checkOf(err error) string {
 		{"cannot be opened", "permissions"},
 		{"cannot be written", "permissions"},
 		{"of version", "schema"},
-		{"another version", "schema"},
+		{"not what this version", "schema"},
 		{"not complete", "schema"},
 		{"has no tables", "schema"},
 		{"the tables are not", "schema"},

@@ -169,6 +169,22 @@ func TestInspectSizesAreThoseOfTheIssuer(t *testing.T) {
 	}
 }
 
+// TestInspectHidesTokensInClaims: a token that is a claim of another one is not
+// shown either, nor is the token that a header holds.
+func TestInspectHidesTokensInClaims(t *testing.T) {
+	inner, _ := issueToken(t, "https://other.example")
+	encode := base64.RawURLEncoding.EncodeToString
+	outer := encode([]byte(`{"alg":"ES256","kid":"`+inner+`","typ":"JWT"}`)) + "." +
+		encode([]byte(`{"iss":"a","id_token":"`+inner+`","`+inner+`":["Bearer `+inner+`"],"state":{"`+inner+`":{"`+inner+`":1}}}`)) + "." + encode(make([]byte, 64))
+	for _, args := range [][]string{{"inspect"}, {"inspect", "--json"}} {
+		r := runWith(t, outer, args...)
+		require.Equal(t, exitNot, r.code)
+		requireHidden(t, r, inner)
+		requireHidden(t, r, outer)
+		require.Contains(t, r.out, "not shown")
+	}
+}
+
 func TestInspectRefusesATokenAsAnArgument(t *testing.T) {
 	token, _ := issueToken(t, "https://auth.example")
 	opaque := "Zk3vQ0m1TqkGg8v0bYV5r2c1N7x4JwXoHq9dLfEaPzU"

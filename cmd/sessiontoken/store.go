@@ -273,11 +273,11 @@ type redisParams struct {
 	replicas int
 }
 
-// keepFor is the KeepFor of the command. It is shorter than all that the command
-// writes, so that Redis keeps each entry until its Until. With a longer one, an
-// entry could go where the program, whose KeepFor is not known here, drops it
-// too early, or the command could drop entries of the program.
-const keepFor = time.Millisecond
+// keepFor is the KeepFor of the command. It is shorter than a millisecond, so
+// that Redis keeps each entry until its Until, and drops nothing by its age. With
+// a longer one, an entry could go where the program, whose KeepFor is not known
+// here, drops it too early, or the command could drop entries of the program.
+const keepFor = time.Nanosecond
 
 func openRedis(at string, warnings io.Writer) (*openedStore, error) {
 	client, params, err := redisClient(at)
