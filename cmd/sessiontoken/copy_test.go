@@ -40,6 +40,10 @@ func (p *program) copyEnv(to string) env {
 // After a copy users are signed in at the target, with their tokens and their
 // refresh tokens, and what was revoked is revoked there.
 func TestCopy(t *testing.T) {
+	bubble(testCopy)(t)
+}
+
+func testCopy(t *testing.T) {
 	p := newProgram(t)
 	token, first, ada := signIn(t, p.Authority, "ada")
 	revokedToken, revokedRefresh, bob := signIn(t, p.Authority, "bob")

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/require"
@@ -165,4 +166,9 @@ func checkSoon(t *testing.T, a *authority.Authority[struct{}], c *authorityClaim
 	t.Helper()
 	require.NoError(t, a.Revocations().Sync(t.Context()))
 	return a.Revocations().Check(t.Context(), question(c))
+}
+
+// bubble returns a test that runs with a clock of its own.
+func bubble(f func(t *testing.T)) func(t *testing.T) {
+	return func(t *testing.T) { synctest.Test(t, f) }
 }

@@ -131,7 +131,7 @@ func readPrivate(path string) ([]byte, error) {
 	case errors.Is(err, fs.ErrNotExist):
 		return nil, fmt.Errorf("there is no file %s; check the path", path)
 	case err != nil:
-		return nil, fmt.Errorf("the file cannot be opened; run this as the user whom it belongs to: %w", err)
+		return nil, fmt.Errorf("the file cannot be opened; run this as its owner: %w", err)
 	}
 	defer f.Close()
 	info, err := f.Stat()

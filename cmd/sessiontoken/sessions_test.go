@@ -24,7 +24,7 @@ func TestSessions(t *testing.T) {
 		{"revoke-all", func(*authorityClaims) []string { return []string{"sessions", "revoke-all", "--json", "--yes"} }, true, revoke.ErrRevoked},
 		{"changed", func(*authorityClaims) []string { return []string{"sessions", "changed", "--json", "ada"} }, false, nil},
 	} {
-		t.Run(row.name, func(t *testing.T) {
+		t.Run(row.name, bubble(func(t *testing.T) {
 			p := newProgram(t)
 			_, refreshToken, ada := signIn(t, p.Authority, "ada")
 			_, _, bob := signIn(t, p.Authority, "bob")
@@ -50,7 +50,7 @@ func TestSessions(t *testing.T) {
 			} else {
 				require.NoError(t, checkSoon(t, p.Authority, bob))
 			}
-		})
+		}))
 	}
 }
 

@@ -200,7 +200,7 @@ func checkSQLite(ctx context.Context, path string) error {
 	case errors.Is(err, fs.ErrNotExist):
 		return fmt.Errorf("there is no file %s: check the path; the program that issues the tokens creates it", path)
 	case err != nil:
-		return fmt.Errorf("the store's file cannot be opened: run this as the user whom it belongs to: %w", err)
+		return fmt.Errorf("the store's file cannot be opened: run this as its owner: %w", err)
 	}
 	defer f.Close()
 	info, err := f.Stat()

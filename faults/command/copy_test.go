@@ -52,7 +52,7 @@ func each(t *testing.T, n int, f func(i int) error) {
 }
 
 // Between each pair of engines, a copy that is killed at random points, and
-// started again, is complete in the end: everybody stays signed in, and what was
+// started again, is complete in the end: all users stay signed in, and what was
 // revoked, at the source or meanwhile at the target, stays revoked.
 func TestCopyKilled(t *testing.T) {
 	families, revocations, kills := sizes()

@@ -37,6 +37,8 @@ func TestRedisKeeps(t *testing.T) {
 	s, err := p.signIn(t.Context(), "ada")
 	require.NoError(t, err)
 	must(t, place.env(), "sessions", "revoke", "--", s.claims.SessionID)
+	must(t, place.env(), "sessions", "changed", "ada") // a mark that is shorter than the KeepFor of programs
+	require.EqualValues(t, 1000, client.XLen(t.Context(), recent).Val())
 
 	store, err := redisstore.New(redisstore.Config{Client: client, Prefix: prefix, KeepFor: time.Nanosecond, Logger: quiet}) // as the command
 	require.NoError(t, err)
