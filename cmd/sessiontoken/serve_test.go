@@ -406,7 +406,9 @@ func TestServeDoesNotRenew(t *testing.T) {
 		{"refuses the origin", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(403) }, 403},
 		{"does not know", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(503) }, 503},
 		{"is not there", http.NotFound, 503},
-		{"redirects", func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "/elsewhere", http.StatusTemporaryRedirect) }, 503},
+		{"redirects", func(w http.ResponseWriter, r *http.Request) {
+			http.Redirect(w, r, "/elsewhere", http.StatusTemporaryRedirect)
+		}, 503},
 		{"sets nothing", set(), 503},
 		{"sets another cookie", set("session=x; Path=/"), 503},
 		{"removes the cookie", set("__Host-session=; Path=/; Secure; Max-Age=0"), 503},
@@ -424,6 +426,14 @@ func TestServeDoesNotRenew(t *testing.T) {
 			require.Equal(t, tt.status == 503, resp.Header.Get("Retry-After") != "")
 		})
 	}
+	t.Run("hangs", func(t *testing.T) {
+		var h http.Handler = http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() })
+		s.renew.Store(&h)
+		g.renewals.limit = 10 * time.Millisecond
+		resp := ask(g, "GET", map[string]string{"Cookie": cookie})
+		require.Equal(t, 503, resp.StatusCode)
+		require.Equal(t, "1", resp.Header.Get("Retry-After"))
+	})
 	t.Run("many at once", func(t *testing.T) {
 		for range maxRenewed {
 			g.renewals.running <- struct{}{}
