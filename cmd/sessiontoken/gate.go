@@ -124,7 +124,6 @@ func (g *gate) pass(w http.ResponseWriter, c *sessiontoken.Claims[openState]) {
 func (g *gate) misconfigured(w http.ResponseWriter, err error) {
 	g.log.warn("serve: a request was refused with 500: " + err.Error())
 	h := w.Header()
-	h.Del("Set-Cookie")
 	h.Set("Cache-Control", "no-store")
 	http.Error(w, err.Error(), http.StatusInternalServerError)
 }

@@ -13,7 +13,7 @@ import (
 )
 
 const (
-	renewLimit = 5 * time.Second // for one renewal
+	renewLimit = 5 * time.Second // of one renewal
 	maxRenewed = 64              // renewals at once
 )
 
@@ -21,6 +21,7 @@ const (
 // the authority remembers what it has renewed.
 type renewals struct {
 	url     string
+	limit   time.Duration // of one renewal
 	client  *http.Client
 	running chan struct{}
 
@@ -29,7 +30,7 @@ type renewals struct {
 
 func newRenewals(url string) *renewals {
 	return &renewals{
-		url: url, running: make(chan struct{}, maxRenewed),
+		url: url, limit: renewLimit, running: make(chan struct{}, maxRenewed),
 		client: &http.Client{
 			Transport:     &http.Transport{MaxIdleConnsPerHost: maxRenewed, IdleConnTimeout: 30 * time.Second, MaxResponseHeaderBytes: 64 << 10},
 			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
@@ -79,7 +80,7 @@ func (r *renewals) send(o *http.Request, cookies []*http.Cookie, name string) (v
 	default:
 		return "", "", fmt.Errorf("%d renewals are under way; check how long the authority takes", maxRenewed)
 	}
-	ctx, cancel := context.WithTimeout(o.Context(), renewLimit)
+	ctx, cancel := context.WithTimeout(o.Context(), r.limit)
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, r.url, http.NoBody)
 	if err != nil {

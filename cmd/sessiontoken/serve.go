@@ -162,7 +162,7 @@ func (o *serveOptions) newGate(c *call, logger *slog.Logger) (*gate, *remote.Rem
 		return nil, nil, err
 	}
 	r, err := remote.New[openState](remote.Config{
-		Issuer: o.issuer, Audience: o.audience, FeedToken: token, LeaveSealed: true,
+		Issuer: o.issuer, Audience: o.audience, FeedToken: token,
 		Logger: logger, InsecurePlainHTTP: o.plainHTTP,
 	})
 	if err != nil {

@@ -76,6 +76,7 @@ func newSite(t *testing.T, change ...func(*authority.Config[siteState])) *gateSi
 	s.Authority = a
 	inBackground(t, a.Run)
 	mux.Handle("/.well-known/", a.WellKnown())
+	mux.Handle("/elsewhere", a.RenewHandler())
 	mux.HandleFunc("/renew", func(w http.ResponseWriter, r *http.Request) {
 		if h := s.renew.Load(); h != nil {
 			(*h).ServeHTTP(w, r)
@@ -175,6 +176,7 @@ func TestServeAnswers(t *testing.T) {
 		{"a link on another site", "GET", map[string]string{"Cookie": cookie, "Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate"}, 200, "ada"},
 		{"a WebSocket of another site, of which the proxy tells", "GET", map[string]string{"Cookie": cookie, "Origin": "https://evil.example", "Upgrade": "websocket"}, 403, ""},
 		{"a WebSocket of another site, of which it does not", "GET", map[string]string{"Cookie": cookie, "Origin": "https://evil.example"}, 403, ""},
+		{"a WebSocket of another site, without Origin", "GET", map[string]string{"Cookie": cookie, "Sec-Fetch-Site": "cross-site", "Upgrade": "websocket"}, 403, ""},
 		{"a WebSocket of the same origin", "GET", map[string]string{"Cookie": cookie, "Origin": "https://app.example"}, 200, "ada"},
 		{"an origin without a host", "POST", map[string]string{"Cookie": cookie, "Origin": "https://app.example", "X-Forwarded-Host": ""}, 403, ""},
 	} {
@@ -224,6 +226,17 @@ func TestServeWantsToldByTheProxy(t *testing.T) {
 			require.Contains(t, w.Body.String(), "the proxy must send")
 		})
 	}
+}
+
+// TestServeHasNoHostOfItsOwn: without X-Forwarded-Host no origin is the request's
+// own, and not that of the address at which the proxy asks.
+func TestServeHasNoHostOfItsOwn(t *testing.T) {
+	s := newSite(t)
+	g := s.newTestGate(t)
+	w, r := httptest.NewRecorder(), httptest.NewRequest("GET", "http://gate/auth", nil)
+	r.Header = http.Header{"Cookie": {"__Host-session=" + s.signIn(t, sessiontoken.Start{Subject: "ada"})}, "X-Forwarded-Method": {"POST"}, "Origin": {"http://gate"}}
+	g.ServeHTTP(w, r)
+	require.Equal(t, 403, w.Code)
 }
 
 func TestServeForEnvoy(t *testing.T) {
@@ -393,7 +406,9 @@ func TestServeDoesNotRenew(t *testing.T) {
 		{"refuses the origin", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(403) }, 403},
 		{"does not know", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(503) }, 503},
 		{"is not there", http.NotFound, 503},
-		{"redirects", func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "/elsewhere", http.StatusFound) }, 503},
+		{"redirects", func(w http.ResponseWriter, r *http.Request) {
+			http.Redirect(w, r, "/elsewhere", http.StatusTemporaryRedirect)
+		}, 503},
 		{"sets nothing", set(), 503},
 		{"sets another cookie", set("session=x; Path=/"), 503},
 		{"removes the cookie", set("__Host-session=; Path=/; Secure; Max-Age=0"), 503},
@@ -411,6 +426,14 @@ func TestServeDoesNotRenew(t *testing.T) {
 			require.Equal(t, tt.status == 503, resp.Header.Get("Retry-After") != "")
 		})
 	}
+	t.Run("hangs", func(t *testing.T) {
+		var h http.Handler = http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() })
+		s.renew.Store(&h)
+		g.renewals.limit = 10 * time.Millisecond
+		resp := ask(g, "GET", map[string]string{"Cookie": cookie})
+		require.Equal(t, 503, resp.StatusCode)
+		require.Equal(t, "1", resp.Header.Get("Retry-After"))
+	})
 	t.Run("many at once", func(t *testing.T) {
 		for range maxRenewed {
 			g.renewals.running <- struct{}{}
