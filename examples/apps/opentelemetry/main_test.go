@@ -49,7 +49,7 @@ func (s *span) SetAttributes(all ...attribute.KeyValue) {
 	s.of.mu.Lock()
 	defer s.of.mu.Unlock()
 	for _, a := range all {
-		s.attributes[string(a.Key)] = a.Value.Emit()
+		s.attributes[string(a.Key)] = a.Value.String()
 	}
 }
 
@@ -58,7 +58,7 @@ func (s *span) AddEvent(name string, options ...trace.EventOption) {
 	defer s.of.mu.Unlock()
 	c := trace.NewEventConfig(options...)
 	for _, a := range c.Attributes() {
-		name += fmt.Sprintf(" %s=%s", a.Key, a.Value.Emit())
+		name += fmt.Sprintf(" %s=%s", a.Key, a.Value.String())
 	}
 	s.events = append(s.events, name)
 }
