@@ -94,6 +94,7 @@ var commands = []command{
 	sessionsRevokeSubject,
 	sessionsRevokeGroup,
 	sessionsRevokeAll,
+	sessionsForget,
 	sessionsChanged,
 	devicesList,
 	devicesRevoke,

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"time"
@@ -43,6 +44,26 @@ var sessionsRevokeSubject = command{
 		}
 		m.tidy(s.all.DeleteSubject(ctx, s.namespace, args[0], ""))
 		return m, nil
+	}),
+}
+
+var sessionsForget = command{
+	name: "sessions forget", args: "subject", summary: "Erases what the store has of a person: revokes every session and deletes the devices",
+	setup: sessionsSetup(1, 1, "one subject, the sub of its tokens", func(ctx context.Context, s *site, list *revoke.List, args []string) (*mark, error) {
+		if err := list.RevokeSubject(ctx, args[0]); err != nil {
+			return nil, unacknowledged(0, 1, err)
+		}
+		if err := s.all.DeleteSubject(ctx, s.namespace, args[0], ""); err != nil {
+			return nil, fmt.Errorf("every session of the subject is revoked, but its devices could not be deleted: repeat the command: %w", err)
+		}
+		left, err := s.all.List(ctx, s.namespace, args[0])
+		switch {
+		case err != nil:
+			return nil, fmt.Errorf("every session of the subject is revoked, and its devices were deleted, but that could not be checked: repeat the command: %w", err)
+		case len(left) > 0:
+			return nil, errors.New("a device of the subject has signed in meanwhile: delete the account first, and then repeat the command")
+		}
+		return &mark{What: "every session of the subject, with its devices erased", Names: args}, nil
 	}),
 }
 
