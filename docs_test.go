@@ -47,8 +47,11 @@ func TestMetricsOfTheDocumentsExist(t *testing.T) {
 	known := metricNames(t)
 	require.Greater(t, len(known), 50)
 	reasons := reasonsInCode(t)
-	others := []string{"auth_time", "proxy_cache", "proxy_cache_valid", "search_path", "default_query_exec_mode", "max_connections", "synchronous_standby_names", "sessiontoken_grants", "refresh_token", "acr_values", "max_age", "private_key_jwt", "client_secret_post", "client_secret_basic"}
+	others := []string{"auth_time", "proxy_cache", "proxy_cache_valid", "search_path", "default_query_exec_mode", "max_connections", "synchronous_standby_names", "sessiontoken_grants", "refresh_token", "acr_values", "max_age", "private_key_jwt", "client_secret_post", "client_secret_basic", "auth_request", "ext_authz"}
 	others = append(others, readyNames(t)...)
+	for _, m := range snake.FindAllStringSubmatch(strings.ReplaceAll(document(t, "event/event.go"), `"`, "`"), -1) { // kinds and reasons of events
+		others = append(others, m[1])
+	}
 	for _, name := range []string{"README.md", "OPERATING.md", "SECURITY.md", "CHANGELOG.md"} {
 		for _, m := range snake.FindAllStringSubmatch(document(t, name), -1) {
 			ok := slices.Contains(known, m[1]) || slices.Contains(reasons, m[1]) || slices.Contains(others, m[1])
@@ -130,7 +133,7 @@ func TestTestsOfTheDocumentsExist(t *testing.T) {
 	})
 	require.NoError(t, err)
 	test := regexp.MustCompile("`((?:\\w+\\.)?Test[A-Z]\\w+)`")
-	for _, name := range []string{"README.md", "OPERATING.md", "SECURITY.md"} {
+	for _, name := range []string{"README.md", "OPERATING.md", "SECURITY.md", "cmd/sessiontoken/README.md"} {
 		for _, m := range test.FindAllStringSubmatch(document(t, name), -1) {
 			require.True(t, there[m[1]], "%s names %s, which does not exist", name, m[1])
 		}
@@ -277,7 +280,7 @@ func TestPlainWords(t *testing.T) {
 	// What a stranger takes for another thing, or for a riddle.
 	dialect := regexp.MustCompile(`(?i)\b(genuine|neighbours?|(can|cannot|could not|does not|do not) tell|whatever becomes of|what is over)\b`)
 	require.Regexp(t, dialect, "A genuine token")
-	for _, name := range []string{"README.md", "OPERATING.md", "SECURITY.md", "CHANGELOG.md", "CONTRIBUTING.md", "oidclogin/README.md", "oidclogin/PROVIDERS.md"} {
+	for _, name := range []string{"README.md", "OPERATING.md", "SECURITY.md", "CHANGELOG.md", "CONTRIBUTING.md", "oidclogin/README.md", "oidclogin/PROVIDERS.md", "cmd/sessiontoken/README.md"} {
 		require.Empty(t, riddles.FindAllString(document(t, name), -1), name)
 	}
 	comments := 0
