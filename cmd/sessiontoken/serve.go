@@ -23,7 +23,7 @@ import (
 
 var serveCommand = command{
 	name:    "serve",
-	summary: "answer a proxy's question whether a request has a session",
+	summary: "Answers a proxy whether a request has a session",
 	setup: func(fs *flag.FlagSet) func(context.Context, *call) error {
 		var o serveOptions
 		o.flags(fs)
