@@ -280,7 +280,7 @@ func TestPlainWords(t *testing.T) {
 	// What a stranger takes for another thing, or for a riddle.
 	dialect := regexp.MustCompile(`(?i)\b(genuine|neighbours?|(can|cannot|could not|does not|do not) tell|whatever becomes of|what is over)\b`)
 	require.Regexp(t, dialect, "A genuine token")
-	for _, name := range []string{"README.md", "OPERATING.md", "SECURITY.md", "CHANGELOG.md", "CONTRIBUTING.md", "oidclogin/README.md", "oidclogin/PROVIDERS.md", "cmd/sessiontoken/README.md"} {
+	for _, name := range []string{"README.md", "OPERATING.md", "SECURITY.md", "CHANGELOG.md", "CONTRIBUTING.md", "oidclogin/README.md", "oidclogin/PROVIDERS.md", "cmd/sessiontoken/README.md", "examples/apps/moving/scs/README.md", "examples/apps/moving/gorilla/README.md", "examples/apps/moving/golangjwt/README.md"} {
 		require.Empty(t, riddles.FindAllString(document(t, name), -1), name)
 	}
 	comments := 0
