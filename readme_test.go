@@ -230,11 +230,13 @@ import (
 	"errors"
 	"expvar"
 	"log"
+	"log/slog"
 	"net/http"
 	"time"
 
 	"github.com/sessiontoken/sessiontoken"
 	"github.com/sessiontoken/sessiontoken/authority"
+	"github.com/sessiontoken/sessiontoken/event"
 	"github.com/sessiontoken/sessiontoken/keys"
 	"github.com/sessiontoken/sessiontoken/refresh"
 	"github.com/sessiontoken/sessiontoken/remote"

@@ -59,44 +59,28 @@ func (cfg *Config[T]) sealing() (keys.AEAD, []string, error) {
 	return aead, ids, err
 }
 
-// SecretStatus is what still needs one of Config.Secrets. It holds no secret.
-type SecretStatus struct {
-	// PrivateKeys are the ids of the private keys in the store that are sealed
-	// with the secret, as this replica has read them last. A call of Reseal of
-	// [Authority.Ring] seals them with the first secret. KeysUntil is when the
-	// last of them retires, with which its private half is destroyed, or zero if
-	// there are none. With Config.Seal both are always zero.
-	PrivateKeys []string
-	KeysUntil   time.Time
-	// RefreshUntil is when the last refresh token that was made with the secret
-	// has ended, and StatesUntil is when the last state with a
-	// [sessiontoken.Sealed] that was sealed with it has. They are zero for the
-	// first secret, which makes new ones. The times are by the clock of this
-	// machine, and count from the call of [New]: replicas that were made before,
-	// with another order of the secrets, are not known. So the latest time of all
-	// replicas counts, when each has the new order.
-	RefreshUntil, StatesUntil time.Time
-}
-
-// Secrets returns what still needs each of Config.Secrets, in their order. A
-// secret, other than the first, can be removed when PrivateKeys is empty and
-// RefreshUntil and StatesUntil have passed, on every replica. It does no I/O.
-func (a *Authority[T]) Secrets() []SecretStatus {
-	all := make([]SecretStatus, len(a.state))
-	for i := range all[1:] {
-		all[i+1].RefreshUntil = a.made.Add(a.limits.MaxSession + leeway)
-		all[i+1].StatesUntil = a.made.Add(a.limits.IdleTimeout + leeway)
-	}
+// Secrets returns what still needs each of Config.Secrets.
+//
+// privateKeys has, for each secret, the ids of the private keys in the store
+// that are sealed with it, as this replica has read them last: a call of Reseal
+// of [Authority.Ring] seals them with the first secret. With Config.Seal it has
+// none.
+//
+// refreshUntil is when the last refresh token that was made with another secret
+// than the first has ended, and statesUntil is when the last state with a
+// [sessiontoken.Sealed] that was sealed with another one has. Both are by the
+// clock of this machine, and count from the call of [New]: replicas that were
+// made before, with another order of the secrets, are not known. So the latest
+// times of all replicas count, when each has the new order.
+//
+// A secret, other than the first, can be removed when it seals no private key
+// and both times have passed. Secrets does no I/O, and returns no secret.
+func (a *Authority[T]) Secrets() (privateKeys [][]string, refreshUntil, statesUntil time.Time) {
+	privateKeys = make([][]string, len(a.state))
 	for _, key := range a.ring.Status().Keys {
-		i := slices.Index(a.sealers, key.SealingKey)
-		if i < 0 || !key.Private {
-			continue
-		}
-		st := &all[i]
-		st.PrivateKeys = append(st.PrivateKeys, key.KeyID)
-		if st.KeysUntil.Before(key.SignsUntil) {
-			st.KeysUntil = key.SignsUntil
+		if i := slices.Index(a.sealers, key.SealingKey); i >= 0 && key.Private {
+			privateKeys[i] = append(privateKeys[i], key.KeyID)
 		}
 	}
-	return all
+	return privateKeys, a.made.Add(a.limits.MaxSession + leeway), a.made.Add(a.limits.IdleTimeout + leeway)
 }
