@@ -26,7 +26,7 @@ func TestAllocations(t *testing.T) {
 	} {
 		t.Run(string(c.alg), func(t *testing.T) {
 			if c.alg == keys.RS256 && fips140.Enabled() {
-				c.first++ // crypto/rsa makes one more
+				c.first, c.issued = c.first+1, c.issued+1 // crypto/rsa makes one more
 			}
 			source := staticSource(t, c.alg)
 			issuer := newIssuer[plainState](t, source)
