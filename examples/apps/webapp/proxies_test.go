@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"io"
 	"math/big"
+	mathrand "math/rand/v2"
 	"net"
 	"net/http"
 	"net/http/cookiejar"
@@ -477,18 +478,15 @@ func startProxy(t *testing.T, cmd *exec.Cmd) {
 	})
 }
 
-var given sync.Map // addresses
-
-// freeAddr returns an address on which nothing listens.
+// freeAddr returns an address on which nothing listens. Its port is below those
+// that systems give to outgoing connections, so that none takes it meanwhile.
 func freeAddr(t *testing.T) string {
 	t.Helper()
 	for range 100 {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		require.NoError(t, err)
-		addr := l.Addr().String()
-		require.NoError(t, l.Close())
-		if _, again := given.LoadOrStore(addr, true); !again {
-			return addr
+		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", 12000+mathrand.N(20000)))
+		if err == nil {
+			require.NoError(t, l.Close())
+			return l.Addr().String()
 		}
 	}
 	t.Fatal("no free port")
