@@ -115,6 +115,8 @@ func newReplica(ctx context.Context, name string, s *shared, ttl time.Duration) 
 		Limits: authority.Limits{TTL: ttl, RefreshIdle: 24 * time.Hour},
 		HTTP: sessionhttp.Config[State]{
 			RefreshPath: "/session/", DeviceLabel: device, Unauthorized: http.HandlerFunc(r.unauthorized),
+			// The replicas serve plain http: a site of https has a proxy in front.
+			TLSInFront: strings.HasPrefix(s.issuer, "https://"),
 		},
 	})
 	if err != nil {
