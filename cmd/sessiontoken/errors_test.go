@@ -297,6 +297,7 @@ func FuzzDecodeSecret(f *testing.F) {
 func FuzzHoldsPassword(f *testing.F) {
 	f.Add("redis", "user", "pass", "host")
 	f.Add("postgres", "", "%41", "[::1]")
+	f.Add("#", "0", "0", "0") // no URL
 	f.Fuzz(func(t *testing.T, scheme, user, password, host string) {
 		at := scheme + "://" + user + ":" + password + "@" + host
 		if scheme == "sqlite" || scheme == "file" || strings.ContainsAny(user+password, "/?#") || strings.Contains(scheme, ":") {

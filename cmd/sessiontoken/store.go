@@ -90,6 +90,15 @@ func holdsPassword(at string) bool {
 	if scheme == "sqlite" || scheme == "file" {
 		return false
 	}
+	// As RFC 3986 has it, also where the rest is no URL.
+	if _, rest, found := strings.Cut(at, "://"); found {
+		if end := strings.IndexAny(rest, "?#"); end >= 0 {
+			rest = rest[:end]
+		}
+		if i := strings.LastIndexByte(rest, '@'); i >= 0 && strings.Contains(rest[:i], ":") {
+			return true
+		}
+	}
 	u, err := url.Parse(at)
 	if err != nil {
 		return strings.Contains(at, "@") || strings.Contains(strings.ToLower(at), "pass")
