@@ -169,6 +169,7 @@ func TestAlertsFire(t *testing.T) {
 		{"RingStoreWentBack", []values{{"ring_older_documents_total": 1}}, nil},
 		{"TokensNearTheirBudget", []values{{"token_bytes_largest": 3226, "token_bytes_limit": 3584}}, []values{{"token_bytes_largest": 3225, "token_bytes_limit": 3584}}},
 		{"TokensOverTheirBudget", []values{{"refused_size_total": 1}}, nil},
+		{"OldSecretOfStates", []values{{"state_old_secret_total": 1}}, nil},
 		{"PlainHTTP", []values{{"sessionhttp_refused_insecure_total": 1}}, nil},
 		{"ManyCrossOriginRequests", []values{{"sessionhttp_refused_cross_origin_total": 301}}, []values{{"sessionhttp_refused_cross_origin_total": 300}}},
 		{"SignOutsWait", []values{{"sessionhttp_refused_revocation_owed_total": 31}}, []values{{"sessionhttp_refused_revocation_owed_total": 30}}},
