@@ -19,13 +19,12 @@ import (
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
 
+	"github.com/sessiontoken/sessiontoken/internal/arg"
 	"github.com/sessiontoken/sessiontoken/internal/jws"
 )
 
-const (
-	minStateSecret = 32
-	sealedLabel    = "sessiontoken state 1\x00" // before the sid, of which a session's key is made
-)
+// sealedLabel stands before the sid, of which a session's key is made.
+const sealedLabel = "sessiontoken state 1\x00"
 
 // stateSecrets are the secrets of sealed fields.
 type stateSecrets struct{ all []*stateSecret }
@@ -53,19 +52,14 @@ func newStateSecrets(field string, secrets [][]byte) (*stateSecrets, error) {
 	if len(secrets) == 0 {
 		return nil, nil
 	}
+	if err := arg.Secrets("sessiontoken: "+field, secrets); err != nil {
+		return nil, err
+	}
 	s := new(stateSecrets)
 	for i, secret := range secrets {
-		if len(secret) < minStateSecret {
-			return nil, fmt.Errorf("sessiontoken: %s[%d] has %d bytes; it must have at least %d random ones, such as 'openssl rand -base64 32' prints", field, i, len(secret), minStateSecret)
-		}
 		extracted, err := hkdf.Extract(sha256.New, secret, nil)
 		if err != nil {
 			return nil, fmt.Errorf("sessiontoken: %s[%d]: %w", field, i, err)
-		}
-		for j := range s.all {
-			if bytes.Equal(s.all[j].extracted, extracted) {
-				return nil, fmt.Errorf("sessiontoken: %s[%d] is the same as %s[%d]", field, i, field, j)
-			}
 		}
 		s.all = append(s.all, &stateSecret{extracted: extracted, seed: maphash.MakeSeed(), macs: sync.Pool{New: func() any { return hmac.New(sha256.New, extracted) }}})
 	}

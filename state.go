@@ -9,6 +9,8 @@ import (
 	"sync/atomic"
 
 	"github.com/go-json-experiment/json"
+
+	"github.com/sessiontoken/sessiontoken/internal/arg"
 )
 
 // stateDecoder decodes states. It gives each slice in T's own structure the
@@ -49,7 +51,7 @@ func newStateCodec[T any](config string, secrets [][]byte, leave bool) (*stateDe
 		if config == "VerifierConfig" {
 			remedy = ", or set LeaveSealed to read the other fields alone"
 		}
-		return nil, fmt.Errorf("sessiontoken: %s.StateSecrets is required, since %s of %v is a Sealed: at least %d random bytes, the same on every server that reads it%s", config, w.sealed, reflect.TypeFor[T](), minStateSecret, remedy)
+		return nil, fmt.Errorf("sessiontoken: %s.StateSecrets is required, since %s of %v is a Sealed: at least %d random bytes, the same on every server that reads it%s", config, w.sealed, reflect.TypeFor[T](), arg.MinSecret, remedy)
 	}
 	version, err := versionOf(reflect.TypeFor[T]())
 	if err != nil {
