@@ -496,6 +496,7 @@ func TestFirstMomentsOfAStore(t *testing.T) {
 		apart := time.Duration(try%10) * time.Millisecond
 		t.Run(fmt.Sprint(try), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
+				t.Cleanup(lastReading)
 				s := distant{new(server)}
 				var lists []*revoke.List
 				for range 3 {

@@ -46,8 +46,14 @@ type machine struct {
 	keys     *keys.Ring
 	saves    atomic.Int64 // changes of the key ring that it made
 	mux      *http.ServeMux
-	stop     context.CancelFunc
 	refused  atomic.Pointer[error] // the last reason
+}
+
+// newFleet returns a fleet without machines. At the test's end its machines stop,
+// and what is on its way to the store arrives.
+func newFleet(t *testing.T) *fleet {
+	t.Cleanup(func() { time.Sleep(time.Minute) })
+	return new(fleet)
 }
 
 // way is the way to the store: a few milliseconds, both ways.
@@ -163,10 +169,8 @@ func (f *fleet) start(t *testing.T, ahead time.Duration) *machine {
 			}
 		})
 	}
-	ctx, cancel := context.WithCancel(t.Context())
-	m.stop = cancel
-	go func() { _ = m.list.Run(ctx) }()
-	go func() { _ = m.keys.Run(ctx) }()
+	go func() { _ = m.list.Run(t.Context()) }()
+	go func() { _ = m.keys.Run(t.Context()) }()
 	f.machines = append(f.machines, m)
 	return m
 }
@@ -283,7 +287,7 @@ func TestClocksThatDiffer(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				f := new(fleet)
+				f := newFleet(t)
 				for _, ahead := range []time.Duration{-time.Minute, -10 * time.Second, 0, time.Minute, tt.wrong} {
 					f.start(t, ahead)
 				}
@@ -292,10 +296,8 @@ func TestClocksThatDiffer(t *testing.T) {
 				rotations := int64(0)
 				for _, m := range f.machines {
 					rotations += m.saves.Load()
-					m.stop()
 				}
 				require.GreaterOrEqual(t, rotations, max(1, 2*int64(fleetLife()/fleetDay)), "the first key, and rotations")
-				synctest.Wait()
 			})
 		})
 	}
@@ -308,7 +310,7 @@ func TestClocksThatJump(t *testing.T) {
 		t.Skip("it takes long; SESSIONTOKEN_LONG=1 runs it")
 	}
 	synctest.Test(t, func(t *testing.T) {
-		f := new(fleet)
+		f := newFleet(t)
 		for range 3 {
 			f.start(t, 0)
 		}
@@ -325,9 +327,6 @@ func TestClocksThatJump(t *testing.T) {
 			}
 		}()
 		f.live(t, fleetLife())
-		for _, m := range f.machines {
-			m.stop()
-		}
 	})
 }
 
