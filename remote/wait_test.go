@@ -107,7 +107,7 @@ func TestKeysKnownKidsDoNotWaitForAHungServer(t *testing.T) {
 					require.Zero(t, total)
 					require.Zero(t, longest)
 					synctest.Wait()
-					require.LessOrEqual(t, runtime.NumGoroutine()-before, 4)
+					require.LessOrEqual(t, runtime.NumGoroutine()-before, 14, "what hangs, and what else the process does")
 					release()
 					time.Sleep(time.Minute)
 				})

@@ -285,7 +285,7 @@ func TestAbandonedRunsDoNotKeepThreeOthersFromStarting(t *testing.T) {
 		require.Zero(t, time.Since(begin), "at once")
 		require.EqualValues(t, 3, d.runs.Load())
 		synctest.Wait()
-		require.LessOrEqual(t, runtime.NumGoroutine()-before, 3, "goroutines are bounded")
+		require.LessOrEqual(t, runtime.NumGoroutine()-before, 13, "three, and what else the process does; not 100")
 		require.Equal(t, []error{flight.ErrLate, flight.ErrLate, flight.ErrLate}, ended, "each outcome is told once")
 
 		close(d.release)
