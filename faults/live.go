@@ -313,9 +313,9 @@ func HowSoonLive(t *testing.T, place string, every time.Duration, n int) {
 // Briefly is a way that is cut for less than MaxStale.
 func Briefly(proxy *servers.Proxy) Fault {
 	return Fault{
-		Name:  "a cut of 1 s",
+		Name:  "a cut of 0.5 s",
 		Begin: func() error { proxy.Cut(); return nil },
-		Lasts: time.Second, End: func() error { proxy.Heal(); return nil }, Back: 10 * time.Second,
+		Lasts: time.Second / 2, End: func() error { proxy.Heal(); return nil }, Back: 10 * time.Second,
 	}
 }
 

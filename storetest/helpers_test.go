@@ -8,10 +8,12 @@ import (
 // passes runs a test from within an example, quietly, and reports whether it
 // passed.
 func passes(test func(t *testing.T)) bool {
-	verbose := flag.Lookup("test.v").Value
-	was := verbose.String()
-	_ = verbose.Set("false")
-	defer func() { _ = verbose.Set(was) }()
+	for name, value := range map[string]string{"test.v": "false", "test.skip": ""} {
+		f := flag.Lookup(name).Value
+		was := f.String()
+		_ = f.Set(value)
+		defer func() { _ = f.Set(was) }()
+	}
 	ran := false
 	ok := testing.RunTests(func(string, string) (bool, error) { return true, nil }, []testing.InternalTest{
 		{Name: "TestStore", F: func(t *testing.T) { ran = true; test(t) }},
